@@ -1,0 +1,1 @@
+//! The model, called through the Bedrock SDK.

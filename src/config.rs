@@ -1,0 +1,1 @@
+//! Typed-in configuration and what it resolves to.

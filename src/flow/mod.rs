@@ -1,0 +1,1 @@
+//! The work: `receive -> admit -> route -> infer -> record -> notify -> acknowledge`.

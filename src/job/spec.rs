@@ -1,0 +1,138 @@
+//! What is asked for? A job as every layer past intake knows it: complete, checked, with its identity.
+
+use std::num::NonZeroU32;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::ident::{Digest, JobKey};
+use super::units::Timestamp;
+
+/// A job.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Job {
+    /// Its identity.
+    pub key: JobKey,
+    /// A name from the configuration, or a Bedrock model or inference-profile id.
+    pub model: String,
+    /// What the model is sent.
+    pub request: Request,
+    /// The cap on output tokens as the job wrote it.
+    pub max_tokens: Option<NonZeroU32>,
+    /// Whether another model may answer when this one is overloaded.
+    pub fallback: bool,
+    /// After this it is not worth an answer.
+    pub deadline: Option<Timestamp>,
+    /// Which of the waiting goes first.
+    pub priority: Priority,
+    /// Regions it may be sent to; `None` means any configured one.
+    pub residency: Option<Vec<String>>,
+    /// Echoed in the result.
+    pub metadata: Map<String, Value>,
+}
+
+/// The three kinds of request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Request {
+    /// One user message.
+    Prompt(String),
+    /// A Converse request without `modelId`.
+    Converse(Map<String, Value>),
+    /// A raw `InvokeModel` body.
+    Invoke(Map<String, Value>),
+}
+
+/// 0 goes first, 9 last.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(transparent)]
+pub struct Priority(u8);
+
+impl Priority {
+    /// `None` above 9.
+    pub fn new(level: u64) -> Option<Self> {
+        u8::try_from(level).ok().filter(|level| *level <= 9).map(Self)
+    }
+
+    /// 0 to 9.
+    pub fn get(self) -> u8 {
+        self.0
+    }
+}
+
+impl Default for Priority {
+    fn default() -> Self {
+        Self(5)
+    }
+}
+
+impl Job {
+    /// The content digest: SHA-256 over canonical JSON (sorted keys, no white space) of model name, request and
+    /// `max_tokens` as written. Priority, deadline, residency and metadata are not content.
+    pub fn digest(&self) -> Digest {
+        content_digest(&self.model, &self.request, self.max_tokens)
+    }
+
+    /// The job as a queue message: one JSON object in the contract's own form, so that it parses back to
+    /// the same job wherever it is read.
+    pub fn to_message(&self) -> String {
+        let (prompt, converse, invoke) = match &self.request {
+            Request::Prompt(text) => (Some(text.as_str()), None, None),
+            Request::Converse(request) => (None, Some(request), None),
+            Request::Invoke(body) => (None, None, Some(body)),
+        };
+        let message = Message {
+            id: self.key.id.as_str(),
+            batch: self.key.batch.as_str(),
+            tenant: self.key.tenant.as_str(),
+            model: &self.model,
+            prompt,
+            converse,
+            invoke,
+            max_tokens: self.max_tokens,
+            fallback: (!self.fallback).then_some(false),
+            deadline: self.deadline.map(|deadline| deadline.to_string()),
+            priority: (self.priority != Priority::default()).then_some(self.priority),
+            residency: self.residency.as_deref(),
+            metadata: (!self.metadata.is_empty()).then_some(&self.metadata),
+        };
+        // Maps with text keys and plain values: there is nothing in here that JSON cannot say.
+        serde_json::to_string(&message).unwrap_or_default()
+    }
+}
+
+/// See [`Job::digest`]; apart, because a line without an id is named by its content.
+pub fn content_digest(model: &str, request: &Request, max_tokens: Option<NonZeroU32>) -> Digest {
+    let request = match request {
+        Request::Prompt(text) => serde_json::json!({ "prompt": text }),
+        Request::Converse(request) => serde_json::json!({ "converse": request }),
+        Request::Invoke(body) => serde_json::json!({ "invoke": body }),
+    };
+    let content = serde_json::json!({ "max_tokens": max_tokens, "model": model, "request": request });
+    Digest::of(content.to_string().as_bytes())
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    id: &'a str,
+    batch: &'a str,
+    tenant: &'a str,
+    model: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    converse: Option<&'a Map<String, Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    invoke: Option<&'a Map<String, Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_tokens: Option<NonZeroU32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fallback: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deadline: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    priority: Option<Priority>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    residency: Option<&'a [String]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<&'a Map<String, Value>>,
+}

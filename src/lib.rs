@@ -1,0 +1,19 @@
+//! A durable, queue-driven batch inference worker for Amazon Bedrock.
+//!
+//! ```text
+//! receive -> admit -> route -> infer -> record -> notify -> acknowledge
+//! ```
+//!
+//! The layers, each importing only those above it: [`job`] (the words), [`rules`] (arithmetic), [`ports`] (the
+//! seams), [`flow`] (the work), the back ends [`bedrock`] and [`embedded`], [`simulate`], [`config`] and [`cli`].
+
+pub mod bedrock;
+pub mod cli;
+pub mod config;
+pub mod embedded;
+pub mod flow;
+pub mod job;
+pub mod ports;
+pub mod rules;
+pub mod simulate;
+pub mod telemetry;

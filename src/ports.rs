@@ -1,0 +1,419 @@
+//! The seams between the flow and the world. Each trait's contract is its doc comment, and `tests/contract` runs
+//! it on every back end.
+//!
+//! Times are wall-clock [`Timestamp`]s from the back end's [`Clock`]; durations are relative to the moment the
+//! back end starts the request. `Ok` from a batch call says nothing about its entries: each has its own reply.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::job::failure::Failure;
+use crate::job::ident::{BatchKey, BatchName, Digest, JobKey};
+use crate::job::lifecycle::State;
+use crate::job::notice::{BatchSums, Notice};
+use crate::job::outcome::{Ending, Pointer, Tally, Usage};
+use crate::job::spec::Priority;
+use crate::job::units::{Timestamp, Usd};
+
+// ---------------------------------------------------------------------------------------------------- errors
+
+/// A back end did not do what it was asked. Nothing is half done: the call may be repeated.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{doing}: {why}")]
+pub struct StoreError {
+    /// What kind of trouble, which decides what to do about it.
+    pub kind: StoreTrouble,
+    /// What was being done, in words: "recording 12 results".
+    pub doing: String,
+    /// What the system said.
+    pub why: String,
+}
+
+/// The kinds of trouble a back end can have.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum StoreTrouble {
+    /// Passing: locked, throttled, away. Worth trying again.
+    Away,
+    /// No room left. Worth trying again once somebody has made some.
+    Full,
+    /// Not allowed: permissions, read-only.
+    Denied,
+    /// Written by a newer version of this program.
+    Newer,
+    /// Damaged, or not ours at all.
+    Damaged,
+    /// Anything else.
+    Other,
+}
+
+/// Why one entry of a batch call was not carried out.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum EntryError {
+    /// The receipt handle is no longer the newest: the lease ran out and the message was delivered again, or
+    /// it was deleted.
+    #[error("the message is no longer ours")]
+    NotOurs,
+    /// The entry itself is not acceptable.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// The reply to one entry of a batch call.
+pub type Entry<T = ()> = Result<T, EntryError>;
+
+// ----------------------------------------------------------------------------------------------------- queue
+
+/// At most this many entries go into one batch call, as on SQS.
+pub const BATCH_ENTRIES: usize = 10;
+
+/// A message as it is sent.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// A job in the contract's form.
+    pub body: String,
+    /// Where it is counted and from where it can be drawn alone.
+    pub batch: BatchName,
+    /// Which of the waiting goes first.
+    pub priority: Priority,
+    /// Not delivered before this has passed.
+    pub delay: Duration,
+}
+
+/// The name of a message; the same at every delivery.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct MessageId(pub String);
+
+/// The right to one delivery of a message; the next delivery makes it stale.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct ReceiptHandle(pub String);
+
+/// A delivered message, hidden from others until its visibility timeout ends.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// The right to this delivery.
+    pub handle: ReceiptHandle,
+    /// Its name.
+    pub id: MessageId,
+    /// A job in the contract's form, or garbage.
+    pub body: String,
+    /// How often it was delivered, this time included.
+    pub receives: u32,
+    /// When it was sent.
+    pub sent: Timestamp,
+    /// Until when it is hidden: counted from before the request, so never later than the truth.
+    pub hidden_until: Timestamp,
+}
+
+/// How much waits.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Depth {
+    /// Deliverable now.
+    pub ready: u64,
+    /// Delivered and hidden.
+    pub in_flight: u64,
+    /// Sent or handed back with a delay.
+    pub delayed: u64,
+    /// In the dead-letter queue.
+    pub dead: u64,
+}
+
+/// A queue with the semantics of SQS: at least once, visibility timeout, receive count, delay, dead letters.
+///
+/// * Batch calls take at most [`BATCH_ENTRIES`] entries; more are refused as a whole with an error. An empty batch
+///   is a no-op. Replies stand in the order of the entries.
+/// * A message that is neither deleted nor extended is delivered again when its visibility timeout ends, with
+///   the next receive count and a new handle; the old handle is [`EntryError::NotOurs`] from then on.
+/// * When the process that holds a message is known to be dead, the message is deliverable at once.
+/// * Lower [`Priority`] first, then oldest first, among what is deliverable. A back end may order only roughly.
+#[async_trait]
+pub trait Queue: Send + Sync {
+    /// Durable once a reply is `Ok`.
+    async fn send(&self, entries: Vec<Outgoing>) -> Result<Vec<Entry<MessageId>>, StoreError>;
+
+    /// Up to `max` (at most [`BATCH_ENTRIES`]) messages, hidden for `visibility`. Waits up to `wait` for the first.
+    /// Cancel-safe only in that a message received and dropped comes back after `visibility`.
+    async fn receive(&self, max: usize, visibility: Duration, wait: Duration) -> Result<Vec<Message>, StoreError>;
+
+    /// Hides each message for so long from now; zero makes it deliverable at once.
+    async fn change_visibility(&self, entries: Vec<(ReceiptHandle, Duration)>) -> Result<Vec<Entry>, StoreError>;
+
+    /// Removes messages for good. A handle that is not ours any more removes nothing.
+    async fn delete(&self, handles: Vec<ReceiptHandle>) -> Result<Vec<Entry>, StoreError>;
+
+    /// Moves one message to the dead-letter queue with its reason, in one step.
+    async fn dead_letter(&self, handle: &ReceiptHandle, reason: &str) -> Result<Entry, StoreError>;
+
+    /// How much waits, approximately.
+    async fn depth(&self) -> Result<Depth, StoreError>;
+}
+
+// ---------------------------------------------------------------------------------------------------- ledger
+
+/// Grows with every claim of a job; a write under an older one is refused.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct FencingToken(pub u64);
+
+/// The right to write to one job's row, while the lease lasts and nobody claimed it after us.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Fence {
+    /// Which job.
+    pub key: JobKey,
+    /// Under which claim.
+    pub token: FencingToken,
+}
+
+/// What a claim found.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClaimReply {
+    /// It is ours.
+    Claimed(Claimed),
+    /// Another owner holds it until then, unless it is extended.
+    Busy {
+        /// When its lease ends as things stand.
+        until: Timestamp,
+    },
+    /// It has ended.
+    AlreadyFinal(FinalRow),
+    /// The identity is taken by other content.
+    Conflict,
+}
+
+/// A claimed job's standing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Claimed {
+    /// The right to write.
+    pub fence: Fence,
+    /// How often a person ran it again.
+    pub generation: u32,
+    /// What was counted so far. Calls that an earlier owner began and never settled are in `unknown`.
+    pub tally: Tally,
+    /// Claims whose work had begun and that left no outcome. One process's death weighs `1 / jobs it had begun` on
+    /// each of them: with one job in hand the job is the suspect, with hundreds the cause was another.
+    pub suspicion: f64,
+    /// When the job was first queued.
+    pub enqueued: Timestamp,
+}
+
+/// A row in a final state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FinalRow {
+    /// Which job.
+    pub key: JobKey,
+    /// How often a person ran it again.
+    pub generation: u32,
+    /// What was counted.
+    pub tally: Tally,
+    /// What became of it.
+    pub ending: Ending,
+}
+
+/// May this call begin?
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum BeginReply {
+    /// Yes, and it is on record.
+    Begun,
+    /// It could bring the batch over its cap: nothing was written.
+    OverCap {
+        /// What the batch has spent and reserved.
+        committed: Usd,
+        /// Of which, price of calls still open; when they settle lower, there may be room.
+        open: Usd,
+    },
+    /// The job is not ours any more.
+    Lost,
+}
+
+/// What writing a final row came to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FinishReply {
+    /// The row is final; also when it already was, under the same fence and pointer.
+    Recorded {
+        /// The row as it now stands.
+        row: FinalRow,
+        /// Whether its batch has no open job left and waits to be announced.
+        batch_complete: bool,
+    },
+    /// The job is not ours any more; nothing was written.
+    Lost,
+}
+
+/// The record of every job: who owns it, what was counted, what became of it.
+///
+/// * One owner: of any number of claims that race, one gets [`ClaimReply::Claimed`].
+/// * A write under a fence that is not the newest changes nothing and says so: [`BeginReply::Lost`],
+///   [`FinishReply::Lost`], [`EntryError::NotOurs`].
+/// * A final row never changes, but by a redrive; `succeeded` never.
+/// * A final row and its batch's counts change in one transaction.
+#[async_trait]
+pub trait Ledger: Send + Sync {
+    /// Takes a job: makes its row if there is none, else as [`ClaimReply`] says. A `running` row whose lease ran out,
+    /// or whose owner is known to be dead, is taken over with the next token.
+    async fn claim(
+        &self,
+        key: &JobKey,
+        content: Digest,
+        enqueued: Timestamp,
+        lease: Duration,
+    ) -> Result<ClaimReply, StoreError>;
+
+    /// Puts on record that a call is about to be made: `tally` already counts it, `open` is the price of its
+    /// reservation. With `cap`, refuses if the batch's committed cost and `open` would exceed it.
+    async fn begin(&self, fence: &Fence, tally: Tally, open: Usd, cap: Option<Usd>) -> Result<BeginReply, StoreError>;
+
+    /// Holds leases for so long from now.
+    async fn extend(&self, fences: Vec<Fence>, lease: Duration) -> Result<Vec<Entry>, StoreError>;
+
+    /// Gives a job back to `queued`, with what was counted. Nothing is left open and this claim raises no suspicion.
+    async fn hand_back(&self, fence: &Fence, tally: Tally) -> Result<Entry, StoreError>;
+
+    /// Makes the row final.
+    async fn finish(&self, fence: &Fence, tally: Tally, ending: Ending) -> Result<FinishReply, StoreError>;
+
+    /// What stands there now.
+    async fn look_up(&self, key: &JobKey) -> Result<Option<(State, Option<FinalRow>)>, StoreError>;
+
+    /// The batch, if it is sealed, every job of it has ended, and nobody has announced that yet.
+    async fn complete_unannounced(&self, batch: &BatchKey) -> Result<Option<CompleteBatch>, StoreError>;
+
+    /// Puts on record that this completion was announced; a second time is a no-op.
+    async fn mark_announced(&self, batch: &BatchKey, completion: u64) -> Result<(), StoreError>;
+
+    /// Publishes why a lane lets nothing through just now, for `status` and `explain`; `None` when it does again.
+    async fn post_gate(&self, lane: &str, gate: Option<Gate>) -> Result<(), StoreError>;
+}
+
+/// A complete batch that is to be announced.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CompleteBatch {
+    /// How often it was complete before.
+    pub completion: u64,
+    /// Counts and sums.
+    pub sums: BatchSums,
+    /// Where its manifest was written.
+    pub manifest: String,
+}
+
+/// Why a lane lets nothing through, since when and until when.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Gate {
+    /// In words: "tokens a minute", "throttled by the service", "credentials expired".
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// Until when, as things stand.
+    pub until: Timestamp,
+}
+
+// ---------------------------------------------------------------------------------------------------- bodies
+
+/// Result lines, many to a segment.
+#[async_trait]
+pub trait Bodies: Send + Sync {
+    /// Appends one line (without its line feed). Durable, its segment's name included, once this returns.
+    async fn append(&self, batch: &BatchKey, line: Bytes) -> Result<Pointer, StoreError>;
+
+    /// Reads a line back and checks its digest.
+    async fn read(&self, pointer: &Pointer) -> Result<Bytes, StoreError>;
+}
+
+// --------------------------------------------------------------------------------------------------- notices
+
+/// Where ends are made known.
+#[async_trait]
+pub trait Notices: Send + Sync {
+    /// Durable, or accepted by the other side, once this returns. May be called again with the same notice.
+    async fn publish(&self, notice: &Notice) -> Result<(), StoreError>;
+}
+
+// ----------------------------------------------------------------------------------------------------- model
+
+/// Where a call goes: one endpoint, and the model or profile id as resolved for it. The thing that has a quota.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct LaneId {
+    /// The region that is called.
+    pub region: Arc<str>,
+    /// The model or inference-profile id, prefix included.
+    pub model_id: Arc<str>,
+}
+
+impl std::fmt::Display for LaneId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.region, self.model_id)
+    }
+}
+
+/// One call.
+#[derive(Clone, Debug)]
+pub struct ModelCall {
+    /// Where to.
+    pub lane: LaneId,
+    /// Which operation, and its JSON body.
+    pub body: CallBody,
+    /// Given up after this.
+    pub timeout: Duration,
+}
+
+/// The two operations.
+#[derive(Clone, Debug)]
+pub enum CallBody {
+    /// A Converse request without `modelId`.
+    Converse(Bytes),
+    /// An `InvokeModel` body.
+    Invoke(Bytes),
+}
+
+/// A model's answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// The joined text blocks; `None` when the answer is not text (an embedding, an image).
+    pub text: Option<String>,
+    /// The response as the service sent it: all of it for `InvokeModel`, `output` for Converse.
+    pub output: serde_json::Value,
+    /// Why the model stopped, as the service says it.
+    pub stop_reason: Option<String>,
+    /// Its tokens.
+    pub usage: Usage,
+}
+
+/// A call that brought no answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CallFailure {
+    /// What happened.
+    pub failure: Failure,
+    /// Whether it may have cost something.
+    pub billing: Billing,
+    /// The service's own word on when to come back.
+    pub retry_after: Option<Duration>,
+}
+
+/// What a failed call may have cost.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Billing {
+    /// It was refused before any work: reservation and money come back.
+    Nothing,
+    /// It was answered, without use to us.
+    Billed(Usage),
+    /// Nobody knows: the reservation ages out, the price counts as committed.
+    Unknown,
+}
+
+/// The model service. Makes exactly one HTTP request a call; never retries by itself.
+#[async_trait]
+pub trait Model: Send + Sync {
+    /// Calls once.
+    async fn call(&self, call: ModelCall) -> Result<Answer, CallFailure>;
+
+    /// Loads credentials afresh; `Err` says in words why there are none.
+    async fn refresh_credentials(&self) -> Result<(), String>;
+}
+
+// ----------------------------------------------------------------------------------------------------- clock
+
+/// The wall clock. Waiting is done on tokio's clock, which tests pause; this one is derived from it there.
+pub trait Clock: Send + Sync {
+    /// Now.
+    fn now(&self) -> Timestamp;
+}

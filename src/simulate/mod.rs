@@ -1,0 +1,1 @@
+//! A Bedrock-shaped server with Bedrock's quota rules, and faults on order.

@@ -1,0 +1,1 @@
+//! Every event and metric name in one list.
