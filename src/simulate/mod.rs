@@ -1,1 +1,97 @@
-//! A Bedrock-shaped server with Bedrock's quota rules, and faults on order.
+//! Can everything be tried without AWS? A Bedrock-shaped server with Bedrock's quota rules, and faults on order.
+//!
+//! It speaks the wire format, so that a run against it goes through the real SDK with its real errors, and it counts
+//! by itself what it has admitted, charged and answered, so that the client's books can be checked against somebody
+//! else's. Nothing of the pacing rules is shared with it: a wrong rule must not agree with itself.
+//!
+//! Same seed and same requests, same answers, latencies and faults by chance, in whatever order they arrive.
+//! What AWS does not document is a setting of the scenario (see `examples/scenarios/`).
+//!
+//! A call goes through [`http`] (the wire), [`request`] (what is asked), [`service`] (admission by [`ledger`] and
+//! [`cache`], faults by [`fault`]), [`answer`] and [`respond`].
+
+mod answer;
+mod cache;
+mod chance;
+mod errors;
+mod fault;
+mod file;
+mod http;
+mod ledger;
+mod report;
+mod request;
+mod respond;
+mod scenario;
+mod service;
+#[cfg(test)]
+mod wire_tests;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+pub use report::{ModelReport, Report};
+pub use scenario::{Scenario, ScenarioError};
+use service::Service;
+
+/// A running simulator; dropping it stops it.
+#[derive(Debug)]
+pub struct Simulator {
+    address: SocketAddr,
+    service: Arc<Service>,
+    tasks: TaskTracker,
+    stop: DropGuard,
+}
+
+/// Starts a simulator; its clock starts with it. Port 0 takes a free one, see [`Simulator::address`].
+///
+/// # Errors
+/// When the address cannot be listened on.
+pub async fn start(listen: SocketAddr, scenario: Scenario) -> io::Result<Simulator> {
+    let listener = TcpListener::bind(listen).await?;
+    let address = listener.local_addr()?;
+    let service = Arc::new(Service::new(scenario));
+    let stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    tasks.spawn(accept(listener, Arc::clone(&service), tasks.clone(), stop.clone()));
+    Ok(Simulator { address, service, tasks, stop: stop.drop_guard() })
+}
+
+impl Simulator {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The count up to now.
+    pub fn report(&self) -> Report {
+        self.service.report()
+    }
+
+    /// Closes every connection, answered or not, and gives the last count.
+    pub async fn stop(self) -> Report {
+        drop(self.stop);
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.service.report()
+    }
+}
+
+async fn accept(listener: TcpListener, service: Arc<Service>, tasks: TaskTracker, stop: CancellationToken) {
+    /// Accepting fails when the process is out of file handles; trying at once again would only burn time.
+    const BREATH: Duration = Duration::from_millis(20);
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        if let Ok((stream, _)) = accepted {
+            let service = Arc::clone(&service);
+            let stop = stop.clone();
+            tasks.spawn(async move { stop.run_until_cancelled(http::serve(service, stream)).await });
+        } else {
+            tokio::time::sleep(BREATH).await;
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! What kind of service is played? The resolved scenario: every value checked, every default filled in.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::chance::{Latency, Length};
+use super::errors::{self, Refused};
+use super::fault::Fault;
+use super::file;
+use super::ledger::{Counting, Excess, Ledger, Window};
+use super::request::{foundation, resource};
+
+/// How the simulated service behaves. The default is a healthy one without quotas that knows every model.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    pub(super) seed: u64,
+    pub(super) counting: Counting,
+    /// How far the first fixed minute has run at the start.
+    pub(super) minute_offset: Duration,
+    pub(super) settlement_excess: Excess,
+    pub(super) cache_reads_at_admission: bool,
+    /// `false`: admits everything and counts what it would have refused.
+    pub(super) enforce: bool,
+    /// How long a day of the daily quotas is.
+    pub(super) day: Duration,
+    pub(super) account_tokens_per_day: Option<u64>,
+    /// By id; empty means that every well-formed id is `any`.
+    pub(super) models: BTreeMap<String, Arc<Model>>,
+    pub(super) any: Arc<Model>,
+    pub(super) faults: Vec<Fault>,
+}
+
+/// How one model behaves.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Model {
+    pub(super) requests_per_minute: Option<u64>,
+    pub(super) tokens_per_minute: Option<u64>,
+    pub(super) tokens_per_day: Option<u64>,
+    /// What an output token costs of the token quotas.
+    pub(super) burndown: u64,
+    /// In input tokens.
+    pub(super) context_window: u64,
+    /// In tokens; also what a call without `max_tokens` reserves.
+    pub(super) max_output: u64,
+    /// The shortest prefix that is cached, in tokens.
+    pub(super) cache_min_prefix: u64,
+    pub(super) latency: Latency,
+    pub(super) answer: Length,
+    pub(super) reasoning: bool,
+}
+
+/// Why a scenario was refused.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum ScenarioError {
+    /// No TOML, an unknown key, or a value of the wrong type; the text shows the line.
+    #[error("{0}")]
+    Form(String),
+    /// A value out of bounds.
+    #[error("`{key}` is {value}: {bound}")]
+    Value {
+        /// Where it stands, as in `model[0].burndown`.
+        key: String,
+        /// As it was written.
+        value: String,
+        /// What would have been allowed.
+        bound: String,
+    },
+}
+
+impl Scenario {
+    /// Reads a scenario file.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] with the first thing wrong; unknown keys are errors.
+    pub fn from_toml(text: &str) -> Result<Self, ScenarioError> {
+        file::read(text)
+    }
+
+    /// The model of this id, and the name under which its quota is kept.
+    pub(super) fn model<'a>(&self, id: &'a str) -> Result<(&'a str, &Arc<Model>), Refused> {
+        let name = resource(id);
+        if self.models.is_empty() {
+            let well_formed = name.contains('.') || id.starts_with("arn:");
+            return if well_formed { Ok((name, &self.any)) } else { Err(malformed_id()) };
+        }
+        if let Some(found) = self.models.get_key_value(id).map(|(_, model)| (id, model)) {
+            return Ok(found);
+        }
+        if let Some(model) = self.models.get(name) {
+            return Ok((name, model));
+        }
+        if !name.contains('.') {
+            return Err(malformed_id());
+        }
+        if self.models.keys().any(|known| known != name && foundation(known) == name) {
+            return Err(Refused::invalid(format!(
+                "Invocation of model ID {name} with on-demand throughput isn\u{2019}t supported. Retry your request with the ID or ARN of an inference profile that contains this model."
+            )));
+        }
+        Err(errors::known("ResourceNotFoundException").map_or_else(malformed_id, Refused::plain))
+    }
+
+    /// Whether `CountTokens` knows this id: it takes foundation models only.
+    pub(super) fn counts_tokens(&self, id: &str) -> Result<(), Refused> {
+        if resource(id) != foundation(id) {
+            return Err(Refused::invalid("The provided model doesn't support counting tokens."));
+        }
+        let profile_known = self.models.keys().any(|known| foundation(known) == resource(id));
+        if profile_known { Ok(()) } else { self.model(id).map(|_| ()) }
+    }
+
+    /// Fresh quotas of a model.
+    pub(super) fn ledger(&self, model: &Model) -> Ledger {
+        Ledger {
+            requests: model.requests_per_minute.map(|limit| self.minute(limit)),
+            minute: model.tokens_per_minute.map(|limit| self.minute(limit)),
+            day: model.tokens_per_day.map(|limit| self.whole_day(limit)),
+        }
+    }
+
+    /// A fresh quota of the account.
+    pub(super) fn account(&self) -> Option<Window> {
+        self.account_tokens_per_day.map(|limit| self.whole_day(limit))
+    }
+
+    fn minute(&self, limit: u64) -> Window {
+        Window::new(limit, Duration::from_secs(60), self.counting, self.minute_offset)
+    }
+
+    /// Days are counted as whole ones whatever the minutes do: a bucket would refill within seconds, and nobody
+    /// has seen that.
+    fn whole_day(&self, limit: u64) -> Window {
+        Window::new(limit, self.day, Counting::Fixed, Duration::ZERO)
+    }
+}
+
+impl Default for Scenario {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            counting: Counting::default(),
+            minute_offset: Duration::ZERO,
+            settlement_excess: Excess::default(),
+            cache_reads_at_admission: false,
+            enforce: true,
+            day: Duration::from_secs(86_400),
+            account_tokens_per_day: None,
+            models: BTreeMap::new(),
+            any: Arc::new(Model::default()),
+            faults: Vec::new(),
+        }
+    }
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Self {
+            requests_per_minute: None,
+            tokens_per_minute: None,
+            tokens_per_day: None,
+            burndown: 1,
+            context_window: 200_000,
+            max_output: 64_000,
+            cache_min_prefix: 1_024,
+            latency: Latency::default(),
+            answer: Length::default(),
+            reasoning: false,
+        }
+    }
+}
+
+fn malformed_id() -> Refused {
+    Refused::invalid("The provided model identifier is invalid.")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use super::*;
+
+    fn status(scenario: &Scenario, id: &str) -> Option<(u16, String)> {
+        scenario.model(id).err().map(|refused| (refused.status, refused.message.into_owned()))
+    }
+
+    #[test]
+    fn without_a_table_every_id_that_looks_like_one_is_a_model() {
+        let scenario = Scenario::default();
+        for id in ["us.anthropic.claude-x", "amazon.nova-lite-v1:0", "arn:aws:bedrock:us-east-1:1:application-inference-profile/abc"]
+        {
+            assert_eq!(status(&scenario, id), None, "{id}");
+        }
+        assert_eq!(status(&scenario, "haiku"), Some((400, "The provided model identifier is invalid.".to_owned())));
+    }
+
+    #[test]
+    fn with_a_table_only_what_stands_in_it_is_a_model() {
+        let scenario = Scenario::from_toml("[[model]]\nid = 'us.anthropic.claude-x'\n").unwrap();
+        assert_eq!(status(&scenario, "us.anthropic.claude-x"), None);
+        assert_eq!(status(&scenario, "arn:aws:bedrock:us-east-1:1:inference-profile/us.anthropic.claude-x"), None);
+        assert_eq!(status(&scenario, "eu.anthropic.claude-x").unwrap().0, 404);
+        assert_eq!(status(&scenario, "haiku").unwrap().0, 400);
+        let (code, text) = status(&scenario, "anthropic.claude-x").unwrap();
+        assert!(code == 400 && text.contains("on-demand throughput isn\u{2019}t supported"), "{text}");
+        assert!(scenario.counts_tokens("anthropic.claude-x").is_ok());
+        assert!(scenario.counts_tokens("us.anthropic.claude-x").is_err());
+        assert!(scenario.counts_tokens("anthropic.claude-y").is_err());
+    }
+}
