@@ -1,1 +1,133 @@
 //! The ports on SQLite and files, for one machine.
+//!
+//! ```text
+//! DIR/aquifer.db                         queue, ledger, rolls            (committer, transaction, rows, schema)
+//! DIR/bodies/<batch>/<epoch>-<n>.jsonl   result lines                    (segments)
+//! DIR/events.jsonl                       notices                         (events)
+//! DIR/manifests/<batch>-<n>.jsonl        what a complete batch holds     (manifest)
+//! DIR/locks/<epoch>.lock                 who is alive                    (process)
+//! ```
+//!
+//! [`Store`] is the door for a process that works; [`Reader`] for one that only looks, beside those that work.
+
+mod appender;
+mod committer;
+mod desk;
+mod events;
+mod forget;
+mod ledger;
+mod manifest;
+mod process;
+mod queue;
+mod reader;
+mod report;
+mod roll;
+mod rows;
+mod schema;
+mod segments;
+mod transaction;
+mod trouble;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use desk::{Entry, Line, Run, Sealed, Standing};
+pub use forget::Forgotten;
+pub use reader::{Order, Reader, Results};
+pub use report::{BatchSummary, DeadLetter, JobReport, LaneGate, Waiting};
+pub use roll::{DoneSeq, Ended, Progress};
+pub use transaction::Counts;
+
+use crate::job::ident::BatchName;
+use crate::ports::{Bodies, Clock, Ledger, Notices, Queue, StoreError};
+
+/// An open state directory. A clone is another handle on the same.
+///
+/// A process that ends without [`Store::close`] is noticed by the others, or by the next one, within a second.
+#[derive(Clone, Debug)]
+pub struct Store {
+    inner: Arc<process::Inner>,
+}
+
+impl Store {
+    /// Opens a state directory, made if absent, and joins the processes that work it. All wall time comes from
+    /// `clock`. What dead processes held is released before this returns.
+    ///
+    /// # Errors
+    /// `Denied` if it may not be written, `Newer` or `Damaged` if its database is not one we can work, else what the
+    /// system said.
+    pub async fn open(dir: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        let store = Self { inner: process::open(dir, clock).await? };
+        forget::resume(&store.inner).await?;
+        Ok(store)
+    }
+
+    /// The queue: of one batch name, or of all.
+    pub fn queue(&self, batch: Option<BatchName>) -> Arc<dyn Queue> {
+        Arc::new(queue::EmbeddedQueue { inner: Arc::clone(&self.inner), only: batch })
+    }
+
+    /// The ledger.
+    pub fn ledger(&self) -> Arc<dyn Ledger> {
+        Arc::new(ledger::EmbeddedLedger { inner: Arc::clone(&self.inner) })
+    }
+
+    /// The result lines.
+    pub fn bodies(&self) -> Arc<dyn Bodies> {
+        Arc::new(segments::EmbeddedBodies { inner: Arc::clone(&self.inner) })
+    }
+
+    /// The event log.
+    pub fn notices(&self) -> Arc<dyn Notices> {
+        Arc::new(events::EmbeddedNotices { inner: Arc::clone(&self.inner) })
+    }
+
+    /// Starts a roll: the list of this run's input, in input order. The batch is not complete before it is sealed.
+    ///
+    /// # Errors
+    /// What the database said.
+    pub async fn begin_run(&self, batch: &BatchName) -> Result<Run, StoreError> {
+        Run::begin(Arc::clone(&self.inner), batch.clone()).await
+    }
+
+    /// Purges a complete batch: rows, messages, dead letters, results and manifests, and what the write-ahead log
+    /// still held of it. Notices stay: they hold no prompt and no answer.
+    ///
+    /// # Errors
+    /// `Denied`, saying why, if there is no such batch, if it is not complete, or if another process works on it.
+    pub async fn forget(&self, batch: &BatchName) -> Result<Forgotten, StoreError> {
+        forget::forget(&self.inner, batch).await
+    }
+
+    /// Purges every batch that has been complete and at rest for longer than `keep`; their names.
+    ///
+    /// # Errors
+    /// What the database or the file system said.
+    pub async fn purge_older_than(&self, keep: Duration) -> Result<Vec<BatchName>, StoreError> {
+        forget::purge_older_than(&self.inner, keep).await
+    }
+
+    /// Waits for what was queued to be committed, gives back what this process held, and checkpoints. Other
+    /// handles are of no use afterwards.
+    ///
+    /// # Errors
+    /// What the database said; the directory is then as a kill would leave it.
+    pub async fn close(self) -> Result<(), StoreError> {
+        self.inner.leave().await
+    }
+
+    /// Looks for dead processes now, rather than within a second; how many there were.
+    ///
+    /// # Errors
+    /// What the database said.
+    pub async fn reap(&self) -> Result<usize, StoreError> {
+        self.inner.reap().await
+    }
+
+    /// Frees this process's lock without a word, as a kill does. For tests of what follows.
+    #[doc(hidden)]
+    pub fn abandon(&self) {
+        self.inner.let_go();
+    }
+}

@@ -1,0 +1,294 @@
+//! Who owns a job, what was counted, what became of it? Conditional writes on one row a job.
+//!
+//! The lifecycle's own table decides every change of state; a row and its batch's counts change in one transaction.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rusqlite::params;
+
+use super::manifest;
+use super::process::Inner;
+use super::rows::{JobRow, final_row};
+use super::transaction::{BatchRow, Tx};
+use super::trouble;
+use crate::job::ident::{BatchKey, Digest, JobKey};
+use crate::job::lifecycle::{State, Step};
+use crate::job::outcome::{Ending, Tally, Usage};
+use crate::job::units::{Timestamp, Usd};
+use crate::ports::{
+    BeginReply, ClaimReply, Claimed, CompleteBatch, Entry, EntryError, Fence, FencingToken, FinalRow, FinishReply,
+    Gate, Ledger, StoreError,
+};
+
+/// The ledger of one state directory.
+#[derive(Clone, Debug)]
+pub(super) struct EmbeddedLedger {
+    pub(super) inner: Arc<Inner>,
+}
+
+#[async_trait]
+impl Ledger for EmbeddedLedger {
+    async fn claim(
+        &self,
+        key: &JobKey,
+        content: Digest,
+        enqueued: Timestamp,
+        lease: Duration,
+    ) -> Result<ClaimReply, StoreError> {
+        let key = key.clone();
+        self.inner.committer.commit("claiming a job", move |tx| claim(tx, &key, content, enqueued, lease)).await
+    }
+
+    async fn begin(&self, fence: &Fence, tally: Tally, open: Usd, cap: Option<Usd>) -> Result<BeginReply, StoreError> {
+        let fence = fence.clone();
+        self.inner.committer.commit("recording a call", move |tx| begin(tx, &fence, tally, open, cap)).await
+    }
+
+    async fn extend(&self, fences: Vec<Fence>, lease: Duration) -> Result<Vec<Entry>, StoreError> {
+        let work = move |tx: &mut Tx<'_>| fences.iter().map(|fence| extend(tx, fence, lease)).collect();
+        self.inner.committer.commit("extending leases", work).await
+    }
+
+    async fn hand_back(&self, fence: &Fence, tally: Tally) -> Result<Entry, StoreError> {
+        let fence = fence.clone();
+        self.inner.committer.commit("handing back a job", move |tx| hand_back(tx, &fence, tally)).await
+    }
+
+    async fn finish(&self, fence: &Fence, tally: Tally, ending: Ending) -> Result<FinishReply, StoreError> {
+        let fence = fence.clone();
+        self.inner.committer.commit("recording a result", move |tx| finish(tx, &fence, tally, ending)).await
+    }
+
+    async fn look_up(&self, key: &JobKey) -> Result<Option<(State, Option<FinalRow>)>, StoreError> {
+        let key = key.clone();
+        let look = move |conn: &rusqlite::Connection| {
+            let Some(batch) = BatchRow::load(conn, &key.batch_key())? else { return Ok(None) };
+            let Some(row) = JobRow::find(conn, batch.no, &key.id)? else { return Ok(None) };
+            let ended = match row.state {
+                State::Final(status) => Some(final_row(conn, &key, &row, status)?),
+                State::Queued | State::Running => None,
+            };
+            Ok(Some((row.state, ended)))
+        };
+        self.inner.readers.read("looking up a job", look).await
+    }
+
+    async fn complete_unannounced(&self, batch: &BatchKey) -> Result<Option<CompleteBatch>, StoreError> {
+        manifest::complete(&self.inner, batch.clone()).await
+    }
+
+    async fn mark_announced(&self, batch: &BatchKey, completion: u64) -> Result<(), StoreError> {
+        let batch = batch.clone();
+        let work = move |tx: &mut Tx<'_>| {
+            if let Some(row) = tx.batch(&batch)?
+                && row.completion == completion
+            {
+                row.mark_announced();
+            }
+            Ok(())
+        };
+        self.inner.committer.commit("recording an announcement", work).await
+    }
+
+    async fn post_gate(&self, lane: &str, gate: Option<Gate>) -> Result<(), StoreError> {
+        let lane = lane.to_owned();
+        let work = move |tx: &mut Tx<'_>| {
+            match &gate {
+                Some(gate) => tx
+                    .conn
+                    .prepare_cached(
+                        "INSERT OR REPLACE INTO gate (lane, epoch, reason, since, until) VALUES (?1, ?2, ?3, ?4, ?5)",
+                    )?
+                    .execute(params![lane, tx.epoch, gate.reason, gate.since.0, gate.until.0])?,
+                None => tx
+                    .conn
+                    .prepare_cached("DELETE FROM gate WHERE lane = ?1 AND epoch = ?2")?
+                    .execute(params![lane, tx.epoch])?,
+            };
+            Ok(())
+        };
+        self.inner.committer.commit("publishing why a lane waits", work).await
+    }
+}
+
+/// Ends the leases of a dead process's jobs. `suspect`: whether its death is held against them. It weighs one in
+/// all, spread over the jobs whose calls were open.
+pub(super) fn release_held_by(tx: &mut Tx<'_>, epoch: i64, suspect: bool) -> rusqlite::Result<()> {
+    if suspect {
+        let begun: u32 = tx
+            .conn
+            .prepare_cached("SELECT count(*) FROM job WHERE epoch = ?1 AND open IS NOT NULL")?
+            .query_row([epoch], |row| row.get(0))?;
+        if begun > 0 {
+            tx.conn
+                .prepare_cached("UPDATE job SET suspicion = suspicion + ?2 WHERE epoch = ?1 AND open IS NOT NULL")?
+                .execute(params![epoch, 1.0 / f64::from(begun)])?;
+        }
+    }
+    tx.conn
+        .prepare_cached("UPDATE job SET epoch = NULL, lease_until = ?2 WHERE epoch = ?1")?
+        .execute([epoch, tx.now.0])?;
+    Ok(())
+}
+
+fn claim(
+    tx: &mut Tx<'_>,
+    key: &JobKey,
+    content: Digest,
+    enqueued: Timestamp,
+    lease: Duration,
+) -> rusqlite::Result<ClaimReply> {
+    let batch = tx.batch_or_new(&key.batch_key())?.no;
+    let Some(mut row) = JobRow::find(tx.conn, batch, &key.id)? else {
+        return claim_new(tx, key, batch, content, enqueued, lease);
+    };
+    if row.digest != content {
+        return Ok(ClaimReply::Conflict);
+    }
+    let step = match row.state {
+        State::Final(status) => return Ok(ClaimReply::AlreadyFinal(final_row(tx.conn, key, &row, status)?)),
+        State::Running if row.lease_until > tx.now => return Ok(ClaimReply::Busy { until: row.lease_until }),
+        State::Running => Step::Takeover,
+        State::Queued => Step::Claim,
+    };
+    let before = row.share();
+    row.state = row.state.after(step).ok_or_else(|| trouble::unreadable("state"))?;
+    if let Some(open) = row.open.take() {
+        row.tally.unknown += open;
+        // A process known to be dead was weighed when it was found so, and its mark is gone.
+        if row.epoch.is_some() {
+            row.suspicion += 1.0;
+        }
+    }
+    row.token += 1;
+    row.epoch = Some(tx.epoch);
+    row.lease_until = tx.now.after(lease);
+    row.store_owner(tx.conn)?;
+    tx.batch_or_new(&key.batch_key())?.swap(Some(before), Some(row.share()));
+    Ok(claimed(key, &row))
+}
+
+fn claim_new(
+    tx: &mut Tx<'_>,
+    key: &JobKey,
+    batch: i64,
+    content: Digest,
+    enqueued: Timestamp,
+    lease: Duration,
+) -> rusqlite::Result<ClaimReply> {
+    let row = JobRow {
+        no: 0,
+        batch,
+        state: State::Queued.after(Step::Claim).ok_or_else(|| trouble::unreadable("state"))?,
+        generation: 0,
+        token: 1,
+        epoch: Some(tx.epoch),
+        lease_until: tx.now.after(lease),
+        tally: Tally::default(),
+        open: None,
+        suspicion: 0.0,
+        digest: content,
+        enqueued,
+        message: None,
+        done: None,
+        usage: Usage::default(),
+    };
+    row.insert(tx.conn, &key.id)?;
+    let batch = tx.batch_or_new(&key.batch_key())?;
+    batch.swap(None, Some(row.share()));
+    batch.reopen();
+    Ok(claimed(key, &row))
+}
+
+fn claimed(key: &JobKey, row: &JobRow) -> ClaimReply {
+    ClaimReply::Claimed(Claimed {
+        fence: Fence { key: key.clone(), token: FencingToken(row.token) },
+        generation: row.generation,
+        tally: row.tally,
+        suspicion: row.suspicion,
+        enqueued: row.enqueued,
+    })
+}
+
+/// The row under this fence, if it is the newest.
+fn fenced(tx: &mut Tx<'_>, fence: &Fence) -> rusqlite::Result<Option<JobRow>> {
+    let Some(batch) = tx.batch(&fence.key.batch_key())?.map(|batch| batch.no) else { return Ok(None) };
+    let row = JobRow::find(tx.conn, batch, &fence.key.id)?;
+    Ok(row.filter(|row| row.token == fence.token.0))
+}
+
+/// Likewise, and still at work.
+fn ours(tx: &mut Tx<'_>, fence: &Fence) -> rusqlite::Result<Option<JobRow>> {
+    Ok(fenced(tx, fence)?.filter(|row| row.state == State::Running))
+}
+
+fn begin(tx: &mut Tx<'_>, fence: &Fence, tally: Tally, open: Usd, cap: Option<Usd>) -> rusqlite::Result<BeginReply> {
+    let Some(mut row) = ours(tx, fence)? else { return Ok(BeginReply::Lost) };
+    let before = row.share();
+    row.tally = tally;
+    row.open = None;
+    let settled = row.share();
+    row.open = Some(open);
+    let batch = tx.batch_or_new(&fence.key.batch_key())?;
+    if let Some(cap) = cap {
+        let committed = batch.committed.saturating_sub(before.committed()) + settled.committed();
+        if committed + open > cap {
+            let open = batch.open.saturating_sub(before.open.unwrap_or_default());
+            return Ok(BeginReply::OverCap { committed, open });
+        }
+    }
+    batch.swap(Some(before), Some(row.share()));
+    row.store_tally(tx.conn)?;
+    Ok(BeginReply::Begun)
+}
+
+fn extend(tx: &mut Tx<'_>, fence: &Fence, lease: Duration) -> rusqlite::Result<Entry> {
+    let Some(row) = ours(tx, fence)? else { return Ok(Err(EntryError::NotOurs)) };
+    tx.conn
+        .prepare_cached("UPDATE job SET lease_until = ?2 WHERE no = ?1")?
+        .execute([row.no, tx.now.after(lease).0])?;
+    Ok(Ok(()))
+}
+
+fn hand_back(tx: &mut Tx<'_>, fence: &Fence, tally: Tally) -> rusqlite::Result<Entry> {
+    let Some(mut row) = fenced(tx, fence)? else { return Ok(Err(EntryError::NotOurs)) };
+    let Some(state) = row.state.after(Step::Release) else { return Ok(Err(EntryError::NotOurs)) };
+    let before = row.share();
+    (row.state, row.tally, row.open) = (state, tally, None);
+    (row.epoch, row.lease_until) = (None, Timestamp(0));
+    row.store_owner(tx.conn)?;
+    tx.batch_or_new(&fence.key.batch_key())?.swap(Some(before), Some(row.share()));
+    Ok(Ok(()))
+}
+
+fn finish(tx: &mut Tx<'_>, fence: &Fence, tally: Tally, ending: Ending) -> rusqlite::Result<FinishReply> {
+    let Some(mut row) = fenced(tx, fence)? else { return Ok(FinishReply::Lost) };
+    let batch_key = fence.key.batch_key();
+    if let State::Final(status) = row.state {
+        let row = final_row(tx.conn, &fence.key, &row, status)?;
+        if row.ending.result != ending.result {
+            return Ok(FinishReply::Lost);
+        }
+        let batch_complete = completes(tx, &batch_key)?;
+        return Ok(FinishReply::Recorded { row, batch_complete });
+    }
+    let Some(state) = row.state.after(Step::Record(ending.status)) else { return Ok(FinishReply::Lost) };
+    let before = row.share();
+    (row.state, row.tally, row.open, row.usage) = (state, tally, None, ending.usage);
+    let done = tx.next_done()?;
+    row.store_ending(tx.conn, &ending, done, tx.now)?;
+    tx.batch_or_new(&batch_key)?.swap(Some(before), Some(row.share()));
+    let batch_complete = completes(tx, &batch_key)?;
+    let row = FinalRow { key: fence.key.clone(), generation: row.generation, tally, ending };
+    Ok(FinishReply::Recorded { row, batch_complete })
+}
+
+fn completes(tx: &mut Tx<'_>, key: &BatchKey) -> rusqlite::Result<bool> {
+    let conn = tx.conn;
+    match tx.batch(key)? {
+        Some(batch) => batch.waits_for_announcement(conn),
+        None => Ok(false),
+    }
+}

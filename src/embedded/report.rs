@@ -1,0 +1,217 @@
+//! What does `status` list, and what does `explain` tell of one job?
+
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use super::rows::{JobRow, final_row};
+use super::transaction::{BatchRow, Counts};
+use crate::job::ident::{BatchKey, BatchName, Digest, JobId, JobKey, Tenant};
+use crate::job::lifecycle::State;
+use crate::job::outcome::{Tally, Usage};
+use crate::job::units::{Timestamp, Usd};
+use crate::ports::{FinalRow, Gate};
+
+/// A batch as `status` lists it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BatchSummary {
+    /// Whose batch it is.
+    pub tenant: Tenant,
+    /// Its name.
+    pub batch: BatchName,
+    /// Its jobs by state; refused lines of its newest input count as rejected.
+    pub counts: Counts,
+    /// The sum over every billed call.
+    pub cost: Usd,
+    /// That, and the price of calls that are open or whose end nobody saw.
+    pub committed: Usd,
+    /// Tokens of the returned answers.
+    pub usage: Usage,
+    /// Whether its input was read to its end.
+    pub sealed: bool,
+    /// Whether its completion was announced.
+    pub announced: bool,
+    /// When it was first heard of.
+    pub first: Timestamp,
+    /// When something in it last changed.
+    pub last: Timestamp,
+}
+
+/// All that is known of one job.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobReport {
+    /// Which job.
+    pub key: JobKey,
+    /// Where it stands.
+    pub state: State,
+    /// How often a person ran it again.
+    pub generation: u32,
+    /// How often it was claimed.
+    pub claims: u64,
+    /// Its owner's epoch, while it is owned.
+    pub owner: Option<i64>,
+    /// When the owner's lease ends, while it is owned.
+    pub lease_until: Option<Timestamp>,
+    /// What was counted.
+    pub tally: Tally,
+    /// The price of its open call.
+    pub open: Option<Usd>,
+    /// See [`crate::ports::Claimed::suspicion`].
+    pub suspicion: f64,
+    /// The digest of its content.
+    pub digest: Digest,
+    /// When it was first queued, or set running again.
+    pub enqueued: Timestamp,
+    /// When it ended.
+    pub ended: Option<Timestamp>,
+    /// How it ended.
+    pub ending: Option<FinalRow>,
+    /// Its place in the queue.
+    pub waiting: Option<Waiting>,
+    /// Its place among the dead letters.
+    pub dead: Option<DeadLetter>,
+}
+
+/// A message in the queue.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Waiting {
+    /// `None` if it is deliverable now.
+    pub hidden_until: Option<Timestamp>,
+    /// Whether a worker holds it; else it was sent with a delay.
+    pub held: bool,
+    /// How often it was delivered.
+    pub receives: u32,
+    /// When it was sent.
+    pub sent: Timestamp,
+    /// Which of the waiting goes first.
+    pub priority: u8,
+}
+
+/// A message among the dead letters.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct DeadLetter {
+    /// Why it lies there.
+    pub reason: String,
+    /// Since when.
+    pub died: Timestamp,
+    /// How often it was delivered.
+    pub receives: u32,
+}
+
+/// Why a lane lets nothing through, as one process posted it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LaneGate {
+    /// The lane, as it is displayed.
+    pub lane: String,
+    /// Why, since when and until when.
+    pub gate: Gate,
+}
+
+pub(super) fn summaries(conn: &Connection) -> rusqlite::Result<Vec<BatchSummary>> {
+    BatchRow::list(conn, None)?
+        .into_iter()
+        .map(|row| {
+            let mut counts = row.counts;
+            counts.rejected += refused(conn, &row)?;
+            Ok(BatchSummary {
+                tenant: row.key.tenant,
+                batch: row.key.batch,
+                counts,
+                cost: row.spent,
+                committed: row.committed,
+                usage: row.usage,
+                sealed: row.sealed,
+                announced: row.announced,
+                first: row.first,
+                last: row.last,
+            })
+        })
+        .collect()
+}
+
+/// Every job of that id, in the batch and of the tenant, if they are named.
+pub(super) fn jobs(
+    conn: &Connection,
+    batch: Option<&BatchName>,
+    id: &JobId,
+    tenant: Option<&Tenant>,
+) -> rusqlite::Result<Vec<JobReport>> {
+    let mut reports = Vec::new();
+    for row in BatchRow::list(conn, batch)? {
+        if tenant.is_some_and(|tenant| *tenant != row.key.tenant) {
+            continue;
+        }
+        if let Some(job) = JobRow::find(conn, row.no, id)? {
+            reports.push(report(conn, row.key, id, job)?);
+        }
+    }
+    Ok(reports)
+}
+
+pub(super) fn gates(conn: &Connection) -> rusqlite::Result<Vec<LaneGate>> {
+    let read = |row: &Row<'_>| {
+        let gate = Gate { reason: row.get(1)?, since: Timestamp(row.get(2)?), until: Timestamp(row.get(3)?) };
+        Ok(LaneGate { lane: row.get(0)?, gate })
+    };
+    conn.prepare_cached("SELECT lane, reason, since, until FROM gate ORDER BY lane, epoch")?
+        .query_map([], read)?
+        .collect()
+}
+
+fn refused(conn: &Connection, batch: &BatchRow) -> rusqlite::Result<u64> {
+    let Some(roll) = super::roll::newest(conn, &batch.key.batch)? else { return Ok(0) };
+    let count: i64 = conn
+        .prepare_cached(
+            "SELECT count(*) FROM refusal r JOIN roll_line l ON l.refusal = r.no WHERE r.batch = ?1 AND l.roll = ?2",
+        )?
+        .query_row([batch.no, roll], |row| row.get(0))?;
+    Ok(count.unsigned_abs())
+}
+
+fn report(conn: &Connection, batch: BatchKey, id: &JobId, job: JobRow) -> rusqlite::Result<JobReport> {
+    let key = JobKey { tenant: batch.tenant, batch: batch.batch, id: id.clone() };
+    let ended: Option<i64> =
+        conn.prepare_cached("SELECT ended FROM job WHERE no = ?1")?.query_row([job.no], |row| row.get(0))?;
+    let ending = match job.state {
+        State::Final(status) => Some(final_row(conn, &key, &job, status)?),
+        State::Queued | State::Running => None,
+    };
+    let running = job.state == State::Running;
+    Ok(JobReport {
+        state: job.state,
+        generation: job.generation,
+        claims: job.token,
+        owner: job.epoch,
+        lease_until: running.then_some(job.lease_until),
+        tally: job.tally,
+        open: job.open,
+        suspicion: job.suspicion,
+        digest: job.digest,
+        enqueued: job.enqueued,
+        ended: ended.map(Timestamp),
+        ending,
+        waiting: waiting(conn, job.message)?,
+        dead: dead_letter(conn, job.message)?,
+        key,
+    })
+}
+
+fn waiting(conn: &Connection, message: Option<i64>) -> rusqlite::Result<Option<Waiting>> {
+    conn.prepare_cached("SELECT hidden_until, epoch IS NOT NULL, receives, sent, priority FROM message WHERE id = ?1")?
+        .query_row([message], |row| {
+            Ok(Waiting {
+                hidden_until: row.get::<_, Option<i64>>(0)?.map(Timestamp),
+                held: row.get(1)?,
+                receives: row.get(2)?,
+                sent: Timestamp(row.get(3)?),
+                priority: row.get(4)?,
+            })
+        })
+        .optional()
+}
+
+fn dead_letter(conn: &Connection, message: Option<i64>) -> rusqlite::Result<Option<DeadLetter>> {
+    conn.prepare_cached("SELECT reason, died, receives FROM dead WHERE id = ?1")?
+        .query_row([message], |row| {
+            Ok(DeadLetter { reason: row.get(0)?, died: Timestamp(row.get(1)?), receives: row.get(2)? })
+        })
+        .optional()
+}

@@ -1,0 +1,169 @@
+//! What stands in the database, and is this file one of ours?
+//!
+//! One row a job, one a message, bodies of messages apart: a delivery then rewrites a row of a few dozen bytes, and
+//! hundreds of them share a page of the write-ahead log. There are only the indexes that a hot statement needs.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::trouble;
+use crate::ports::{StoreError, StoreTrouble};
+
+/// The database below the state directory.
+pub(super) const FILE: &str = "aquifer.db";
+
+/// "Aqui": told apart from anybody else's SQLite file.
+const APPLICATION_ID: i64 = 0x4171_7569;
+const VERSION: i64 = 1;
+
+/// Other processes hold the write lock for one group commit at a time, so a long wait means trouble.
+const BUSY_LIMIT: Duration = Duration::from_secs(10);
+const BUSY_STEP: Duration = Duration::from_millis(1);
+
+/// `unknown`, `open`, `spent`, `committed` are billionths of a dollar; times are milliseconds since 1970.
+const TABLES: &str = "
+CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE process (epoch INTEGER PRIMARY KEY AUTOINCREMENT, started INTEGER NOT NULL);
+
+CREATE TABLE pool (no INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE message (
+    id INTEGER PRIMARY KEY, pool INTEGER NOT NULL, priority INTEGER NOT NULL, seq INTEGER NOT NULL,
+    hidden_until INTEGER, epoch INTEGER, receives INTEGER NOT NULL, sent INTEGER NOT NULL);
+CREATE INDEX message_ready ON message (pool, priority, seq) WHERE hidden_until IS NULL;
+CREATE INDEX message_hidden ON message (hidden_until) WHERE hidden_until IS NOT NULL;
+CREATE TABLE body (message INTEGER PRIMARY KEY, text TEXT NOT NULL);
+CREATE TABLE dead (
+    id INTEGER PRIMARY KEY, pool INTEGER NOT NULL, priority INTEGER NOT NULL, receives INTEGER NOT NULL,
+    sent INTEGER NOT NULL, died INTEGER NOT NULL, reason TEXT NOT NULL, text TEXT NOT NULL);
+
+CREATE TABLE batch (
+    no INTEGER PRIMARY KEY, name TEXT NOT NULL, tenant TEXT NOT NULL,
+    queued INTEGER NOT NULL, running INTEGER NOT NULL, succeeded INTEGER NOT NULL, failed INTEGER NOT NULL,
+    rejected INTEGER NOT NULL, expired INTEGER NOT NULL, partial INTEGER NOT NULL,
+    spent INTEGER NOT NULL, committed INTEGER NOT NULL, open INTEGER NOT NULL,
+    input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
+    cache_read_tokens INTEGER NOT NULL, cache_write_tokens INTEGER NOT NULL,
+    sealed INTEGER NOT NULL, completion INTEGER NOT NULL, announced INTEGER NOT NULL, forgetting INTEGER NOT NULL,
+    first INTEGER NOT NULL, last INTEGER NOT NULL,
+    UNIQUE (name, tenant));
+CREATE TABLE job (
+    no INTEGER PRIMARY KEY, batch INTEGER NOT NULL, hash INTEGER NOT NULL, state TEXT NOT NULL,
+    generation INTEGER NOT NULL, token INTEGER NOT NULL, epoch INTEGER, lease_until INTEGER NOT NULL,
+    attempts INTEGER NOT NULL, model_calls INTEGER NOT NULL, spent INTEGER NOT NULL, unknown INTEGER NOT NULL,
+    open INTEGER, suspicion REAL NOT NULL, enqueued INTEGER NOT NULL, message INTEGER,
+    done INTEGER, ended INTEGER,
+    input_tokens INTEGER NOT NULL DEFAULT 0, output_tokens INTEGER NOT NULL DEFAULT 0,
+    cache_read_tokens INTEGER NOT NULL DEFAULT 0, cache_write_tokens INTEGER NOT NULL DEFAULT 0,
+    offset INTEGER, length INTEGER, digest BLOB NOT NULL, id TEXT NOT NULL, uri TEXT, sha256 BLOB,
+    model_used TEXT, error_class TEXT, error_message TEXT, error_request TEXT);
+CREATE INDEX job_name ON job (batch, hash);
+CREATE INDEX job_held ON job (epoch) WHERE epoch IS NOT NULL;
+CREATE INDEX job_done ON job (done) WHERE done IS NOT NULL;
+
+CREATE TABLE roll (no INTEGER PRIMARY KEY, pool INTEGER NOT NULL, epoch INTEGER NOT NULL, sealed INTEGER NOT NULL);
+CREATE TABLE roll_line (
+    roll INTEGER NOT NULL, position INTEGER NOT NULL, job INTEGER, refusal INTEGER,
+    PRIMARY KEY (roll, position)) WITHOUT ROWID;
+CREATE INDEX roll_job ON roll_line (job, roll) WHERE job IS NOT NULL;
+CREATE INDEX roll_refusal ON roll_line (refusal, roll) WHERE refusal IS NOT NULL;
+CREATE TABLE refusal (
+    no INTEGER PRIMARY KEY, batch INTEGER NOT NULL, id TEXT NOT NULL, done INTEGER NOT NULL,
+    uri TEXT NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL, sha256 BLOB NOT NULL);
+CREATE INDEX refusal_line ON refusal (batch, sha256);
+CREATE INDEX refusal_done ON refusal (done);
+
+CREATE TABLE gate (
+    lane TEXT NOT NULL, epoch INTEGER NOT NULL, reason TEXT NOT NULL, since INTEGER NOT NULL,
+    until INTEGER NOT NULL, PRIMARY KEY (lane, epoch)) WITHOUT ROWID;
+";
+
+/// Opens the database for writing, making or checking it. The caller holds the lock on opening.
+pub(super) fn open_writer(dir: &Path) -> Result<Connection, StoreError> {
+    let doing = "opening the state database";
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let open = || -> rusqlite::Result<Result<Connection, StoreError>> {
+        let mut connection = Connection::open_with_flags(dir.join(FILE), flags)?;
+        connection.busy_handler(Some(wait_while_busy))?;
+        if let Some(refusal) = refusal(&connection)? {
+            return Ok(Err(refusal));
+        }
+        connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+        connection.execute_batch(
+            "PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; PRAGMA temp_store = MEMORY;
+             PRAGMA cache_size = -32768; PRAGMA wal_autocheckpoint = 4000;",
+        )?;
+        connection.set_prepared_statement_cache_capacity(128);
+        if is_new(&connection)? {
+            connection.execute_batch(&format!(
+                "BEGIN IMMEDIATE; {TABLES}
+                 PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
+            ))?;
+        }
+        Ok(Ok(connection))
+    };
+    open().map_err(|error| trouble::of_sqlite(doing, &error))?
+}
+
+/// Opens the database for reading beside the process's own writer.
+pub(super) fn open_beside(dir: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(dir.join(FILE), flags)?;
+    connection.busy_handler(Some(wait_while_busy))?;
+    connection.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -4096; PRAGMA temp_store = MEMORY;")?;
+    connection.set_prepared_statement_cache_capacity(32);
+    Ok(connection)
+}
+
+/// Opens a database that must be there already, changing nothing.
+pub(super) fn open_reader(dir: &Path) -> Result<Connection, StoreError> {
+    let doing = "reading the state database";
+    if !dir.join(FILE).is_file() {
+        let why = format!("there is no {FILE} in {}", dir.display());
+        return Err(trouble::of_ours(StoreTrouble::Other, doing, why));
+    }
+    let open = || -> rusqlite::Result<Result<Connection, StoreError>> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = Connection::open_with_flags(dir.join(FILE), flags)?;
+        connection.busy_handler(Some(wait_while_busy))?;
+        if let Some(refusal) = refusal(&connection)? {
+            return Ok(Err(refusal));
+        }
+        if is_new(&connection)? {
+            return Ok(Err(trouble::of_ours(StoreTrouble::Damaged, doing, "the file is empty")));
+        }
+        connection.set_prepared_statement_cache_capacity(32);
+        Ok(Ok(connection))
+    };
+    open().map_err(|error| trouble::of_sqlite(doing, &error))?
+}
+
+fn refusal(connection: &Connection) -> rusqlite::Result<Option<StoreError>> {
+    let doing = "opening the state database";
+    let number = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+    let (ours, version) = (number("application_id")?, number("user_version")?);
+    if ours != APPLICATION_ID && !(ours == 0 && is_empty(connection)?) {
+        let why = format!("{FILE} is an SQLite file of another program");
+        return Ok(Some(trouble::of_ours(StoreTrouble::Damaged, doing, why)));
+    }
+    if version > VERSION {
+        let why = format!("it was written by a newer version of this program (schema {version}, ours is {VERSION})");
+        return Ok(Some(trouble::of_ours(StoreTrouble::Newer, doing, why)));
+    }
+    Ok(None)
+}
+
+fn is_new(connection: &Connection) -> rusqlite::Result<bool> {
+    Ok(connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? == 0)
+}
+
+fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))
+}
+
+/// SQLite's own handler sleeps up to 100 ms at a time, which lets a busy neighbour starve us.
+fn wait_while_busy(tries: i32) -> bool {
+    std::thread::sleep(BUSY_STEP);
+    u128::try_from(tries).unwrap_or(0) * BUSY_STEP.as_millis() < BUSY_LIMIT.as_millis()
+}
