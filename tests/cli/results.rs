@@ -5,8 +5,25 @@ use serde_json::{Value, json};
 use crate::support::{Place, assert_all_succeeded, job, json_lines, sorted, sum};
 
 const FIELDS: [&str; 19] = [
-    "attempts", "batch", "cost_usd", "degraded", "error", "id", "metadata", "model", "model_calls", "model_used", "output",
-    "region", "simulated", "status", "stop_reason", "tenant", "text", "timing", "usage",
+    "attempts",
+    "batch",
+    "cost_usd",
+    "degraded",
+    "error",
+    "id",
+    "metadata",
+    "model",
+    "model_calls",
+    "model_used",
+    "output",
+    "region",
+    "simulated",
+    "status",
+    "stop_reason",
+    "tenant",
+    "text",
+    "timing",
+    "usage",
 ];
 
 fn fields(result: &Value) -> Vec<&str> {
@@ -152,7 +169,10 @@ fn what_is_not_content_may_change_without_a_new_call() {
     let place = Place::new();
     place.write_lines("demo.jsonl", &[json!({ "id": "job-1", "prompt": "Hello" })]);
     place.aquifer(["run", "demo.jsonl", "--simulate"]).exits(0);
-    place.write_lines("demo.jsonl", &[json!({ "id": "job-1", "prompt": "Hello", "priority": 1, "metadata": { "a": 1 } })]);
+    place.write_lines(
+        "demo.jsonl",
+        &[json!({ "id": "job-1", "prompt": "Hello", "priority": 1, "metadata": { "a": 1 } })],
+    );
     let summary = place.aquifer(["run", "demo.jsonl", "--simulate", "--json"]).exits(0).json();
     assert_eq!(summary["model_calls"], 0);
 }
@@ -179,7 +199,7 @@ fn a_torn_last_line_is_mended_without_a_call() {
     place.write_jobs("demo.jsonl", 12);
     place.aquifer(["run", "demo.jsonl", "--simulate"]).exits(0);
     let before = place.read("results.jsonl");
-    // Within the line, at its very end, and within an earlier one's line feed.
+    // Within the last line, only its line feed, and half of the file.
     for cut in [40, 1, before.len() / 2] {
         place.write("results.jsonl", &before[..before.len() - cut]);
         let summary = place.aquifer(["run", "demo.jsonl", "--simulate", "--json"]).exits(0).json();
