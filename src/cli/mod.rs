@@ -1,1 +1,3 @@
 //! What a person types, and one file a command.
+
+pub mod input;

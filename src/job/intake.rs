@@ -1,1 +1,234 @@
 //! What does this line ask for?
+//!
+//! Four forms are understood: a job in the contract's own form, a Bedrock batch record, an `OpenAI` batch line and a
+//! bare JSON string. Whatever the form, the outcome is a complete [`Job`] or a [`Refusal`] that says where and why:
+//! a bad line never stops a run. The text is split into its top-level fields first and each is read by hand, not
+//! by a derived `Deserialize`, for three reasons: every complaint gets the column of the field that caused it, what
+//! could be read of a bad line still names its id, and no message can quote a prompt.
+
+mod bedrock_batch;
+mod contract;
+mod fields;
+mod model_id;
+mod openai;
+mod wire;
+
+use std::num::NonZeroU32;
+
+use serde_json::{Map, Value};
+
+pub use self::model_id::is_plausible_model_id;
+pub use self::wire::{
+    CHARS_PER_DOCUMENT, CHARS_PER_IMAGE, CHARS_PER_MEDIA, WireBody, output_cap, takes_output_cap, text_chars, wire_body,
+};
+
+use self::fields::{Fault, Field, Kind};
+use super::failure::{Class, Failure};
+use super::ident::{BatchName, JobId, JobKey, Tenant};
+use super::spec::{Job, Priority, Request};
+use super::units::Timestamp;
+
+/// What fills in where a line says nothing.
+#[derive(Clone, Copy)]
+pub struct Defaults<'a> {
+    /// The batch of every line of a file: a file's lines are one batch, so a `batch` key in a line gives way to it.
+    pub batch: &'a BatchName,
+    /// `--model`.
+    pub model: Option<&'a str>,
+    /// The only `[[model]]`, else the first.
+    pub only_model: Option<&'a str>,
+    /// Whether this names a configured model or is a plausible model or profile id
+    /// ([`is_plausible_model_id`]). Asked only of `OpenAI` lines, whose model names are another vendor's.
+    pub is_known: &'a dyn Fn(&str) -> bool,
+}
+
+impl std::fmt::Debug for Defaults<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Defaults")
+            .field("batch", &self.batch)
+            .field("model", &self.model)
+            .field("only_model", &self.only_model)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A job read from a line of a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Draft {
+    /// The job.
+    pub job: Job,
+    /// No id was given: `job.key.id` is the full hexadecimal content digest, and repeats of the same content in
+    /// the same input are still to be told apart.
+    pub auto_id: bool,
+}
+
+/// A line or message that is no job.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Refusal {
+    /// Always [`Class::BadInput`].
+    pub class: Class,
+    /// Where, counted from 1 in characters (not bytes), as editors do; in a message of several lines, from its
+    /// very beginning. `None` when what is wrong is what is not there.
+    pub column: Option<usize>,
+    /// Why, in words safe to log: names of keys and types of values, never a prompt.
+    pub reason: String,
+    /// The job's id, where it could be read in spite of all.
+    pub id: Option<JobId>,
+    /// The job's tenant, where it could be read in spite of all.
+    pub tenant: Option<Tenant>,
+}
+
+impl Refusal {
+    /// As it stands in results and notices.
+    pub fn failure(&self) -> Failure {
+        Failure::new(self.class, self.reason.clone())
+    }
+}
+
+/// Reads one line of a file, in any of the four forms, without its line feed.
+///
+/// The deadline is not compared with a clock: there is none here.
+///
+/// # Errors
+/// [`Refusal`], with the first thing wrong.
+pub fn parse_line(text: &[u8], defaults: &Defaults<'_>) -> Result<Draft, Refusal> {
+    let text = match std::str::from_utf8(text) {
+        Ok(text) => text,
+        Err(error) => {
+            let valid = text.get(..error.valid_up_to()).unwrap_or_default();
+            let valid = std::str::from_utf8(valid).unwrap_or_default();
+            return Err(refusal(valid, Fault::at(valid.len(), "not valid UTF-8")));
+        }
+    };
+    let draft = || match fields::kind(text) {
+        Kind::Text => {
+            let prompt = Field::whole(text).text()?;
+            draft(Parts::new(contract::prompt(prompt, 0)?), defaults)
+        }
+        Kind::Object => {
+            let fields = fields::of_object(text, 0)?;
+            let has = |key| fields.iter().any(|field| field.key == key);
+            let parts = if has("recordId") || has("modelInput") {
+                bedrock_batch::read(&fields)?
+            } else if has("custom_id") || (has("url") && has("body")) {
+                openai::read(&fields, defaults.is_known)?
+            } else {
+                contract::read(&fields)?
+            };
+            draft(parts, defaults)
+        }
+        Kind::Null | Kind::Boolean | Kind::Number | Kind::Array | Kind::Nothing => Err(not_an_object(text)),
+    };
+    draft().map_err(|fault| refusal(text, fault))
+}
+
+/// Reads a queue message: the contract's own form only. A message that names no batch is in batch `-`
+/// (`defaults.batch` is for files), one that has no `id` gets its message id.
+///
+/// # Errors
+/// [`Refusal`], with the first thing wrong.
+pub fn parse_message(body: &str, message_id: &str, defaults: &Defaults<'_>) -> Result<Job, Refusal> {
+    let job = || {
+        if fields::kind(body) != Kind::Object {
+            return Err(not_an_object(body));
+        }
+        let mut parts = contract::read(&fields::of_object(body, 0)?)?;
+        let id = match parts.id.take() {
+            Some(id) => id,
+            None => JobId::new(message_id)
+                .map_err(|error| Fault::nowhere(format!("no `id`, and the message id cannot be one: {error}")))?,
+        };
+        let batch = parts.batch.take().unwrap_or_else(BatchName::none);
+        job(parts, batch, defaults, |_| id)
+    };
+    job().map_err(|fault| refusal(body, fault))
+}
+
+/// What a line says, whatever its form; what it does not say is `None`.
+struct Parts {
+    id: Option<JobId>,
+    batch: Option<BatchName>,
+    tenant: Option<Tenant>,
+    model: Option<String>,
+    request: Request,
+    max_tokens: Option<NonZeroU32>,
+    fallback: Option<bool>,
+    deadline: Option<Timestamp>,
+    priority: Option<Priority>,
+    residency: Option<Vec<String>>,
+    metadata: Map<String, Value>,
+}
+
+impl Parts {
+    fn new(request: Request) -> Self {
+        Self {
+            id: None,
+            batch: None,
+            tenant: None,
+            model: None,
+            request,
+            max_tokens: None,
+            fallback: None,
+            deadline: None,
+            priority: None,
+            residency: None,
+            metadata: Map::new(),
+        }
+    }
+}
+
+fn draft(mut parts: Parts, defaults: &Defaults<'_>) -> Result<Draft, Fault> {
+    let given = parts.id.take();
+    let auto_id = given.is_none();
+    let job = job(parts, defaults.batch.clone(), defaults, |digest| given.unwrap_or(digest))?;
+    Ok(Draft { job, auto_id })
+}
+
+/// Completes a job; `id` chooses its id and is offered the one made from its content.
+fn job(parts: Parts, batch: BatchName, defaults: &Defaults<'_>, id: impl FnOnce(JobId) -> JobId) -> Result<Job, Fault> {
+    let model = parts.model.or_else(|| defaults.model.or(defaults.only_model).map(str::to_owned)).ok_or_else(|| {
+        Fault::nowhere("no `model`, and there is no default: name one here, by --model or as [[model]]")
+    })?;
+    let digest = super::spec::content_digest(&model, &parts.request, parts.max_tokens).to_string();
+    let digest = JobId::new(&digest).map_err(|error| Fault::nowhere(error.to_string()))?;
+    Ok(Job {
+        key: JobKey { tenant: parts.tenant.unwrap_or_else(Tenant::unnamed), batch, id: id(digest) },
+        model,
+        request: parts.request,
+        max_tokens: parts.max_tokens,
+        fallback: parts.fallback.unwrap_or(true),
+        deadline: parts.deadline,
+        priority: parts.priority.unwrap_or_default(),
+        residency: parts.residency,
+        metadata: parts.metadata,
+    })
+}
+
+fn not_an_object(text: &str) -> Fault {
+    // A syntax error says more than "found a number" would.
+    match fields::check_syntax(text) {
+        Err(fault) => fault,
+        Ok(()) => Fault::at(
+            text.len() - text.trim_start().len(),
+            format!("a job is a JSON object, this is {}", fields::kind(text).words()),
+        ),
+    }
+}
+
+fn refusal(text: &str, fault: Fault) -> Refusal {
+    let readable = fields::readable_prefix(text);
+    let first = |keys: &[&str]| {
+        readable.iter().find(|field| keys.contains(&field.key.as_ref())).and_then(|field| field.text().ok())
+    };
+    Refusal {
+        class: Class::BadInput,
+        column: fault.at.map(|at| text.char_indices().take_while(|(index, _)| *index < at).count() + 1),
+        reason: fault.reason,
+        id: first(&["id", "recordId", "custom_id"]).and_then(|id| JobId::new(&id).ok()),
+        tenant: first(&["tenant"]).and_then(|tenant| Tenant::new(&tenant).ok()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,267 @@
+//! A job in the contract's own form.
+
+use std::num::NonZeroU32;
+
+use serde_json::{Map, Value};
+
+use super::Parts;
+use super::fields::{Fault, Field, Kind, shown_key};
+use crate::job::ident::{BatchName, JobId, Tenant};
+use crate::job::spec::{Priority, Request};
+use crate::job::units::Timestamp;
+
+const KEYS: [&str; 17] = [
+    "id",
+    "batch",
+    "tenant",
+    "model",
+    "prompt",
+    "converse",
+    "invoke",
+    "agent",
+    "document",
+    "payload",
+    "max_tokens",
+    "fallback",
+    "deadline",
+    "priority",
+    "residency",
+    "callback",
+    "metadata",
+];
+
+pub(super) fn read(fields: &[Field<'_>]) -> Result<Parts, Fault> {
+    let mut request = None::<(Request, &Field<'_>)>;
+    let mut parts = Parts::new(Request::Prompt(String::new()));
+    for field in fields {
+        // Generators of JSON write null for "not set"; it is taken as such wherever a key may be left out.
+        let unset = field.kind() == Kind::Null;
+        match field.key.as_str() {
+            key if !KEYS.contains(&key) => return Err(unknown_key(field)),
+            _ if unset => {}
+            "id" => parts.id = Some(name(field, JobId::new)?),
+            "batch" => parts.batch = Some(name(field, BatchName::new)?),
+            "tenant" => parts.tenant = Some(name(field, Tenant::new)?),
+            "model" => parts.model = Some(model(field)?),
+            "max_tokens" => parts.max_tokens = Some(max_tokens(field)?),
+            "fallback" => parts.fallback = Some(field.boolean()?),
+            "deadline" => parts.deadline = Some(deadline(field)?),
+            "priority" => parts.priority = Some(priority(field)?),
+            "residency" => parts.residency = Some(residency(field)?),
+            "metadata" => parts.metadata = field.object()?,
+            "callback" => return Err(Fault::at(field.key_at, "`callback` is not supported yet")),
+            kind @ ("agent" | "document" | "payload") => {
+                return Err(Fault::at(field.key_at, format!("`{kind}` jobs are not supported yet")));
+            }
+            _ => {
+                if let Some((_, first)) = &request {
+                    let reason = format!("both `{}` and `{}`: a job is exactly one of them", first.key, field.key);
+                    return Err(Fault::at(field.key_at, reason));
+                }
+                request = Some((read_request(field)?, field));
+            }
+        }
+    }
+    let (request, _) =
+        request.ok_or_else(|| Fault::nowhere("nothing to send: a job has a `prompt`, a `converse` or an `invoke`"))?;
+    parts.request = request;
+    Ok(parts)
+}
+
+fn read_request(field: &Field<'_>) -> Result<Request, Fault> {
+    match field.key.as_str() {
+        "converse" => converse(field.object()?, field),
+        "invoke" => invoke(field.object()?, field),
+        _ => prompt(field.text()?, field.at),
+    }
+}
+
+/// A prompt that says something: the service refuses blank text, after a call.
+pub(super) fn prompt(text: String, at: usize) -> Result<Request, Fault> {
+    if text.trim().is_empty() {
+        return Err(Fault::at(at, "the prompt is empty"));
+    }
+    Ok(Request::Prompt(text))
+}
+
+/// A Converse request that can be sent.
+pub(super) fn converse(request: Map<String, Value>, field: &Field<'_>) -> Result<Request, Fault> {
+    let key = &field.key;
+    if request.contains_key("modelId") {
+        return Err(field.fault(format!("`{key}.modelId`: leave it out, the job's `model` says it")));
+    }
+    match request.get("messages") {
+        Some(Value::Array(messages)) if !messages.is_empty() => {}
+        Some(Value::Array(_)) => return Err(field.fault(format!("`{key}.messages` is empty"))),
+        Some(other) => {
+            let found = Kind::of(other).words();
+            return Err(field.fault(format!("`{key}.messages` must be an array, found {found}")));
+        }
+        None => return Err(field.fault(format!("`{key}` has no `messages`"))),
+    }
+    match request.get("inferenceConfig") {
+        None => {}
+        Some(Value::Object(config)) => {
+            let cap = config.get("maxTokens");
+            if cap.is_some_and(|cap| whole(cap).is_none_or(|cap| cap == 0)) {
+                let reason = format!("`{key}.inferenceConfig.maxTokens` must be a whole number from 1 to {}", u32::MAX);
+                return Err(field.fault(reason));
+            }
+        }
+        Some(other) => {
+            let found = Kind::of(other).words();
+            return Err(field.fault(format!("`{key}.inferenceConfig` must be an object, found {found}")));
+        }
+    }
+    Ok(Request::Converse(request))
+}
+
+/// An `InvokeModel` body. Each model family has its own, so only an empty one is known to be wrong.
+pub(super) fn invoke(body: Map<String, Value>, field: &Field<'_>) -> Result<Request, Fault> {
+    if body.is_empty() {
+        return Err(field.fault(format!("`{}` is empty", field.key)));
+    }
+    Ok(Request::Invoke(body))
+}
+
+/// An id of another form, held to the same rule.
+pub(super) fn name<T>(
+    field: &Field<'_>,
+    new: impl Fn(&str) -> Result<T, crate::job::ident::NameError>,
+) -> Result<T, Fault> {
+    new(&field.text()?).map_err(|error| field.fault(error.to_string()))
+}
+
+/// The key is not one of `of`'s; says which was perhaps meant.
+pub(super) fn unknown_key_among(field: &Field<'_>, known: &[&str], of: &str) -> Fault {
+    let key = shown_key(&field.key);
+    let reason = match closest(&field.key, known) {
+        Some(meant) => format!("unknown key `{key}` in {of}; did you mean `{meant}`?"),
+        None => format!("unknown key `{key}` in {of}"),
+    };
+    Fault::at(field.key_at, reason)
+}
+
+fn unknown_key(field: &Field<'_>) -> Fault {
+    const OF_CONVERSE: [&str; 6] =
+        ["messages", "system", "inferenceConfig", "toolConfig", "additionalModelRequestFields", "modelId"];
+    if let Some(key) = OF_CONVERSE.into_iter().find(|key| *key == field.key) {
+        let reason = if key == "modelId" {
+            "unknown key `modelId`; did you mean `model`?".to_owned()
+        } else {
+            format!("unknown key `{key}`; a Converse request stands inside `converse`")
+        };
+        return Fault::at(field.key_at, reason);
+    }
+    unknown_key_among(field, &KEYS, "a job")
+}
+
+fn closest<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
+    if key.len() > 40 {
+        return None;
+    }
+    let plain = |text: &str| text.to_ascii_lowercase().replace(['_', '-', ' '], "");
+    known
+        .iter()
+        .map(|candidate| (strsim::osa_distance(&plain(key), &plain(candidate)), *candidate))
+        .filter(|(distance, candidate)| *distance <= (candidate.len() / 3).min(2))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+fn model(field: &Field<'_>) -> Result<String, Fault> {
+    const LIMIT: usize = 2_048; // the service's, for ARNs
+    let model = field.text()?;
+    if model.trim().is_empty() {
+        return Err(field.fault("`model` is empty"));
+    }
+    if model.len() > LIMIT || model.chars().any(char::is_control) {
+        return Err(
+            field.fault(format!("`model` is no name of a model: more than {LIMIT} bytes, or control characters"))
+        );
+    }
+    Ok(model)
+}
+
+fn whole(value: &Value) -> Option<u32> {
+    value.as_u64().and_then(|number| u32::try_from(number).ok())
+}
+
+fn max_tokens(field: &Field<'_>) -> Result<NonZeroU32, Fault> {
+    let expected = format!("a whole number from 1 to {}", u32::MAX);
+    match field.kind() {
+        Kind::Number => {
+            let number = field.any()?;
+            let cap = whole(&number).and_then(NonZeroU32::new);
+            cap.ok_or_else(|| field.fault(format!("`max_tokens` must be {expected}, found {number}")))
+        }
+        Kind::Text if field.text().is_ok_and(|text| text == "auto") => {
+            Err(field.fault("`max_tokens` \"auto\" is not supported yet"))
+        }
+        Kind::Null | Kind::Boolean | Kind::Text | Kind::Array | Kind::Object | Kind::Nothing => {
+            Err(field.wrong_kind(&expected))
+        }
+    }
+}
+
+fn priority(field: &Field<'_>) -> Result<Priority, Fault> {
+    let expected = "a whole number from 0 (first) to 9 (last)";
+    if field.kind() != Kind::Number {
+        return Err(field.wrong_kind(expected));
+    }
+    let number = field.any()?;
+    let priority = number.as_u64().and_then(Priority::new);
+    priority.ok_or_else(|| field.fault(format!("`priority` must be {expected}, found {number}")))
+}
+
+fn deadline(field: &Field<'_>) -> Result<Timestamp, Fault> {
+    let text = field.text()?;
+    let time = is_rfc_3339(&text).then(|| text.parse::<jiff::Timestamp>().ok()).flatten();
+    match time {
+        Some(time) => Ok(Timestamp(time.as_millisecond())),
+        None => Err(field.fault("`deadline` must be an RFC 3339 time with its offset, such as 2026-11-21T18:00:00Z")),
+    }
+}
+
+/// The shape alone: the parser behind it takes other notations too, which other readers of the same job would not.
+fn is_rfc_3339(text: &str) -> bool {
+    let digits = |text: &str, pattern: &str| {
+        text.len() == pattern.len()
+            && text.bytes().zip(pattern.bytes()).all(|(byte, expected)| match expected {
+                b'0' => byte.is_ascii_digit(),
+                other => byte.eq_ignore_ascii_case(&other),
+            })
+    };
+    let Some((moment, rest)) = text.split_at_checked(19) else { return false };
+    let offset = match rest.strip_prefix('.') {
+        None => rest,
+        Some(fraction) => {
+            let offset = fraction.trim_start_matches(|c: char| c.is_ascii_digit());
+            if offset.len() == fraction.len() {
+                return false;
+            }
+            offset
+        }
+    };
+    digits(moment, "0000-00-00T00:00:00")
+        && (digits(offset, "Z") || digits(offset, "+00:00") || digits(offset, "-00:00"))
+}
+
+fn residency(field: &Field<'_>) -> Result<Vec<String>, Fault> {
+    let regions = field.array()?;
+    if regions.is_empty() {
+        return Err(field.fault("`residency` is empty: leave it out to allow every configured region"));
+    }
+    let region = |value: Value| match value {
+        Value::String(region)
+            if !region.is_empty() && region.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') =>
+        {
+            Ok(region)
+        }
+        Value::String(_) => Err(field.fault("`residency` must name regions, such as us-east-1")),
+        other => {
+            Err(field.fault(format!("`residency` must be an array of strings, found {}", Kind::of(&other).words())))
+        }
+    };
+    regions.into_iter().map(region).collect()
+}
