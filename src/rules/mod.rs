@@ -1,1 +1,20 @@
 //! The rules, as arithmetic: time and randomness are arguments, so that they can be proved without waiting.
+//!
+//! | question | file |
+//! |---|---|
+//! | May this call be made now, by the quota, and if not, when? | [`pace`] |
+//! | How many tokens will it take? | [`estimate`] |
+//! | What will it cost, and where is the batch heading? | [`budget`] |
+//! | Which lane gets it? | [`route`] |
+//! | Is that lane's service well? | [`breaker`] |
+//! | How long is a lane left alone after a failure? | [`cooldown`] |
+//! | How long does a job wait before it is tried again? | [`retry`] |
+
+pub mod breaker;
+pub mod budget;
+pub mod cooldown;
+pub mod estimate;
+pub mod pace;
+pub mod retry;
+pub mod route;
+mod window;

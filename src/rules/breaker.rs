@@ -1,0 +1,294 @@
+//! Is the service behind a lane well enough to be called?
+//!
+//! Three states: closed (calls go), open (none goes for a while), half-open (a few probes decide). A call carries a
+//! [`Permit`] from [`may_call`](Breaker::may_call) to the report of how it ended; reports of calls that were let
+//! through in an earlier state change nothing, so an answer that comes late neither closes a breaker that has opened since nor
+//! takes the place of a probe.
+
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
+use crate::job::failure::Class;
+
+/// When a breaker opens, and how it closes again.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct BreakerRules {
+    /// So many failures in a row that count ([`Class::trips_breaker`]) open it.
+    pub failures: NonZeroU32,
+    /// It stays open for so long.
+    pub open_for: Duration,
+    /// So many calls at most are on their way while it is half-open.
+    pub probes: NonZeroU32,
+}
+
+/// May a call be made?
+#[derive(Debug, Eq, PartialEq)]
+pub enum Gate {
+    /// Yes.
+    Go(Permit),
+    /// Yes, as a probe: if it fails, that does not count against the job that carries it.
+    Probe(Permit),
+    /// No; ask again then.
+    Open {
+        /// The end of the open time; while probes are out, shortly after now, because their end is nobody's to foretell.
+        until: Instant,
+    },
+}
+
+/// The right to one call; exactly one of the three reports takes it back.
+#[must_use = "a probe that is never reported keeps the breaker half-open"]
+#[derive(Debug, Eq, PartialEq)]
+pub struct Permit {
+    period: u64,
+}
+
+/// What a report changed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Turn {
+    /// Nothing that anybody needs to know.
+    Stays,
+    /// It opened.
+    Opened {
+        /// No call is made before.
+        until: Instant,
+    },
+    /// It closed.
+    Closed,
+}
+
+/// The breaker of one lane.
+#[derive(Debug)]
+pub struct Breaker {
+    rules: BreakerRules,
+    state: State,
+    /// Counts the changes of state: what was let through before the last one has no say any more.
+    period: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Closed { failures: u32 },
+    Open { until: Instant },
+    HalfOpen { probes_out: u32 },
+}
+
+const PROBE_CHECK: Duration = Duration::from_secs(1);
+
+impl Breaker {
+    /// A closed one.
+    pub fn new(rules: BreakerRules) -> Self {
+        Self { rules, state: State::Closed { failures: 0 }, period: 0 }
+    }
+
+    /// Lets a call through, or says when to ask again. Takes the place of a probe when half-open.
+    pub fn may_call(&mut self, now: Instant) -> Gate {
+        if let Some(until) = self.shut_until(now) {
+            return Gate::Open { until };
+        }
+        match &mut self.state {
+            State::Closed { .. } => return Gate::Go(Permit { period: self.period }),
+            State::Open { .. } => self.enter(State::HalfOpen { probes_out: 1 }),
+            State::HalfOpen { probes_out } => *probes_out += 1,
+        }
+        Gate::Probe(Permit { period: self.period })
+    }
+
+    /// Until when [`may_call`](Self::may_call) would answer [`Gate::Open`]; `None` if a call could go now. Takes nothing.
+    pub fn shut_until(&self, now: Instant) -> Option<Instant> {
+        match self.state {
+            State::Closed { .. } => None,
+            State::Open { until } => (now < until).then_some(until),
+            State::HalfOpen { probes_out } => (probes_out >= self.rules.probes.get()).then(|| now + PROBE_CHECK),
+        }
+    }
+
+    /// The call was answered.
+    pub fn on_success(&mut self, permit: Permit) -> Turn {
+        if !self.is_current(&permit) {
+            return Turn::Stays;
+        }
+        match self.state {
+            State::Closed { .. } => self.state = State::Closed { failures: 0 },
+            State::HalfOpen { .. } => {
+                self.enter(State::Closed { failures: 0 });
+                return Turn::Closed;
+            }
+            State::Open { .. } => {}
+        }
+        Turn::Stays
+    }
+
+    /// The call failed. A class that does not count leaves a closed breaker as it is, and frees the place of a probe:
+    /// whether the service is well is still open.
+    pub fn on_failure(&mut self, permit: Permit, now: Instant, class: Class) -> Turn {
+        if !self.is_current(&permit) {
+            return Turn::Stays;
+        }
+        if !class.trips_breaker() {
+            self.on_abandoned(permit);
+            return Turn::Stays;
+        }
+        let failures = match self.state {
+            State::Closed { failures } => failures.saturating_add(1),
+            State::HalfOpen { .. } => self.rules.failures.get(),
+            State::Open { .. } => return Turn::Stays,
+        };
+        if failures < self.rules.failures.get() {
+            self.state = State::Closed { failures };
+            return Turn::Stays;
+        }
+        let until = now + self.rules.open_for;
+        self.enter(State::Open { until });
+        Turn::Opened { until }
+    }
+
+    /// The call was not made, or nobody waited for its end.
+    pub fn on_abandoned(&mut self, permit: Permit) {
+        if self.is_current(&permit)
+            && let State::HalfOpen { probes_out } = &mut self.state
+        {
+            *probes_out = probes_out.saturating_sub(1);
+        }
+    }
+
+    fn is_current(&self, permit: &Permit) -> bool {
+        permit.period == self.period
+    }
+
+    fn enter(&mut self, state: State) {
+        self.state = state;
+        self.period += 1;
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+
+    const OPEN_FOR: Duration = Duration::from_secs(60);
+
+    fn breaker(failures: u32, probes: u32) -> Breaker {
+        let rules = BreakerRules {
+            failures: NonZeroU32::new(failures).unwrap(),
+            open_for: OPEN_FOR,
+            probes: NonZeroU32::new(probes).unwrap(),
+        };
+        Breaker::new(rules)
+    }
+
+    fn pass(gate: Gate) -> Permit {
+        match gate {
+            Gate::Go(permit) | Gate::Probe(permit) => permit,
+            Gate::Open { until } => panic!("shut until {until:?}"),
+        }
+    }
+
+    fn fail(breaker: &mut Breaker, now: Instant, class: Class) -> Turn {
+        let permit = pass(breaker.may_call(now));
+        breaker.on_failure(permit, now, class)
+    }
+
+    fn opened(now: Instant) -> Breaker {
+        let mut breaker = breaker(1, 1);
+        assert_eq!(fail(&mut breaker, now, Class::Unavailable), Turn::Opened { until: now + OPEN_FOR });
+        breaker
+    }
+
+    #[test]
+    fn b1_opens_after_so_many_failures_in_a_row() {
+        let now = Instant::now();
+        let mut breaker = breaker(3, 1);
+        for class in [Class::Unavailable, Class::Timeout] {
+            assert_eq!(fail(&mut breaker, now, class), Turn::Stays);
+        }
+        let answered = pass(breaker.may_call(now));
+        assert_eq!(breaker.on_success(answered), Turn::Stays);
+        for class in [Class::Overloaded, Class::Unavailable] {
+            assert_eq!(fail(&mut breaker, now, class), Turn::Stays);
+        }
+        assert_eq!(fail(&mut breaker, now, Class::Timeout), Turn::Opened { until: now + OPEN_FOR });
+    }
+
+    #[test]
+    fn b1_only_failures_of_the_service_count() {
+        let now = Instant::now();
+        for class in Class::ALL {
+            let opened = fail(&mut breaker(1, 1), now, class) != Turn::Stays;
+            assert_eq!(opened, matches!(class, Class::Overloaded | Class::Unavailable | Class::Timeout), "{class}");
+        }
+    }
+
+    #[test]
+    fn b2_no_call_while_open_and_one_probe_at_its_end() {
+        let now = Instant::now();
+        let mut breaker = opened(now);
+        let end = now + OPEN_FOR;
+        assert_eq!(breaker.may_call(end - Duration::from_nanos(1)), Gate::Open { until: end });
+        assert!(matches!(breaker.may_call(end), Gate::Probe(_)));
+        assert_eq!(breaker.may_call(end), Gate::Open { until: end + PROBE_CHECK });
+    }
+
+    #[test]
+    fn b2_at_most_so_many_probes_are_out_at_once() {
+        let now = Instant::now();
+        let mut breaker = breaker(1, 3);
+        fail(&mut breaker, now, Class::Unavailable);
+        let end = now + OPEN_FOR;
+        let probes: Vec<_> = (0..3).map(|_| pass(breaker.may_call(end))).collect();
+        assert!(matches!(breaker.may_call(end), Gate::Open { .. }));
+        for probe in probes {
+            breaker.on_abandoned(probe);
+        }
+        assert!(matches!(breaker.may_call(end), Gate::Probe(_)));
+    }
+
+    #[test]
+    fn b2_a_probe_that_is_answered_closes_it_and_forgets_the_failures() {
+        let now = Instant::now();
+        let mut breaker = breaker(2, 1);
+        fail(&mut breaker, now, Class::Unavailable);
+        fail(&mut breaker, now, Class::Unavailable);
+        let end = now + OPEN_FOR;
+        let probe = pass(breaker.may_call(end));
+        assert_eq!(breaker.on_success(probe), Turn::Closed);
+        assert_eq!(fail(&mut breaker, end, Class::Unavailable), Turn::Stays);
+    }
+
+    #[test]
+    fn b2_a_probe_that_fails_opens_it_for_a_fresh_time() {
+        let now = Instant::now();
+        let mut breaker = opened(now);
+        let later = now + OPEN_FOR + Duration::from_secs(7);
+        assert_eq!(fail(&mut breaker, later, Class::Timeout), Turn::Opened { until: later + OPEN_FOR });
+        assert_eq!(breaker.may_call(later), Gate::Open { until: later + OPEN_FOR });
+    }
+
+    #[test]
+    fn b2_a_probe_that_was_given_up_or_says_nothing_makes_room_for_the_next() {
+        let now = Instant::now();
+        let mut breaker = opened(now);
+        let end = now + OPEN_FOR;
+        let probe = pass(breaker.may_call(end));
+        breaker.on_abandoned(probe);
+        assert_eq!(fail(&mut breaker, end, Class::Invalid), Turn::Stays);
+        assert!(matches!(breaker.may_call(end), Gate::Probe(_)));
+    }
+
+    #[test]
+    fn a_late_report_changes_nothing() {
+        let now = Instant::now();
+        let mut breaker = breaker(1, 1);
+        let late: Vec<_> = (0..3).map(|_| pass(breaker.may_call(now))).collect();
+        fail(&mut breaker, now, Class::Unavailable);
+        let end = now + OPEN_FOR;
+        let mut late = late.into_iter();
+        assert_eq!(breaker.on_success(late.next().unwrap()), Turn::Stays);
+        assert_eq!(breaker.shut_until(now), Some(end), "an old answer does not close it");
+        assert_eq!(breaker.on_failure(late.next().unwrap(), end, Class::Timeout), Turn::Stays);
+        assert_eq!(breaker.shut_until(now), Some(end), "an old failure does not lengthen it");
+        let probe = pass(breaker.may_call(end));
+        assert_eq!(breaker.on_failure(late.next().unwrap(), end, Class::Timeout), Turn::Stays);
+        assert_eq!(breaker.on_success(probe), Turn::Closed, "nor does it stand in for the probe");
+    }
+}
