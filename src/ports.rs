@@ -232,7 +232,7 @@ pub enum FinishReply {
     /// The row is final; also when it already was, under the same fence and pointer.
     Recorded {
         /// The row as it now stands.
-        row: FinalRow,
+        row: Box<FinalRow>,
         /// Whether its batch has no open job left and waits to be announced.
         batch_complete: bool,
     },

@@ -1,1 +1,164 @@
-//! Every event and metric name in one list.
+//! What is counted and said while the work goes on? Every event of the flow in one list: its log line and its count
+//! together, so that neither can be forgotten. Ids, classes, lengths and sums; never a prompt or an answer.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing::{debug, error, info, warn};
+
+use crate::job::failure::{Class, Consequence, Failure};
+use crate::job::lifecycle::Status;
+use crate::job::outcome::Usage;
+use crate::job::units::{Tokens, Usd};
+use crate::ports::{EntryError, Gate, LaneId, StoreError};
+
+/// The same trouble is said again only after this.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+
+/// Counts and logs what happens. One a worker.
+#[derive(Debug, Default)]
+pub struct Meter {
+    calls: AtomicU64,
+    answers: AtomicU64,
+    throttles: AtomicU64,
+    call_failures: AtomicU64,
+    input_tokens: AtomicU64,
+    output_tokens: AtomicU64,
+    spent_nanos: AtomicU64,
+    ended: [AtomicU64; Status::ALL.len()],
+    gates: Mutex<BTreeMap<String, Gate>>,
+    said: Mutex<BTreeMap<String, Instant>>,
+}
+
+/// What was counted so far by this process.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Counts {
+    /// HTTP requests to the model that were answered or failed.
+    pub calls: u64,
+    /// Of these, answered.
+    pub answers: u64,
+    /// Of these, throttled.
+    pub throttles: u64,
+    /// Of these, failed otherwise.
+    pub call_failures: u64,
+    /// Input tokens of the answers.
+    pub input_tokens: u64,
+    /// Output tokens of the answers.
+    pub output_tokens: u64,
+    /// What the calls cost.
+    pub spent: Usd,
+    /// Jobs that ended.
+    pub ended: u64,
+}
+
+impl Meter {
+    /// A call was answered; `used` is what the quota was charged.
+    pub fn answered(&self, lane: &LaneId, usage: &Usage, used: Tokens, cost: Usd) {
+        add(&self.calls, 1);
+        add(&self.answers, 1);
+        add(&self.input_tokens, usage.input_tokens);
+        add(&self.output_tokens, usage.output_tokens);
+        add(&self.spent_nanos, cost.nanos());
+        debug!(%lane, input = usage.input_tokens, output = usage.output_tokens, quota = used.0, "call answered");
+    }
+
+    /// A call failed.
+    pub fn call_failed(&self, lane: &LaneId, failure: &Failure, billed: Usd) {
+        add(&self.calls, 1);
+        add(&self.spent_nanos, billed.nanos());
+        let request_id = failure.request_id.as_deref().unwrap_or("-");
+        if failure.class.consequence() == Consequence::Wait {
+            add(&self.throttles, 1);
+            debug!(%lane, class = %failure.class, request_id, "call throttled");
+        } else {
+            add(&self.call_failures, 1);
+            info!(%lane, class = %failure.class, request_id, "call failed: {}", failure.message);
+        }
+        if failure.class == Class::Credentials && self.once("credentials") {
+            error!("credentials refused: {}; waiting for new ones", failure.message);
+        }
+    }
+
+    /// A lane is out for good.
+    pub fn lane_out(&self, lane: &LaneId, failure: &Failure) {
+        if self.once(&format!("out {lane}")) {
+            error!(%lane, "lane is out: {}", failure.message);
+        }
+    }
+
+    /// A job's end is on record.
+    pub fn ended(&self, status: Status) {
+        add(&self.ended[status as usize], 1);
+    }
+
+    /// The back end is in trouble.
+    pub fn store_trouble(&self, trouble: &StoreError) {
+        if self.once(&format!("store {:?}", trouble.kind)) {
+            warn!("{trouble}; trying again");
+        }
+    }
+
+    /// A message went to the dead-letter queue.
+    pub fn dead_lettered(&self, message: &str, reason: &str) {
+        warn!(message, "dead-lettered: {reason}");
+    }
+
+    /// One entry of a batch call was not carried out.
+    pub fn entry_refused(&self, message: &str, error: &EntryError) {
+        info!(message, "{error}");
+    }
+
+    /// A lane is held shut, or open again.
+    pub fn gate(&self, lane: &LaneId, gate: Option<&Gate>) {
+        let mut gates = lock(&self.gates);
+        match gate {
+            Some(gate) => {
+                debug!(%lane, until = %gate.until, "waiting: {}", gate.reason);
+                gates.insert(lane.to_string(), gate.clone());
+            }
+            None => {
+                gates.remove(&lane.to_string());
+            }
+        }
+    }
+
+    /// The lanes that are held shut, by name.
+    pub fn gates(&self) -> Vec<(String, Gate)> {
+        lock(&self.gates).iter().map(|(lane, gate)| (lane.clone(), gate.clone())).collect()
+    }
+
+    /// What was counted so far.
+    pub fn counts(&self) -> Counts {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts {
+            calls: read(&self.calls),
+            answers: read(&self.answers),
+            throttles: read(&self.throttles),
+            call_failures: read(&self.call_failures),
+            input_tokens: read(&self.input_tokens),
+            output_tokens: read(&self.output_tokens),
+            spent: Usd::from_nanos(read(&self.spent_nanos)),
+            ended: self.ended.iter().map(read).sum(),
+        }
+    }
+
+    fn once(&self, what: &str) -> bool {
+        let now = Instant::now();
+        let mut said = lock(&self.said);
+        let fresh = said.get(what).is_none_or(|last| now.duration_since(*last) >= SAY_AGAIN);
+        if fresh {
+            said.insert(what.to_owned(), now);
+        }
+        fresh
+    }
+}
+
+fn add(counter: &AtomicU64, more: u64) {
+    counter.fetch_add(more, Ordering::Relaxed);
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,3 +1,35 @@
-//! What a person types, and one file a command.
+//! What a person types, and one file a command. Data goes to standard output, everything else to standard error.
 
+pub mod args;
+pub mod exit;
+mod explain;
+mod forget;
 pub mod input;
+mod out;
+mod results;
+pub mod run;
+mod simulate;
+mod states;
+mod status;
+mod terminal;
+mod wiring;
+
+use args::{Cli, Command};
+use exit::{Exit, Report};
+pub use terminal::{say, start_log};
+pub use wiring::SystemClock;
+
+/// Does what was typed.
+///
+/// # Errors
+/// A report for the person who typed it.
+pub async fn carry_out(cli: Cli) -> Result<Exit, Report> {
+    match cli.command {
+        Command::Run(args) => run::run(*args).await,
+        Command::Status(args) => status::status(&args).await,
+        Command::Results(args) => results::results(&args).await,
+        Command::Explain(args) => explain::explain(&args).await,
+        Command::Forget(args) => forget::forget(&args).await,
+        Command::Simulate(args) => simulate::simulate(&args).await,
+    }
+}

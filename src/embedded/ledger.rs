@@ -272,7 +272,7 @@ fn finish(tx: &mut Tx<'_>, fence: &Fence, tally: Tally, ending: Ending) -> rusql
             return Ok(FinishReply::Lost);
         }
         let batch_complete = completes(tx, &batch_key)?;
-        return Ok(FinishReply::Recorded { row, batch_complete });
+        return Ok(FinishReply::Recorded { row: Box::new(row), batch_complete });
     }
     let Some(state) = row.state.after(Step::Record(ending.status)) else { return Ok(FinishReply::Lost) };
     let before = row.share();
@@ -282,7 +282,7 @@ fn finish(tx: &mut Tx<'_>, fence: &Fence, tally: Tally, ending: Ending) -> rusql
     tx.batch_or_new(&batch_key)?.swap(Some(before), Some(row.share()));
     let batch_complete = completes(tx, &batch_key)?;
     let row = FinalRow { key: fence.key.clone(), generation: row.generation, tally, ending };
-    Ok(FinishReply::Recorded { row, batch_complete })
+    Ok(FinishReply::Recorded { row: Box::new(row), batch_complete })
 }
 
 fn completes(tx: &mut Tx<'_>, key: &BatchKey) -> rusqlite::Result<bool> {

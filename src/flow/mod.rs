@@ -1,1 +1,24 @@
-//! The work: `receive -> admit -> route -> infer -> record -> notify -> acknowledge`.
+//! The work: `receive -> admit -> route -> infer -> record -> notify -> acknowledge`, one file each.
+//!
+//! A step never imports another step. What they hand to each other are the words of [`proof`]; what they work with
+//! is in [`context`] and [`lanes`]; [`worker`] alone knows their order. Early exits are [`proof::Exit`]s, not errors:
+//! one function here turns trouble into an exit, one in [`acknowledge`] carries it out.
+
+// Every class, disposition and reply is decided one by one: a new one must not fall into a wildcard.
+#![deny(clippy::wildcard_enum_match_arm)]
+
+pub mod acknowledge;
+pub mod admit;
+pub mod context;
+pub mod credentials;
+pub mod infer;
+pub mod lanes;
+pub mod lease;
+pub mod notify;
+pub mod placement;
+pub mod proof;
+pub mod receive;
+pub mod record;
+pub mod route;
+pub mod stop;
+pub mod worker;

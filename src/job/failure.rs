@@ -3,6 +3,8 @@
 //! A closed enum, matched exhaustively: a new class does not compile until someone has decided whether it is
 //! retried, whether it counts, and how it is shown.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -209,6 +211,7 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 
 pub use self::model_id::is_plausible_model_id;
 pub use self::wire::{
-    CHARS_PER_DOCUMENT, CHARS_PER_IMAGE, CHARS_PER_MEDIA, WireBody, output_cap, takes_output_cap, text_chars, wire_body,
+    BYTES_PER_DOCUMENT, BYTES_PER_IMAGE, BYTES_PER_MEDIA, WireBody, output_cap, takes_output_cap, text_bytes, wire_body,
 };
 
 use self::fields::{Fault, Field, Kind};

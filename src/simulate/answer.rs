@@ -8,7 +8,7 @@ use super::request::Ask;
 pub(super) enum Stop {
     EndTurn,
     MaxTokens,
-    StopSequence,
+    Sequence,
 }
 
 impl Stop {
@@ -17,7 +17,7 @@ impl Stop {
         match self {
             Self::EndTurn => "end_turn",
             Self::MaxTokens => "max_tokens",
-            Self::StopSequence => "stop_sequence",
+            Self::Sequence => "stop_sequence",
         }
     }
 }
@@ -52,7 +52,7 @@ impl Answer {
         let mut stop = if wanted <= left { Stop::EndTurn } else { Stop::MaxTokens };
         if let Some(end) = ask.stop_sequences.iter().filter_map(|sequence| text.find(sequence)).min() {
             text.truncate(end);
-            stop = Stop::StopSequence;
+            stop = Stop::Sequence;
         }
         let output_tokens = thought + tokens(&text);
         Self { reasoning, text: (!text.is_empty()).then_some(text), stop, output_tokens }
@@ -147,34 +147,152 @@ fn thing(dice: &mut Dice, text: &mut String) {
 }
 
 const OPENINGS: [&str; 12] = [
-    "in short,", "overall,", "for example,", "in most cases,", "on the other hand,", "as a rule,", "by contrast,",
-    "at first sight,", "in practice,", "to begin with,", "more precisely,", "taken together,",
+    "in short,",
+    "overall,",
+    "for example,",
+    "in most cases,",
+    "on the other hand,",
+    "as a rule,",
+    "by contrast,",
+    "at first sight,",
+    "in practice,",
+    "to begin with,",
+    "more precisely,",
+    "taken together,",
 ];
 const JOINTS: [&str; 10] = [
-    ", and", ", but", ", so", ", because", ", although", ", while", ", whereas", "; meanwhile,", "; therefore,", ", which means that",
+    ", and",
+    ", but",
+    ", so",
+    ", because",
+    ", although",
+    ", while",
+    ", whereas",
+    "; meanwhile,",
+    "; therefore,",
+    ", which means that",
 ];
 const ARTICLES: [&str; 8] = ["the", "the", "the", "this", "each", "every", "that", "another"];
 const ADJECTIVES: [&str; 32] = [
-    "clear", "recent", "likely", "practical", "early", "careful", "steady", "broad", "small", "useful", "common",
-    "detailed", "strong", "quiet", "simple", "positive", "mixed", "honest", "different", "central", "final", "modest",
-    "notable", "reliable", "local", "typical", "helpful", "relevant", "friendly", "lasting", "direct", "gradual",
+    "clear",
+    "recent",
+    "likely",
+    "practical",
+    "early",
+    "careful",
+    "steady",
+    "broad",
+    "small",
+    "useful",
+    "common",
+    "detailed",
+    "strong",
+    "quiet",
+    "simple",
+    "positive",
+    "mixed",
+    "honest",
+    "different",
+    "central",
+    "final",
+    "modest",
+    "notable",
+    "reliable",
+    "local",
+    "typical",
+    "helpful",
+    "relevant",
+    "friendly",
+    "lasting",
+    "direct",
+    "gradual",
 ];
 const NOUNS: [&str; 48] = [
-    "reviewer", "product", "result", "question", "answer", "reason", "example", "customer", "delivery", "price",
-    "quality", "feature", "problem", "solution", "team", "process", "report", "summary", "detail", "pattern", "market",
-    "design", "reader", "argument", "decision", "method", "service", "experience", "improvement", "comparison",
-    "material", "version", "schedule", "measure", "source", "change", "region", "document", "opinion", "outcome",
-    "structure", "model", "study", "trend", "factor", "step", "choice", "passage",
+    "reviewer",
+    "product",
+    "result",
+    "question",
+    "answer",
+    "reason",
+    "example",
+    "customer",
+    "delivery",
+    "price",
+    "quality",
+    "feature",
+    "problem",
+    "solution",
+    "team",
+    "process",
+    "report",
+    "summary",
+    "detail",
+    "pattern",
+    "market",
+    "design",
+    "reader",
+    "argument",
+    "decision",
+    "method",
+    "service",
+    "experience",
+    "improvement",
+    "comparison",
+    "material",
+    "version",
+    "schedule",
+    "measure",
+    "source",
+    "change",
+    "region",
+    "document",
+    "opinion",
+    "outcome",
+    "structure",
+    "model",
+    "study",
+    "trend",
+    "factor",
+    "step",
+    "choice",
+    "passage",
 ];
 const VERBS: [&str; 32] = [
-    "explains", "supports", "describes", "improves", "follows", "shows", "confirms", "suggests", "changes", "compares",
-    "reflects", "mentions", "replaces", "affects", "combines", "addresses", "reduces", "outlines", "requires",
-    "introduces", "clarifies", "illustrates", "precedes", "completes", "questions", "highlights", "limits", "covers",
-    "justifies", "extends", "simplifies", "influences",
+    "explains",
+    "supports",
+    "describes",
+    "improves",
+    "follows",
+    "shows",
+    "confirms",
+    "suggests",
+    "changes",
+    "compares",
+    "reflects",
+    "mentions",
+    "replaces",
+    "affects",
+    "combines",
+    "addresses",
+    "reduces",
+    "outlines",
+    "requires",
+    "introduces",
+    "clarifies",
+    "illustrates",
+    "precedes",
+    "completes",
+    "questions",
+    "highlights",
+    "limits",
+    "covers",
+    "justifies",
+    "extends",
+    "simplifies",
+    "influences",
 ];
-const PLACES: [&str; 12] = [
-    "in", "within", "after", "before", "beside", "with", "without", "through", "under", "for", "beyond", "across",
-];
+const PLACES: [&str; 12] =
+    ["in", "within", "after", "before", "beside", "with", "without", "through", "under", "for", "beyond", "across"];
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
@@ -228,7 +346,7 @@ mod tests {
     #[test]
     fn a_stop_sequence_ends_the_answer_before_itself() {
         let answer = Answer::compose(&mut dice(3), LENGTH, 10_000, false, &ask(&["zzz", "."]));
-        assert_eq!(answer.stop, Stop::StopSequence);
+        assert_eq!(answer.stop, Stop::Sequence);
         assert!(!answer.text.unwrap().contains('.'));
     }
 

@@ -51,32 +51,56 @@ pub(super) static KNOWN: [Known; 23] = [
     },
     Known {
         in_stream: Some("internalServerException"),
-        ..late("InternalServerException", 500, "The system encountered an unexpected error during processing. Try your request again.")
+        ..late(
+            "InternalServerException",
+            500,
+            "The system encountered an unexpected error during processing. Try your request again.",
+        )
     },
     late("ModelTimeoutException", 408, "Model has timed out in processing the request. Try your request again."),
-    late("ModelErrorException", 424, "The system encountered an error while processing the model. Try your request again."),
+    late(
+        "ModelErrorException",
+        424,
+        "The system encountered an error while processing the model. Try your request again.",
+    ),
     Known {
         in_stream: Some("modelStreamErrorException"),
         ..late("ModelStreamErrorException", 424, "The model stream was interrupted. Retry your request.")
     },
     early("ModelNotReadyException", 429, "The model is not ready to serve inference requests. Try your request again."),
-    early("ServiceQuotaExceededException", 400, "Your request exceeds the service quota for your account. Resubmit your request later."),
+    early(
+        "ServiceQuotaExceededException",
+        400,
+        "Your request exceeds the service quota for your account. Resubmit your request later.",
+    ),
     Known {
         in_stream: Some("validationException"),
         ..early(VALIDATION, 400, "Malformed input request, please reformat your input and try again.")
     },
     early("AccessDeniedException", 403, "You don't have access to the model with the specified model ID."),
-    early("ResourceNotFoundException", 404, "Could not resolve the foundation model from the provided model identifier."),
+    early(
+        "ResourceNotFoundException",
+        404,
+        "Could not resolve the foundation model from the provided model identifier.",
+    ),
     early("ExpiredTokenException", 403, "The security token included in the request is expired"),
     early("UnrecognizedClientException", 403, "The security token included in the request is invalid."),
     early("MissingAuthenticationTokenException", 403, "Missing Authentication Token"),
-    early("InvalidClientTokenId", 403, "The X.509 certificate or AWS access key ID provided does not exist in our records."),
+    early(
+        "InvalidClientTokenId",
+        403,
+        "The X.509 certificate or AWS access key ID provided does not exist in our records.",
+    ),
     early("IncompleteSignature", 400, "The request signature does not conform to AWS standards."),
     early("NotAuthorized", 400, "You do not have permission to perform this action."),
     early("RequestExpired", 400, "The request reached the service more than 15 minutes after its date stamp."),
     early("InvalidAction", 400, "The action or operation requested is invalid."),
     early("FTUFormNotFilled", 404, "Model use case details have not been submitted for this account."),
-    early("MPAgreementBeingCreated", 403, "Your AWS Marketplace subscription for this model is being processed. Try again after 15 minutes."),
+    early(
+        "MPAgreementBeingCreated",
+        403,
+        "Your AWS Marketplace subscription for this model is being processed. Try again after 15 minutes.",
+    ),
     early(OVERLOADED, 529, "Overloaded"),
     early(UNKNOWN, 400, "Something happened that has never happened before."),
 ];
@@ -126,7 +150,11 @@ impl Refused {
 
     /// A request without a signature or key.
     pub(super) fn no_credentials() -> Self {
-        Self { name: "MissingAuthenticationTokenException", status: 403, ..Self::invalid("Missing Authentication Token") }
+        Self {
+            name: "MissingAuthenticationTokenException",
+            status: 403,
+            ..Self::invalid("Missing Authentication Token")
+        }
     }
 
     /// A path or method that is nothing of ours.

@@ -142,10 +142,10 @@ mod tests {
             calls: Some(Calls::Every(10)),
             ..fault()
         };
-        assert_eq!(struck(&fault, 29), []);
+        assert_eq!(struck(&fault, 29), [0_u64; 0]);
         assert_eq!(struck(&fault, 30), [10, 20, 30]);
-        assert_eq!(struck(&fault, 60), []);
-        assert_eq!(struck(&Fault { probability: Some(0.0), ..fault }, 30), []);
+        assert_eq!(struck(&fault, 60), [0_u64; 0]);
+        assert_eq!(struck(&Fault { probability: Some(0.0), ..fault }, 30), [0_u64; 0]);
     }
 
     #[test]

@@ -178,7 +178,11 @@ impl TypedLatency {
             (None, Some(p50), Some(p99)) if !p50.is_zero() && p50 <= p99 => Base::Spread { p50, p99 },
             (None, Some(p50), Some(_)) => {
                 let value = humantime::format_duration(p50);
-                return Err(wrong(format!("{key}.p50"), value, "more than 0s and at most p99; `constant = \"0s\"` is instant"));
+                return Err(wrong(
+                    format!("{key}.p50"),
+                    value,
+                    "more than 0s and at most p99; `constant = \"0s\"` is instant",
+                ));
             }
             (None, None, None) => usual.base,
             (Some(_), _, _) | (None, Some(_), None) | (None, None, Some(_)) => {
@@ -266,17 +270,23 @@ impl TypedFault {
         let mut refused = plain;
         if let Some(text) = &self.text {
             let (choices, found): (&[&str], _) = match refused.name {
-                errors::THROTTLING => (&["tokens", "requests", "day"], match text.as_str() {
-                    "tokens" => Some(errors::TOO_MANY_TOKENS),
-                    "requests" => Some(errors::TOO_MANY_REQUESTS),
-                    "day" => Some(errors::TOO_MANY_A_DAY),
-                    _ => None,
-                }),
-                errors::UNAVAILABLE => (&["capacity", "connections"], match text.as_str() {
-                    "capacity" => errors::known(errors::UNAVAILABLE).map(|known| known.message),
-                    "connections" => Some(errors::TOO_MANY_CONNECTIONS),
-                    _ => None,
-                }),
+                errors::THROTTLING => (
+                    &["tokens", "requests", "day"],
+                    match text.as_str() {
+                        "tokens" => Some(errors::TOO_MANY_TOKENS),
+                        "requests" => Some(errors::TOO_MANY_REQUESTS),
+                        "day" => Some(errors::TOO_MANY_A_DAY),
+                        _ => None,
+                    },
+                ),
+                errors::UNAVAILABLE => (
+                    &["capacity", "connections"],
+                    match text.as_str() {
+                        "capacity" => errors::known(errors::UNAVAILABLE).map(|known| known.message),
+                        "connections" => Some(errors::TOO_MANY_CONNECTIONS),
+                        _ => None,
+                    },
+                ),
                 _ => return Err(wrong(at("text"), quoted(text), "this kind has one text; `message` replaces it")),
             };
             let found = found.ok_or_else(|| wrong(at("text"), quoted(text), one_of(choices.iter().copied())))?;
@@ -413,10 +423,19 @@ mod tests {
             ("[[fault]]\nkind = 'hang'\ncalls = 'all'", vec!["`fault[0].calls`", "all", "every 7"]),
             ("[[fault]]\nkind = 'hang'\nfrom = '9s'\nuntil = '5s'", vec!["`fault[0].until`", "5s", "from"]),
             ("[[fault]]\nkind = 'hang'\nover = '5s'", vec!["`fault[0].over`", "hang"]),
-            ("[[fault]]\nkind = 'ThrottlingException'\ntext = 'x'", vec!["`fault[0].text`", "x", "tokens, requests, day"]),
-            ("[[fault]]\nkind = 'ModelErrorException'\noriginal_status = 7", vec!["original_status`", "7", "400 to 599"]),
+            (
+                "[[fault]]\nkind = 'ThrottlingException'\ntext = 'x'",
+                vec!["`fault[0].text`", "x", "tokens, requests, day"],
+            ),
+            (
+                "[[fault]]\nkind = 'ModelErrorException'\noriginal_status = 7",
+                vec!["original_status`", "7", "400 to 599"],
+            ),
             ("[[fault]]\nkind = 'stream_error'\nerror = 'AccessDeniedException'", vec!["`fault[0].error`", "Access"]),
-            ("[[model]]\nid = 'a.b'\n[[fault]]\nkind = 'hang'\nmodel = 'a.c'", vec!["`fault[0].model`", "a.c", "[[model]]"]),
+            (
+                "[[model]]\nid = 'a.b'\n[[fault]]\nkind = 'hang'\nmodel = 'a.c'",
+                vec!["`fault[0].model`", "a.c", "[[model]]"],
+            ),
         ] {
             let error = read(text).unwrap_err().to_string();
             for word in says {

@@ -76,9 +76,20 @@ pub(super) struct Window {
 #[derive(Debug)]
 enum State {
     /// `level` is in units times nanoseconds of the period, so that the refill is exact.
-    Bucket { level: i128, at: Duration },
-    Sliding { entries: VecDeque<Entry>, total: u64, next: u64 },
-    Fixed { offset: Duration, index: u64, used: u64 },
+    Bucket {
+        level: i128,
+        at: Duration,
+    },
+    Sliding {
+        entries: VecDeque<Entry>,
+        total: u64,
+        next: u64,
+    },
+    Fixed {
+        offset: Duration,
+        index: u64,
+        used: u64,
+    },
 }
 
 #[derive(Debug)]

@@ -374,7 +374,10 @@ mod tests {
             (json!({ "messages": [] }), "must start with a user message"),
             (json!({ "messages": [{ "role": "assistant", "content": [{ "text": "x" }] }] }), "must start with"),
             (json!({ "messages": [{ "role": "user", "content": [] }] }), "messages.0 is empty"),
-            (json!({ "messages": [{ "role": "user", "content": [{ "text": " " }] }] }), "messages.0.content.0 is blank"),
+            (
+                json!({ "messages": [{ "role": "user", "content": [{ "text": " " }] }] }),
+                "messages.0.content.0 is blank",
+            ),
             (json!({ "messages": [hello(), { "role": "system", "content": [] }] }), "enum value set"),
             (json!({ "messages": [hello()], "inferenceConfig": { "maxTokens": 0 } }), "inferenceConfig.maxTokens"),
             (json!({ "messages": [hello()], "system": many }), "maximum of 4"),

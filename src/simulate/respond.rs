@@ -26,7 +26,8 @@ pub(super) fn invoke(family: Family, id: &str, answer: &Answer, split: Split, di
     let body = match family {
         Family::Anthropic => {
             let reasoning = answer.reasoning.iter();
-            let reasoning = reasoning.map(|text| json!({ "type": "thinking", "thinking": text, "signature": SIGNATURE }));
+            let reasoning =
+                reasoning.map(|text| json!({ "type": "thinking", "thinking": text, "signature": SIGNATURE }));
             let text = answer.text.iter().map(|text| json!({ "type": "text", "text": text }));
             json!({
                 "id": format!("msg_bdrk_{digest:016x}"), "type": "message", "role": "assistant",

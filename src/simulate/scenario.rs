@@ -186,8 +186,11 @@ mod tests {
     #[test]
     fn without_a_table_every_id_that_looks_like_one_is_a_model() {
         let scenario = Scenario::default();
-        for id in ["us.anthropic.claude-x", "amazon.nova-lite-v1:0", "arn:aws:bedrock:us-east-1:1:application-inference-profile/abc"]
-        {
+        for id in [
+            "us.anthropic.claude-x",
+            "amazon.nova-lite-v1:0",
+            "arn:aws:bedrock:us-east-1:1:application-inference-profile/abc",
+        ] {
             assert_eq!(status(&scenario, id), None, "{id}");
         }
         assert_eq!(status(&scenario, "haiku"), Some((400, "The provided model identifier is invalid.".to_owned())));

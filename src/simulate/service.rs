@@ -134,8 +134,7 @@ impl Service {
 
         let split = lane.cache.split(now, &ask.checkpoints, ask.input_tokens, model.cache_min_prefix);
         // An embedding has no output to reserve.
-        let max_tokens =
-            if ask.embedding.is_some() { 0 } else { ask.max_tokens.unwrap_or(model.max_output) };
+        let max_tokens = if ask.embedding.is_some() { 0 } else { ask.max_tokens.unwrap_or(model.max_output) };
         let amount = split.reservation(max_tokens, self.scenario.cache_reads_at_admission);
         let reservation = match lane.ledger.admit(state.account.as_mut(), now, amount) {
             Ok(reservation) => Some(reservation),

@@ -225,7 +225,7 @@ fn deep_nesting_is_refused_and_does_not_overflow_the_stack() {
 #[test]
 fn the_largest_line_is_read() {
     let text = format!(r#"{{"prompt":"{}"}}"#, "x".repeat(10 << 20));
-    assert_eq!(text_chars(&line(text).unwrap().job.request), 10 << 20);
+    assert_eq!(text_bytes(&line(text).unwrap().job.request), 10 << 20);
 }
 
 // ------------------------------------------------------------------------------------------------- other forms
@@ -423,8 +423,8 @@ fn the_jobs_own_cap_wins_over_the_requests() {
 }
 
 #[test]
-fn text_is_counted_in_characters_and_pictures_as_a_constant() {
-    assert_eq!(text_chars(&Request::Prompt("naïve".into())), 5);
+fn text_is_counted_in_bytes_and_pictures_as_a_constant() {
+    assert_eq!(text_bytes(&Request::Prompt("naïve".into())), 6);
     let request = json!({
         "system": [{"text": "abc"}, {"cachePoint": {"type": "default"}}],
         "messages": [{"role": "user", "content": [
@@ -436,7 +436,7 @@ fn text_is_counted_in_characters_and_pictures_as_a_constant() {
         "inferenceConfig": {"stopSequences": ["long stop sequence"]},
     });
     let request = Request::Converse(request.as_object().unwrap().clone());
-    assert_eq!(text_chars(&request), 3 + 4 + CHARS_PER_IMAGE + CHARS_PER_DOCUMENT + 6);
+    assert_eq!(text_bytes(&request), 3 + 4 + BYTES_PER_IMAGE + BYTES_PER_DOCUMENT + 6);
     let anthropic = json!({
         "anthropic_version": "bedrock-2023-05-31",
         "messages": [{"role": "user", "content": [
@@ -444,7 +444,7 @@ fn text_is_counted_in_characters_and_pictures_as_a_constant() {
             {"type": "image", "source": {"type": "base64", "data": "AAAA"}},
         ]}],
     });
-    assert_eq!(text_chars(&invoke(anthropic)), 3 + CHARS_PER_IMAGE);
+    assert_eq!(text_bytes(&invoke(anthropic)), 3 + BYTES_PER_IMAGE);
 }
 
 // -------------------------------------------------------------------------------------------------- properties
@@ -581,6 +581,6 @@ proptest! {
         let _ = line(json!({"custom_id": "a", "url": "/v1/chat/completions", "body": value}).to_string());
         let body = json!({"messages": value, "tools": value});
         let _ = line(json!({"custom_id": "a", "url": "/v1/chat/completions", "body": body}).to_string());
-        let _ = text_chars(&Request::Invoke(json!({ key: value }).as_object().unwrap().clone()));
+        let _ = text_bytes(&Request::Invoke(json!({ key: value }).as_object().unwrap().clone()));
     }
 }

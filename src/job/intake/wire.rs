@@ -10,16 +10,16 @@ use serde_json::{Map, Value, json};
 
 use crate::job::spec::{Job, Request};
 
-/// What an image counts in [`text_chars`]: about 1,600 tokens, the most that Claude charges for one, at four
+/// What an image counts in [`text_bytes`]: about 1,600 tokens, the most that Claude charges for one, at four
 /// characters a token.
-pub const CHARS_PER_IMAGE: u64 = 6_400;
+pub const BYTES_PER_IMAGE: u64 = 6_400;
 
-/// What a document that is not plain text (PDF, Word, Excel) counts in [`text_chars`]: about 20 pages of 2,000
+/// What a document that is not plain text (PDF, Word, Excel) counts in [`text_bytes`]: about 20 pages of 2,000
 /// characters.
-pub const CHARS_PER_DOCUMENT: u64 = 40_000;
+pub const BYTES_PER_DOCUMENT: u64 = 40_000;
 
-/// What a video or a sound counts in [`text_chars`]: about a minute of Nova's sampling, 10,000 tokens.
-pub const CHARS_PER_MEDIA: u64 = 40_000;
+/// What a video or a sound counts in [`text_bytes`]: about a minute of Nova's sampling, 10,000 tokens.
+pub const BYTES_PER_MEDIA: u64 = 40_000;
 
 /// Which operation is called, and the JSON that is sent.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -71,12 +71,12 @@ pub fn wire_body(job: &Job, cap: u32) -> WireBody {
     }
 }
 
-/// How many characters of text the model will read, for the first guess at its tokens. Images, documents and media
-/// count as [`CHARS_PER_IMAGE`], [`CHARS_PER_DOCUMENT`] and [`CHARS_PER_MEDIA`]; tools and schemas as their JSON.
-pub fn text_chars(request: &Request) -> u64 {
+/// How many bytes of text the model will read, for the first guess at its tokens. Images, documents and media
+/// count as [`BYTES_PER_IMAGE`], [`BYTES_PER_DOCUMENT`] and [`BYTES_PER_MEDIA`]; tools and schemas as their JSON.
+pub fn text_bytes(request: &Request) -> u64 {
     match request {
-        Request::Prompt(text) => chars(text),
-        Request::Converse(request) | Request::Invoke(request) => chars_of_fields(request),
+        Request::Prompt(text) => bytes(text),
+        Request::Converse(request) | Request::Invoke(request) => bytes_of_fields(request),
     }
 }
 
@@ -175,28 +175,28 @@ fn to_json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_default()
 }
 
-fn chars(text: &str) -> u64 {
-    text.chars().count() as u64
+fn bytes(text: &str) -> u64 {
+    text.len() as u64
 }
 
-fn chars_of_fields(fields: &Map<String, Value>) -> u64 {
-    fields.iter().map(|(key, value)| chars_of_field(key, value)).sum()
+fn bytes_of_fields(fields: &Map<String, Value>) -> u64 {
+    fields.iter().map(|(key, value)| bytes_of_field(key, value)).sum()
 }
 
 fn chars_of(value: &Value) -> u64 {
     match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => 0,
-        Value::String(text) => chars(text),
+        Value::String(text) => bytes(text),
         Value::Array(items) => items.iter().map(chars_of).sum(),
         Value::Object(fields) => match fields.get("type").and_then(Value::as_str) {
-            Some("image" | "image_url") => CHARS_PER_IMAGE,
-            Some("document") => chars_of_document(value),
-            Some(_) | None => chars_of_fields(fields),
+            Some("image" | "image_url") => BYTES_PER_IMAGE,
+            Some("document") => bytes_of_document(value),
+            Some(_) | None => bytes_of_fields(fields),
         },
     }
 }
 
-fn chars_of_field(key: &str, value: &Value) -> u64 {
+fn bytes_of_field(key: &str, value: &Value) -> u64 {
     match key {
         // Said to the service, not to the model.
         "role"
@@ -230,23 +230,23 @@ fn chars_of_field(key: &str, value: &Value) -> u64 {
         | "truncate"
         | "embedding_types"
         | "embeddingTypes" => 0,
-        "image" | "inputImage" => CHARS_PER_IMAGE,
-        "images" => value.as_array().map_or(1, |images| images.len() as u64).saturating_mul(CHARS_PER_IMAGE),
-        "video" | "audio" => CHARS_PER_MEDIA,
-        "document" => chars_of_document(value),
+        "image" | "inputImage" => BYTES_PER_IMAGE,
+        "images" => value.as_array().map_or(1, |images| images.len() as u64).saturating_mul(BYTES_PER_IMAGE),
+        "video" | "audio" => BYTES_PER_MEDIA,
+        "document" => bytes_of_document(value),
         "toolConfig" | "tools" | "input" | "json" | "outputConfig" | "response_format" if !value.is_string() => {
-            chars(&value.to_string())
+            bytes(&value.to_string())
         }
         _ => chars_of(value),
     }
 }
 
 /// Plain text counts as what it is, in either vendor's form; what must be unpacked counts as a constant.
-fn chars_of_document(document: &Value) -> u64 {
+fn bytes_of_document(document: &Value) -> u64 {
     let source = document.get("source");
     let of = |key: &str| source.and_then(|source| source.get(key)).and_then(Value::as_str);
     if let Some(text) = of("text") {
-        return chars(text);
+        return bytes(text);
     }
     let is_plain = document
         .get("format")
@@ -255,7 +255,7 @@ fn chars_of_document(document: &Value) -> u64 {
         || of("media_type").is_some_and(|kind| kind.starts_with("text/"));
     match of("bytes").or_else(|| of("data")) {
         Some(base64) if is_plain && document.get("format").is_some() => base64.len() as u64 / 4 * 3,
-        Some(text) if is_plain => chars(text),
-        _ => CHARS_PER_DOCUMENT,
+        Some(text) if is_plain => bytes(text),
+        _ => BYTES_PER_DOCUMENT,
     }
 }

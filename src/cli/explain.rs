@@ -1,0 +1,154 @@
+//! `aquifer explain`: what became of a job, or what does it wait for and since when? Counts, times and classes; never its
+//! prompt or its answer.
+
+use serde_json::json;
+
+use crate::embedded::{JobReport, LaneGate};
+use crate::job::ident::{BatchName, JobId};
+use crate::job::lifecycle::State;
+use crate::ports::Clock;
+
+use super::args::ExplainArgs;
+use super::exit::{Exit, Report};
+use super::states::{States, no_batch};
+use super::{SystemClock, out};
+
+/// Tells it.
+///
+/// # Errors
+/// A report: no such job, or the state cannot be read.
+pub(crate) async fn explain(args: &ExplainArgs) -> Result<Exit, Report> {
+    let states = States::open(&args.places.state)?;
+    let unknown = || {
+        Report::usage(format!("no job is called `{}`", args.job))
+            .hint("lines that were refused are no jobs: the results name them with file, line and reason")
+    };
+    let id = JobId::new(&args.job).map_err(|_| unknown())?;
+    let batch = match &args.batch {
+        Some(name) => Some(BatchName::new(name).map_err(|_| no_batch(name))?),
+        None => None,
+    };
+    let mut found = 0;
+    for state in &states.readers {
+        let gates = state.reader.gates()?;
+        for job in state.reader.job(batch.as_ref(), &id, None)? {
+            found += 1;
+            if args.json {
+                out::line(&as_json(&job, state.simulated, &gates).to_string())?;
+            } else {
+                for line in as_text(&job, state.simulated, &gates) {
+                    out::line(&line)?;
+                }
+            }
+        }
+    }
+    if found == 0 { Err(unknown()) } else { Ok(Exit::AllSucceeded) }
+}
+
+fn as_json(job: &JobReport, simulated: bool, gates: &[LaneGate]) -> serde_json::Value {
+    let ending = job.ending.as_ref().map(|row| &row.ending);
+    json!({
+        "id": job.key.id,
+        "batch": job.key.batch,
+        "tenant": job.key.tenant,
+        "simulated": simulated,
+        "state": job.state.word(),
+        "generation": job.generation,
+        "claims": job.claims,
+        "attempts": job.tally.attempts,
+        "model_calls": job.tally.model_calls,
+        "cost_usd": job.tally.spent,
+        "unknown_usd": job.tally.unknown,
+        "enqueued": job.enqueued.to_string(),
+        "ended": job.ended.map(|time| time.to_string()),
+        "call_open": job.open.is_some(),
+        "model_used": ending.and_then(|ending| ending.model_used.clone()),
+        "usage": ending.map(|ending| ending.usage),
+        "error": ending.and_then(|ending| ending.error.clone()),
+        "result": ending.map(|ending| &ending.result),
+        "receives": job.waiting.map(|waiting| waiting.receives),
+        "hidden_until": job.waiting.and_then(|waiting| waiting.hidden_until).map(|time| time.to_string()),
+        "dead_letter": job.dead.as_ref().map(|dead| &dead.reason),
+        "gates": open_jobs_gates(job, gates).map(|gate| json!({
+            "lane": gate.lane,
+            "reason": gate.gate.reason,
+            "since": gate.gate.since.to_string(),
+            "until": gate.gate.until.to_string(),
+        })).collect::<Vec<_>>(),
+    })
+}
+
+/// A job that has ended waits for nothing.
+fn open_jobs_gates<'a>(job: &JobReport, gates: &'a [LaneGate]) -> impl Iterator<Item = &'a LaneGate> {
+    let is_open = matches!(job.state, State::Queued | State::Running);
+    gates.iter().filter(move |_| is_open)
+}
+
+fn as_text(job: &JobReport, simulated: bool, gates: &[LaneGate]) -> Vec<String> {
+    let mark = if simulated { " (simulated)" } else { "" };
+    let mut lines =
+        vec![format!("job `{}` of batch `{}`, tenant `{}`{mark}", job.key.id, job.key.batch, job.key.tenant)];
+    let now = SystemClock.now();
+    let mut tell = |what: &str, text: String| lines.push(format!("  {what:<10} {text}"));
+    tell("state", state(job, now));
+    tell("queued", job.enqueued.to_string());
+    if let Some(waiting) = &job.waiting {
+        let until = match (waiting.hidden_until, waiting.held) {
+            (Some(until), true) => format!("held by a worker, whose lease ends {until} unless it is extended"),
+            (Some(until), false) => format!("not delivered before {until}"),
+            (None, _) => "waiting for a worker with a free slot".to_owned(),
+        };
+        tell("message", format!("{until}; delivered {} times", waiting.receives));
+    }
+    if job.generation > 0 {
+        tell("generation", format!("run again {} times", job.generation));
+    }
+    let call = if job.open.is_some() { ", one of them open" } else { "" };
+    tell(
+        "calls",
+        format!("{} to the model{call}; {} failed in a way that counts", job.tally.model_calls, job.tally.attempts),
+    );
+    tell(
+        "cost",
+        match job.tally.unknown.nanos() {
+            0 => job.tally.spent.to_string(),
+            _ => format!("{}, and up to {} for calls whose end was not seen", job.tally.spent, job.tally.unknown),
+        },
+    );
+    if let Some(row) = &job.ending {
+        let ending = &row.ending;
+        if let Some(model) = &ending.model_used {
+            tell(
+                "answered",
+                format!("{model}: {} tokens in, {} out", ending.usage.input_tokens, ending.usage.output_tokens),
+            );
+        }
+        if let Some(error) = &ending.error {
+            let request = error.request_id.as_ref().map_or_else(String::new, |id| format!(" (request {id})"));
+            tell("error", format!("{error}{request}"));
+        }
+        tell("result", format!("{} bytes at {} of {}", ending.result.length, ending.result.offset, ending.result.uri));
+    }
+    if let Some(dead) = &job.dead {
+        tell("dead", format!("in the dead-letter queue since {}: {}", dead.died, dead.reason));
+    }
+    for gate in open_jobs_gates(job, gates) {
+        let LaneGate { lane, gate } = gate;
+        tell("waits", format!("{lane}: {}, since {}, until {} as things stand", gate.reason, gate.since, gate.until));
+    }
+    lines
+}
+
+fn state(job: &JobReport, now: crate::job::units::Timestamp) -> String {
+    match job.state {
+        State::Queued => format!("queued for {}", super::run::span(now.since(job.enqueued))),
+        State::Running => {
+            let owner = job.owner.map_or_else(String::new, |epoch| format!(" by process {epoch}"));
+            format!("running{owner}, claim {}", job.claims)
+        }
+        State::Final(status) => match job.ended {
+            Some(ended) => format!("{status} at {ended}"),
+            None => status.to_string(),
+        },
+    }
+}

@@ -1,0 +1,37 @@
+//! `aquifer forget`: purge a batch, so that prompts and answers do not lie about for ever.
+
+use std::sync::Arc;
+
+use crate::embedded::Store;
+use crate::job::ident::BatchName;
+
+use super::SystemClock;
+use super::args::ForgetArgs;
+use super::exit::{Exit, Report};
+use super::states::States;
+use super::terminal::say;
+use super::wiring::SIMULATED;
+
+/// Purges it.
+///
+/// # Errors
+/// A report: no such batch, or it is not complete.
+pub(crate) async fn forget(args: &ForgetArgs) -> Result<Exit, Report> {
+    let simulated = {
+        let states = States::open(&args.places.state)?;
+        states.holding(&args.batch)?.simulated
+    };
+    let below = args.places.state.join(SIMULATED);
+    let dir = if simulated && below.exists() { below } else { args.places.state.clone() };
+    let batch = BatchName::new(&args.batch).map_err(Report::usage)?;
+    let store = Store::open(&dir, Arc::new(SystemClock)).await?;
+    let forgotten = store.forget(&batch).await;
+    store.close().await?;
+    let forgotten =
+        forgotten.map_err(|error| Report::usage(error.why).hint("only a complete batch can be forgotten"))?;
+    say(&format!(
+        "batch `{batch}` is forgotten: {} jobs, {} files of results and manifests",
+        forgotten.jobs, forgotten.files
+    ));
+    Ok(Exit::AllSucceeded)
+}

@@ -1,0 +1,25 @@
+//! The door for data: standard output. A reader that has gone away is no failure of ours to report twice.
+
+use std::io::Write;
+
+use super::exit::Report;
+
+/// One line of data.
+///
+/// # Errors
+/// A report: standard output is gone.
+pub(crate) fn line(text: &str) -> Result<(), Report> {
+    bytes(text.as_bytes())
+}
+
+/// One line of data, as it lies in the store.
+///
+/// # Errors
+/// A report: standard output is gone.
+pub(crate) fn bytes(line: &[u8]) -> Result<(), Report> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(line)
+        .and_then(|()| out.write_all(b"\n"))
+        .and_then(|()| out.flush())
+        .map_err(|error| Report::stuck(format!("cannot write to standard output: {error}")))
+}

@@ -1,0 +1,342 @@
+//! `aquifer run`: enqueue, work until drained, write results. The main job on one machine.
+//!
+//! In phases, each of which can be killed at any point: check everything that can be checked before anything is queued;
+//! enrol the input (a job that is already known is not queued again); work; project what ended into the results file.
+
+mod dry;
+mod intake;
+mod progress;
+mod results_file;
+mod summary;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
+
+use crate::config::Settings;
+use crate::embedded::{DoneSeq, Run, Store};
+use crate::flow::context::Context;
+use crate::flow::notify;
+use crate::flow::stop::{Reason, Stop};
+use crate::flow::worker::Worker;
+use crate::job::ident::{BatchKey, BatchName};
+use crate::job::lifecycle::Status;
+use crate::job::units::Usd;
+use crate::ports::{Bodies, Clock, Ledger, Model};
+use crate::simulate::Simulator;
+use crate::telemetry::Meter;
+
+use super::args::RunArgs;
+use super::exit::{Exit, Report};
+use super::input::{batch_name_of, check_inputs};
+use super::terminal::say;
+use super::wiring::{self, SIMULATED, SystemClock};
+
+use progress::{Progress, View};
+pub(crate) use progress::{short, span};
+use results_file::Results;
+
+/// Between two looks at what ended, and two views of the progress.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// So many ended jobs are projected at once.
+const PAGE: usize = 512;
+
+/// Runs the command.
+///
+/// # Errors
+/// A report, if it could not begin or could not go on.
+pub async fn run(args: RunArgs) -> Result<Exit, Report> {
+    let started = Instant::now();
+    let settings = wiring::settings(args.places.config.as_deref(), args.simulate.is_some())?;
+    for note in &settings.notices_of_the_unused {
+        say(&format!("note: {note}"));
+    }
+    check_inputs(&args.inputs).map_err(Report::usage)?;
+    let batch = batch_name(&args)?;
+    let cost_cap = args.max_cost.map(cost_cap).transpose()?;
+    let default_model = intake::default_model(&settings, args.model.as_deref(), cost_cap)?;
+    if args.dry_run {
+        return dry::run(&args, &settings, &batch, default_model.as_deref()).await;
+    }
+
+    let stop = Stop::default();
+    let signals = watch_signals(stop.clone());
+    let (model, simulator, endpoints) = connect(&args, &settings).await?;
+    let mut results = Results::open(&args.output, &args.inputs)?;
+    let state = if args.simulate.is_some() { args.places.state.join(SIMULATED) } else { args.places.state.clone() };
+    let claims = results.claims()?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let store = Store::open(&state, Arc::clone(&clock)).await?;
+    check_ours(&results, &claims, &*store.ledger()).await?;
+    store.purge_older_than(settings.keep).await?;
+
+    let context = Arc::new(Context {
+        queue: store.queue(Some(batch.clone())),
+        ledger: store.ledger(),
+        bodies: store.bodies(),
+        notices: store.notices(),
+        model,
+        clock,
+        catalogue: wiring::catalogue(&settings, &endpoints),
+        credentials: crate::flow::credentials::CredentialsGate::default(),
+        settings: wiring::flow_settings(&settings, args.simulate.is_some(), cost_cap),
+        meter: Meter::default(),
+        stop,
+    });
+
+    let roll = store.begin_run(&batch).await?;
+    let enrolled = intake::enrol(&args, &context, &roll, &batch, default_model.as_deref(), cost_cap).await?;
+    let outcome = match enrolled {
+        Some(enrolled) => work(&context, &store, roll, &mut results, &enrolled).await?,
+        None => Outcome::interrupted_at_intake(),
+    };
+    signals.abort();
+    let report = match simulator {
+        Some(simulator) => Some(simulator.stop().await),
+        None => None,
+    };
+    store.close().await?;
+    let summary = summary::Summary {
+        batch: &batch,
+        outcome: &outcome,
+        counts: context.meter.counts(),
+        reason: context.stop.reason(),
+        results: results.name(),
+        simulated: report.as_ref(),
+        elapsed: started.elapsed(),
+    };
+    summary.tell(args.json, args.output.as_os_str() == "-")?;
+    summary.exit()
+}
+
+/// What a run came to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outcome {
+    /// Jobs of the input; `None` if it was not read to its end.
+    pub(crate) total: Option<u64>,
+    /// How many ended in each way.
+    pub(crate) ended: Ended,
+    /// Jobs that had ended before this run began.
+    pub(crate) before: u64,
+    /// What the batch has cost, over all runs.
+    pub(crate) spent: Usd,
+    /// The same, with what open and unknown calls may have cost.
+    pub(crate) committed: Usd,
+}
+
+impl Outcome {
+    fn interrupted_at_intake() -> Self {
+        Self::default()
+    }
+}
+
+/// Counts by status.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ended {
+    counts: [u64; Status::ALL.len()],
+}
+
+impl Ended {
+    fn note(&mut self, status: Status) {
+        if let Some(count) = self.counts.get_mut(status as usize) {
+            *count += 1;
+        }
+    }
+
+    /// How many ended so.
+    pub(crate) fn of(&self, status: Status) -> u64 {
+        self.counts.get(status as usize).copied().unwrap_or(0)
+    }
+
+    /// How many ended.
+    pub(crate) fn all(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+}
+
+type Connected = (Arc<dyn Model>, Option<Simulator>, Vec<crate::config::EndpointSettings>);
+
+async fn connect(args: &RunArgs, settings: &Settings) -> Result<Connected, Report> {
+    if let Some(scenario) = &args.simulate {
+        let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let simulator = wiring::simulator(any_port, scenario.as_ref()).await?;
+        let endpoints = if settings.endpoints.is_empty() {
+            vec![crate::config::EndpointSettings::bare("us-east-1")]
+        } else {
+            settings.endpoints.clone()
+        };
+        let model = wiring::simulated_bedrock(simulator.address(), &endpoints).await?;
+        return Ok((Arc::new(model), Some(simulator), endpoints));
+    }
+    let endpoints = wiring::endpoints(settings).await?;
+    let model = wiring::bedrock(&endpoints).await?;
+    Ok((Arc::new(model), None, endpoints))
+}
+
+fn batch_name(args: &RunArgs) -> Result<BatchName, Report> {
+    match &args.batch {
+        Some(name) => BatchName::new(name).map_err(|error| Report::usage(format!("--batch: {error}"))),
+        None => Ok(batch_name_of(&args.inputs)),
+    }
+}
+
+fn cost_cap(dollars: f64) -> Result<Usd, Report> {
+    Usd::from_dollars(dollars)
+        .filter(|cap| *cap > Usd::ZERO)
+        .ok_or_else(|| Report::usage(format!("--max-cost {dollars}: not an amount of US dollars above zero")))
+}
+
+/// A results file may only be written over if losing any of its lines would lose nothing.
+async fn check_ours(
+    results: &Results,
+    claims: &[crate::job::ident::JobKey],
+    ledger: &dyn Ledger,
+) -> Result<(), Report> {
+    for key in claims {
+        if ledger.look_up(key).await?.is_none() {
+            return Err(results
+                .not_ours(&format!("it holds job `{}` of batch `{}`, which is not known here", key.id, key.batch)));
+        }
+    }
+    Ok(())
+}
+
+/// The first Ctrl-C or SIGTERM drains, the second hands back at once.
+fn watch_signals(stop: Stop) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        if interrupted().await {
+            say("stopping: calls already paid for are finished first; press Ctrl-C again to stop at once");
+            stop.drain(Reason::Interrupted);
+        }
+        if interrupted().await {
+            stop.abort();
+        }
+    })
+}
+
+/// Waits for Ctrl-C or SIGTERM; `false` if signals cannot be had.
+pub(crate) async fn interrupted() -> bool {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let Ok(mut terminate) = signal(SignalKind::terminate()) else { return false };
+        tokio::select! {
+            ctrl_c = tokio::signal::ctrl_c() => ctrl_c.is_ok(),
+            _ = terminate.recv() => true,
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await.is_ok()
+}
+
+async fn work(
+    context: &Arc<Context>,
+    store: &Store,
+    roll: Run,
+    results: &mut Results,
+    enrolled: &intake::Enrolled,
+) -> Result<Outcome, Report> {
+    let mut projector = Projector { roll, bodies: store.bodies(), after: DoneSeq::default(), ended: Ended::default() };
+    projector.catch_up(results).await?;
+    results.cut()?;
+    let before = projector.ended.all();
+    let mut progress = Progress::new(enrolled.jobs);
+    let mut trouble = None;
+    if before < enrolled.jobs && !context.stop.is_draining() {
+        let worker = Worker::new(Arc::clone(context));
+        let mut working = tokio::spawn(async move { worker.run().await });
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        let mut committed = projector.roll.ended();
+        while !working.is_finished() {
+            tokio::select! {
+                _ = look.tick() => {}
+                _ = committed.changed() => {}
+                _ = &mut working => {}
+            }
+            if trouble.is_none()
+                && let Err(report) = projector.catch_up(results).await.and(results.flush())
+            {
+                context.stop.drain(Reason::Output);
+                trouble = Some(report);
+            }
+            if projector.ended.all() >= enrolled.jobs {
+                context.stop.drain(Reason::Done);
+            }
+            progress.show(Instant::now(), &view(context, &projector, enrolled).await?);
+        }
+    }
+    progress.finish();
+    if let Some(report) = trouble {
+        return Err(report);
+    }
+    projector.catch_up(results).await?;
+    results.flush()?;
+    for tenant in &enrolled.tenants {
+        let batch = BatchKey { tenant: tenant.clone(), batch: enrolled.batch.clone() };
+        notify::announce(context, &batch).await?;
+    }
+    let now = projector.roll.progress().await?;
+    Ok(Outcome {
+        total: Some(enrolled.jobs),
+        ended: projector.ended,
+        before,
+        spent: now.spent,
+        committed: now.committed,
+    })
+}
+
+/// Copies what ended, whoever ended it, from the ledger to the results.
+struct Projector {
+    roll: Run,
+    bodies: Arc<dyn Bodies>,
+    after: DoneSeq,
+    ended: Ended,
+}
+
+impl Projector {
+    async fn catch_up(&mut self, results: &mut Results) -> Result<(), Report> {
+        loop {
+            let page = self.roll.finals(self.after, PAGE).await?;
+            let is_last = page.len() < PAGE;
+            for ended in page {
+                let line = self.bodies.read(&ended.result).await?;
+                results.append(&line)?;
+                self.after = ended.done;
+                self.ended.note(ended.status);
+            }
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+}
+
+async fn view(context: &Context, projector: &Projector, enrolled: &intake::Enrolled) -> Result<View, Report> {
+    let now = tokio::time::Instant::now().into_std();
+    let (mut tokens, mut quota) = (0, None);
+    for lane in context.catalogue.lanes() {
+        let mut state = lane.state();
+        tokens += state.ledger.used(now).0;
+        if let Some(limit) = state.ledger.limits().tokens_per_minute
+            && state.ledger.used(now).0 > 0
+        {
+            quota = Some(quota.unwrap_or(0) + limit.get());
+        }
+    }
+    let ended = &projector.ended;
+    let succeeded = ended.of(Status::Succeeded);
+    Ok(View {
+        total: enrolled.jobs,
+        done: ended.all(),
+        failed: ended.all() - succeeded,
+        spent: projector.roll.progress().await?.spent,
+        paid: ended.all() - ended.of(Status::Rejected),
+        tokens,
+        quota,
+        gates: context.meter.gates(),
+        credentials: context.credentials.trouble().map(|(_, why)| why),
+        stopping: context.stop.is_draining() && context.stop.reason() != Some(Reason::Done),
+    })
+}

@@ -1,0 +1,249 @@
+//! How do the parts fit together? Settings in, a worker's context out.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::bedrock::{Bedrock, Credentials, Endpoint};
+use crate::config::{self, EndpointSettings, ModelSettings, Settings};
+use crate::flow::context;
+use crate::flow::lanes::{CallTimeout, Catalogue, PlanSpec, RouteSpec};
+use crate::job::intake::is_plausible_model_id;
+use crate::job::units::{Timestamp, Usd};
+use crate::ports::{Clock, LaneId};
+use crate::rules::breaker::BreakerRules;
+use crate::rules::pace::Limits;
+use crate::simulate::{Scenario, Simulator};
+
+use super::exit::Report;
+
+/// The configuration that is looked for where none is named.
+const DEFAULT_CONFIG: &str = "aquifer.toml";
+/// Where simulated runs keep their state, below the state directory, so that they never mix with real ones.
+pub(crate) const SIMULATED: &str = "simulated";
+
+/// The wall clock of this machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        Timestamp(jiff::Timestamp::now().as_millisecond())
+    }
+}
+
+/// Reads and resolves the configuration.
+///
+/// # Errors
+/// A report that lists everything wrong with it.
+pub(crate) fn settings(file: Option<&Path>, simulate: bool) -> Result<Settings, Report> {
+    let found = match file {
+        Some(file) => Some(file),
+        None => Some(Path::new(DEFAULT_CONFIG)).filter(|file| file.exists()),
+    };
+    let text = match found {
+        Some(file) => Some((file.display().to_string(), read(file)?)),
+        None => None,
+    };
+    let environment: BTreeMap<String, String> =
+        std::env::vars().filter(|(name, _)| name.starts_with("AQUIFER_")).collect();
+    let typed = text.as_ref().map(|(name, text)| (name.as_str(), text.as_str()));
+    let mut settings = config::resolve(typed, &environment).map_err(Report::usage)?;
+    if typed.is_none() && simulate {
+        let built_in = config::simulated();
+        (settings.models, settings.endpoints) = (built_in.models, built_in.endpoints);
+    }
+    Ok(settings)
+}
+
+/// Reads a small text file that a person named.
+///
+/// # Errors
+/// A report with its path.
+pub(crate) fn read(file: &Path) -> Result<String, Report> {
+    std::fs::read_to_string(file).map_err(|error| Report::usage(format!("cannot read {}: {error}", file.display())))
+}
+
+/// Starts the simulator on a free port of this machine.
+///
+/// # Errors
+/// A report: the scenario is wrong, or no port is to be had.
+pub(crate) async fn simulator(listen: SocketAddr, scenario: Option<&PathBuf>) -> Result<Simulator, Report> {
+    let scenario = match scenario {
+        Some(file) => {
+            let text = read(file)?;
+            Scenario::from_toml(&text).map_err(|error| Report::usage(format!("{}: {error}", file.display())))?
+        }
+        None => Scenario::default(),
+    };
+    crate::simulate::start(listen, scenario)
+        .await
+        .map_err(|error| Report::usage(format!("the simulator cannot listen on {listen}: {error}")))
+}
+
+/// The endpoints to call: the configured ones, else the region the SDK would use.
+///
+/// # Errors
+/// A report: there is no region.
+pub(crate) async fn endpoints(settings: &Settings) -> Result<Vec<EndpointSettings>, Report> {
+    if !settings.endpoints.is_empty() {
+        return Ok(settings.endpoints.clone());
+    }
+    let region = crate::bedrock::default_region().await.ok_or_else(|| {
+        Report::usage("no region").hint("set AWS_REGION, or name an [[endpoint]] in aquifer.toml, or try --simulate")
+    })?;
+    Ok(vec![EndpointSettings::bare(&region)])
+}
+
+/// Connects to Bedrock, and finds out before anything is queued whether that can work at all.
+///
+/// # Errors
+/// A report: no credentials, or no endpoint can be reached.
+pub(crate) async fn bedrock(endpoints: &[EndpointSettings]) -> Result<Bedrock, Report> {
+    let connected = Bedrock::connect(to_endpoints(endpoints), Credentials::FromEnvironment).await;
+    let bedrock = connected.map_err(Report::usage)?;
+    reach(endpoints).await?;
+    Ok(bedrock)
+}
+
+/// Connects to a simulator on this machine.
+///
+/// # Errors
+/// A report, if the address is no endpoint.
+pub(crate) async fn simulated_bedrock(address: SocketAddr, endpoints: &[EndpointSettings]) -> Result<Bedrock, Report> {
+    let mut endpoints = to_endpoints(endpoints);
+    for endpoint in &mut endpoints {
+        endpoint.endpoint_url = Some(format!("http://{address}"));
+    }
+    Bedrock::connect(endpoints, Credentials::Simulator).await.map_err(Report::usage)
+}
+
+fn to_endpoints(endpoints: &[EndpointSettings]) -> Vec<Endpoint> {
+    let endpoint = |endpoint: &EndpointSettings| Endpoint {
+        region: Arc::clone(&endpoint.region),
+        endpoint_url: endpoint.endpoint_url.clone(),
+    };
+    endpoints.iter().map(endpoint).collect()
+}
+
+const REACH_WITHIN: Duration = Duration::from_secs(5);
+
+/// A misspelt region or endpoint shows now; a service that goes away later is waited for.
+async fn reach(endpoints: &[EndpointSettings]) -> Result<(), Report> {
+    // Through a proxy only the proxy knows.
+    if ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"].iter().any(|name| std::env::var_os(name).is_some()) {
+        return Ok(());
+    }
+    let mut troubles = Vec::new();
+    for endpoint in endpoints {
+        let (host, port) = host_of(endpoint)?;
+        let connect = tokio::net::TcpStream::connect((host.as_str(), port));
+        match tokio::time::timeout(REACH_WITHIN, connect).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) => troubles.push(format!("{host}:{port}: {error}")),
+            Err(_) => troubles.push(format!("{host}:{port}: no answer within {} s", REACH_WITHIN.as_secs())),
+        }
+    }
+    Err(Report::usage(format!("no endpoint can be reached ({})", troubles.join("; ")))
+        .hint("check the region, `endpoint_url` or AWS_ENDPOINT_URL, and the network; nothing was queued"))
+}
+
+fn host_of(endpoint: &EndpointSettings) -> Result<(String, u16), Report> {
+    let from_environment = ["AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "AWS_ENDPOINT_URL"];
+    let url = endpoint
+        .endpoint_url
+        .clone()
+        .or_else(|| from_environment.iter().find_map(|name| std::env::var(name).ok()))
+        .unwrap_or_else(|| format!("https://bedrock-runtime.{}.amazonaws.com", endpoint.region));
+    let wrong =
+        || Report::usage(format!("`{url}` is no endpoint URL")).hint("write it as http://host:port or https://host");
+    let uri: hyper::Uri = url.parse().map_err(|_| wrong())?;
+    let port = match uri.scheme_str() {
+        Some("http") => 80,
+        Some("https") => 443,
+        Some(_) | None => return Err(wrong()),
+    };
+    let host = uri.host().ok_or_else(wrong)?;
+    Ok((host.trim_matches(['[', ']']).to_owned(), uri.port_u16().unwrap_or(port)))
+}
+
+/// Models and lanes as the flow knows them.
+pub(crate) fn catalogue(settings: &Settings, endpoints: &[EndpointSettings]) -> Catalogue {
+    let specs = settings.models.iter().map(|model| plan_spec(settings, model, endpoints)).collect();
+    let (later, places) = (settings.clone(), endpoints.to_vec());
+    Catalogue::new(specs, breaker_rules(settings), move |name| {
+        is_plausible_model_id(name).then(|| plan_spec(&later, &ModelSettings::bare(name), &places))
+    })
+}
+
+fn plan_spec(settings: &Settings, model: &ModelSettings, endpoints: &[EndpointSettings]) -> PlanSpec {
+    let route = |endpoint: &EndpointSettings| RouteSpec {
+        lane: LaneId {
+            region: Arc::clone(&endpoint.region),
+            model_id: endpoint.model_id(&model.id, settings.routing.cross_region_inference),
+        },
+        primary: endpoint.primary,
+        limits: limits(model, endpoint),
+    };
+    let mut names = vec![Arc::clone(&model.name)];
+    if model.name != model.id {
+        names.push(Arc::clone(&model.id));
+    }
+    PlanSpec {
+        names,
+        price: model.price,
+        burndown: model.output_burndown,
+        default_cap: model.max_tokens,
+        call_timeout: CallTimeout {
+            base: model.call_timeout_for(0),
+            per_token: model.call_timeout_for(1).saturating_sub(model.call_timeout_for(0)),
+        },
+        routes: endpoints.iter().map(route).collect(),
+    }
+}
+
+fn limits(model: &ModelSettings, endpoint: &EndpointSettings) -> Limits {
+    let quota = endpoint.quota_of(model);
+    Limits {
+        tokens_per_minute: quota.tokens_per_minute,
+        requests_per_minute: quota.requests_per_minute,
+        tokens_per_day: quota.tokens_per_day,
+    }
+}
+
+fn breaker_rules(settings: &Settings) -> BreakerRules {
+    BreakerRules {
+        failures: settings.breaker.failures,
+        open_for: settings.breaker.open_for,
+        probes: settings.breaker.probes,
+    }
+}
+
+/// The settings of the flow.
+pub(crate) fn flow_settings(settings: &Settings, simulated: bool, cost_cap: Option<Usd>) -> context::Settings {
+    context::Settings {
+        slots: count(settings.worker.slots),
+        receive_batch: count(settings.worker.receive_batch),
+        lease: settings.worker.lease,
+        drain: settings.worker.drain,
+        max_claims: settings.worker.max_claims.get(),
+        max_attempts: settings.routing.max_attempts.get(),
+        attempts_per_endpoint: settings.routing.attempts_per_endpoint,
+        multi_region: settings.routing.multi_region,
+        spread_primaries: settings.routing.spread_primaries,
+        cool_down: settings.routing.cool_down,
+        give_up_after: settings.routing.give_up_after,
+        breaker: breaker_rules(settings),
+        notify_jobs: settings.notify.jobs,
+        notify_batches: settings.notify.batches,
+        simulated,
+        cost_cap,
+    }
+}
+
+fn count(number: NonZeroU32) -> usize {
+    usize::try_from(number.get()).unwrap_or(usize::MAX)
+}

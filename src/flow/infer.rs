@@ -1,0 +1,160 @@
+//! What does the model say? One call, on record before it is made, and its reservation settled on every path.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::job::failure::Consequence;
+use crate::job::outcome::Tally;
+use crate::job::units::{Tokens, Usd};
+use crate::ports::{BeginReply, Billing, CallFailure, LaneId, ModelCall};
+use crate::rules::retry;
+
+use super::context::Context;
+use super::placement::{Held, Placement, now};
+use super::proof::{Claim, Delivery, Exit, Verdict};
+use super::stop::Reason;
+
+/// What a call came to.
+#[derive(Debug)]
+pub enum Inferred {
+    /// The job is over.
+    Over(Verdict),
+    /// It goes on: route it again.
+    Again,
+}
+
+/// How long a job waits for open calls to settle when their price is what stands between it and the cap.
+const CAP_RECHECK: Duration = Duration::from_millis(200);
+
+/// Calls once.
+///
+/// # Errors
+/// [`Exit`]: the job is somebody else's, the worker stops, the cap is reached, or the ledger is in trouble.
+pub async fn infer(
+    context: &Context,
+    delivery: &Delivery,
+    claim: &mut Claim,
+    placement: Placement,
+) -> Result<Inferred, Exit> {
+    let Placement { plan, held, body, text_bytes, price, timeout } = placement;
+    let lane = held.lane().id.clone();
+    if !begin(context, claim, price).await? {
+        held.unused();
+        return Ok(Inferred::Again);
+    }
+    let started = Instant::now();
+    let call = ModelCall { lane: lane.clone(), body, timeout };
+    let reply = tokio::select! {
+        reply = context.model.call(call) => reply,
+        () = context.stop.aborted() => {
+            claim.tally.unknown += price;
+            return Err(Exit::HandBack { after: Duration::ZERO });
+        }
+        () = delivery.lease.lost() => return Err(Exit::Lost),
+    };
+    let took = started.elapsed();
+    claim.journey.in_calls += took;
+    match reply {
+        Ok(answer) => {
+            let cost = plan.price.map_or(Usd::ZERO, |price| price.of(&answer.usage));
+            claim.tally.spent += cost;
+            let used = answer.usage.quota_tokens(plan.burndown);
+            plan.estimates().learn(text_bytes, &answer.usage);
+            context.credentials.accepted();
+            held.answered(used);
+            context.meter.answered(&lane, &answer.usage, used, cost);
+            Ok(Inferred::Over(Verdict::Answered { answer, lane }))
+        }
+        Err(failure) => {
+            let billed = match failure.billing {
+                Billing::Nothing => Usd::ZERO,
+                Billing::Billed(usage) => plan.price.map_or(Usd::ZERO, |price| price.of(&usage)),
+                Billing::Unknown => {
+                    claim.tally.unknown += price;
+                    Usd::ZERO
+                }
+            };
+            claim.tally.spent += billed;
+            context.meter.call_failed(&lane, &failure.failure, billed);
+            let probe = held.probe;
+            tell_lane(context, held, &failure, plan.burndown);
+            Ok(consequence(context, claim, &lane, failure, probe, started.into_std()))
+        }
+    }
+}
+
+/// Puts the call on record; `false` means: route again, there may be room under the cap later.
+async fn begin(context: &Context, claim: &mut Claim, price: Usd) -> Result<bool, Exit> {
+    let counted = Tally { model_calls: claim.tally.model_calls + 1, ..claim.tally };
+    match context.ledger.begin(&claim.fence, counted, price, context.settings.cost_cap).await? {
+        BeginReply::Begun => {
+            claim.tally = counted;
+            Ok(true)
+        }
+        BeginReply::Lost => Err(Exit::Lost),
+        BeginReply::OverCap { open, .. } if open > Usd::ZERO => {
+            claim.journey.not_before = Some(now() + CAP_RECHECK);
+            Ok(false)
+        }
+        BeginReply::OverCap { committed, .. } => {
+            context.stop.drain(Reason::CapReached { committed });
+            Err(Exit::HandBack { after: Duration::ZERO })
+        }
+    }
+}
+
+/// Settles the reservation of a failed call, and lets the lane learn from it.
+fn tell_lane(context: &Context, held: Held, failed: &CallFailure, burndown: u32) {
+    let CallFailure { failure, billing, retry_after } = failed;
+    match failure.class.consequence() {
+        Consequence::Wait => return held.throttled(failure.class, *retry_after),
+        Consequence::LaneOut => {
+            context.meter.lane_out(&held.lane().id, failure);
+            held.lane().state().out = Some(failure.clone());
+        }
+        Consequence::Pause => context.credentials.refused(&failure.message),
+        Consequence::Again | Consequence::Fail | Consequence::Reject | Consequence::Expire | Consequence::HandBack => {}
+    }
+    let charged = match billing {
+        Billing::Nothing => Some(Tokens(0)),
+        Billing::Billed(usage) => Some(usage.quota_tokens(burndown)),
+        Billing::Unknown => None,
+    };
+    held.failed(failure.class, charged);
+}
+
+/// What a failed call means for the job.
+fn consequence(
+    context: &Context,
+    claim: &mut Claim,
+    lane: &LaneId,
+    failed: CallFailure,
+    probe: bool,
+    sent: std::time::Instant,
+) -> Inferred {
+    let CallFailure { failure, retry_after, .. } = failed;
+    match failure.class.consequence() {
+        Consequence::Wait => Inferred::Again,
+        Consequence::LaneOut | Consequence::Pause => {
+            claim.journey.last_failure = Some(failure);
+            Inferred::Again
+        }
+        Consequence::Again => {
+            if !probe {
+                claim.tally.attempts += 1;
+            }
+            claim.journey.failed_on(lane, failure.class, sent);
+            if claim.tally.attempts >= context.settings.max_attempts {
+                return Inferred::Over(Verdict::of_failure(failure));
+            }
+            let back_off = retry::back_off(failure.class, claim.tally.attempts, rand::random());
+            claim.journey.not_before = Some(now() + back_off.max(retry_after.unwrap_or_default()));
+            claim.journey.last_failure = Some(failure);
+            Inferred::Again
+        }
+        Consequence::Fail | Consequence::Reject | Consequence::Expire | Consequence::HandBack => {
+            Inferred::Over(Verdict::of_failure(failure))
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! Which lanes may a job use, and what is known of each? Names resolve to plans, plans to lanes; names that resolve
+//! to the same id share the lane, because it is the id that has the quota.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::job::failure::{Class, Failure};
+use crate::job::intake;
+use crate::job::outcome::Usage;
+use crate::job::spec::Job;
+use crate::job::units::{PerMinute, Price, Tokens};
+use crate::ports::{Gate, LaneId};
+use crate::rules::breaker::{Breaker, BreakerRules};
+use crate::rules::cooldown::CoolDown;
+use crate::rules::estimate::{InputEstimate, OutputEstimate};
+use crate::rules::pace::{LaneLedger, Limits};
+use crate::rules::route::Spread;
+
+/// What is to be known of a model before the first call.
+#[derive(Clone, Debug)]
+pub struct PlanSpec {
+    /// Every name a job may use for it.
+    pub names: Vec<Arc<str>>,
+    /// What it costs; `None` if nobody said.
+    pub price: Option<Price>,
+    /// Quota tokens per output token.
+    pub burndown: u32,
+    /// The cap on output when a job names none.
+    pub default_cap: NonZeroU32,
+    /// Time for a call, by its cap.
+    pub call_timeout: CallTimeout,
+    /// Where it can be called, in configured order.
+    pub routes: Vec<RouteSpec>,
+}
+
+/// How long a call may take.
+#[derive(Clone, Copy, Debug)]
+pub struct CallTimeout {
+    /// Always.
+    pub base: Duration,
+    /// And for each token of the cap.
+    pub per_token: Duration,
+}
+
+impl CallTimeout {
+    /// For a call with this cap.
+    pub fn of(&self, cap: u32) -> Duration {
+        self.base.saturating_add(self.per_token.saturating_mul(cap))
+    }
+}
+
+/// One endpoint of a model.
+#[derive(Clone, Debug)]
+pub struct RouteSpec {
+    /// The lane.
+    pub lane: LaneId,
+    /// Whether it is tried before those that are not.
+    pub primary: bool,
+    /// Its quota.
+    pub limits: Limits,
+}
+
+/// A model, ready to be called.
+#[derive(Debug)]
+pub struct Plan {
+    /// What it costs; `None` if nobody said.
+    pub price: Option<Price>,
+    /// Quota tokens per output token.
+    pub burndown: u32,
+    /// The cap on output when a job names none.
+    pub default_cap: NonZeroU32,
+    /// Time for a call, by its cap.
+    pub call_timeout: CallTimeout,
+    /// Where it can be called, in configured order.
+    pub routes: Vec<Route>,
+    /// The largest request any of its lanes can ever admit; `None` if one has no limit.
+    pub largest: Option<u64>,
+    /// Who chooses a lane next; a fair lock, so that the oldest is not starved by smaller ones.
+    pub turn: tokio::sync::Mutex<()>,
+    estimates: Mutex<Estimates>,
+    spread: Mutex<Spread>,
+}
+
+/// What is learned of a model's tokens.
+#[derive(Debug, Default)]
+pub struct Estimates {
+    /// Of its input.
+    pub input: InputEstimate,
+    /// Of its answers.
+    pub output: OutputEstimate,
+}
+
+impl Estimates {
+    /// A text of so many bytes was answered with this usage.
+    pub fn learn(&mut self, text_bytes: u64, usage: &Usage) {
+        let input = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens;
+        self.input.learn(text_bytes, Tokens(input));
+        self.output.learn(Tokens(usage.output_tokens));
+    }
+}
+
+/// One endpoint of a plan.
+#[derive(Debug)]
+pub struct Route {
+    /// The lane.
+    pub lane: Arc<Lane>,
+    /// Whether it is tried before those that are not.
+    pub primary: bool,
+}
+
+/// How large a call is.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// The bytes of its text, for the estimate to learn from.
+    pub text_bytes: u64,
+    /// The cap on its output; zero for what has none, as embeddings.
+    pub cap: u32,
+    /// Its input, estimated on the safe side.
+    pub input: Tokens,
+}
+
+impl Size {
+    /// What is reserved for it.
+    pub fn reserve(&self) -> Tokens {
+        self.input + self.output()
+    }
+
+    /// Its output at most.
+    pub fn output(&self) -> Tokens {
+        Tokens(u64::from(self.cap))
+    }
+}
+
+impl Plan {
+    /// How large the call of a job is, by what is known now.
+    pub fn size_of(&self, job: &Job) -> Size {
+        let text_bytes = intake::text_bytes(&job.request);
+        let cap = match intake::output_cap(&job.request, job.max_tokens) {
+            Some(cap) => cap,
+            None if intake::takes_output_cap(&job.request) => self.default_cap.get(),
+            None => 0,
+        };
+        Size { text_bytes, cap, input: self.estimates().input.reserve(text_bytes) }
+    }
+
+    /// Why no lane can ever admit a call of this size, if none can.
+    pub fn too_large(&self, size: &Size) -> Option<Failure> {
+        let largest = self.largest.filter(|largest| size.reserve().0 > *largest)?;
+        let needed = size.reserve();
+        let message = format!("needs {needed} tokens at once, and no lane it may use has more than {largest} a minute");
+        Some(Failure::new(Class::TooLarge, message))
+    }
+
+    /// Why this job may go nowhere, if its residency leaves no lane.
+    pub fn no_residence(&self, job: &Job) -> Option<Failure> {
+        let regions = job.residency.as_ref()?;
+        if self.routes.iter().any(|route| regions.iter().any(|region| **region == *route.lane.id.region)) {
+            return None;
+        }
+        let message = format!("no configured region is among {}", regions.join(", "));
+        Some(Failure::new(Class::Residency, message))
+    }
+
+    /// What is learned of its tokens, for a moment.
+    pub fn estimates(&self) -> MutexGuard<'_, Estimates> {
+        lock(&self.estimates)
+    }
+
+    /// Who got the last jobs, for a moment.
+    pub fn spread(&self) -> MutexGuard<'_, Spread> {
+        lock(&self.spread)
+    }
+}
+
+/// A lane: one model id as resolved for one endpoint.
+#[derive(Debug)]
+pub struct Lane {
+    /// Its name.
+    pub id: LaneId,
+    /// Told when tokens come back or a gate opens.
+    pub changed: Notify,
+    state: Mutex<LaneState>,
+}
+
+/// What is known of a lane.
+#[derive(Debug)]
+pub struct LaneState {
+    /// Its charges.
+    pub ledger: LaneLedger,
+    /// Whether it is well.
+    pub breaker: Breaker,
+    /// Until when it rests.
+    pub cool_down: CoolDown,
+    /// Why it is out for good.
+    pub out: Option<Failure>,
+    /// What holds it shut, as it was last posted.
+    pub posted: Option<Gate>,
+}
+
+impl Lane {
+    /// Its state, for a moment; never held across an await.
+    pub fn state(&self) -> MutexGuard<'_, LaneState> {
+        lock(&self.state)
+    }
+}
+
+/// Every model and lane. Ids that no configuration names become plans when they are first asked for.
+pub struct Catalogue {
+    bare: Bare,
+    breaker: BreakerRules,
+    known: RwLock<Known>,
+}
+
+/// Makes the plan of an id that no configuration names.
+type Bare = Box<dyn Fn(&str) -> Option<PlanSpec> + Send + Sync>;
+
+#[derive(Default)]
+struct Known {
+    plans: HashMap<Arc<str>, Arc<Plan>>,
+    lanes: HashMap<LaneId, Arc<Lane>>,
+}
+
+impl std::fmt::Debug for Catalogue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Catalogue").finish_non_exhaustive()
+    }
+}
+
+impl Catalogue {
+    /// With the configured models; `bare` makes the plan of a model or profile id that none of them names.
+    pub fn new(
+        specs: Vec<PlanSpec>,
+        breaker: BreakerRules,
+        bare: impl Fn(&str) -> Option<PlanSpec> + Send + Sync + 'static,
+    ) -> Self {
+        let catalogue = Self { bare: Box::new(bare), breaker, known: RwLock::default() };
+        {
+            let mut known = catalogue.known.write().unwrap_or_else(PoisonError::into_inner);
+            for spec in specs {
+                catalogue.add(&mut known, spec);
+            }
+        }
+        catalogue
+    }
+
+    /// The plan for what a job calls its model.
+    pub fn find(&self, name: &str) -> Option<Arc<Plan>> {
+        if let Some(plan) = self.known.read().unwrap_or_else(PoisonError::into_inner).plans.get(name) {
+            return Some(Arc::clone(plan));
+        }
+        let spec = (self.bare)(name)?;
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        Some(self.add(&mut known, spec))
+    }
+
+    /// Every lane, in no order.
+    pub fn lanes(&self) -> Vec<Arc<Lane>> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).lanes.values().cloned().collect()
+    }
+
+    fn add(&self, known: &mut Known, spec: PlanSpec) -> Arc<Plan> {
+        let largest = spec
+            .routes
+            .iter()
+            .map(|route| route.limits.tokens_per_minute.map(PerMinute::get))
+            .collect::<Option<Vec<_>>>()
+            .and_then(|limits| limits.into_iter().max());
+        let routes = spec
+            .routes
+            .into_iter()
+            .map(|route| {
+                let lane = known.lanes.entry(route.lane.clone()).or_insert_with(|| {
+                    Arc::new(Lane {
+                        id: route.lane,
+                        changed: Notify::new(),
+                        state: Mutex::new(LaneState {
+                            ledger: LaneLedger::new(route.limits),
+                            breaker: Breaker::new(self.breaker),
+                            cool_down: CoolDown::default(),
+                            out: None,
+                            posted: None,
+                        }),
+                    })
+                });
+                Route { lane: Arc::clone(lane), primary: route.primary }
+            })
+            .collect();
+        let plan = Arc::new(Plan {
+            price: spec.price,
+            burndown: spec.burndown,
+            default_cap: spec.default_cap,
+            call_timeout: spec.call_timeout,
+            routes,
+            largest,
+            turn: tokio::sync::Mutex::default(),
+            estimates: Mutex::default(),
+            spread: Mutex::default(),
+        });
+        for name in spec.names {
+            known.plans.insert(name, Arc::clone(&plan));
+        }
+        plan
+    }
+}
+
+/// A lock whose holder panicked is still a lock: what it guards is only ever replaced whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

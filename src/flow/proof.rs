@@ -1,0 +1,244 @@
+//! What may one step hand to the next? Values that can only be had by doing the step before.
+//!
+//! A message is deleted for a [`Disposition::Done`] or buried for a [`Disposition::Bury`]; both need a [`Notified`],
+//! which needs a [`Receipt`], which only the ledger's own word makes. Skipping a step does not compile.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::job::failure::{Class, Failure};
+use crate::job::lifecycle::Status;
+use crate::job::outcome::Tally;
+use crate::job::spec::Job;
+use crate::job::units::Timestamp;
+use crate::ports::{Answer, Fence, FinalRow, FinishReply, LaneId, Message, StoreError};
+
+use super::lease::Lease;
+
+/// A received message with the slot that was taken before it was asked for, and its lease.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The message.
+    pub message: Message,
+    /// Extended until dropped; tells when it is lost.
+    pub lease: Lease,
+    /// Given back when the delivery ends.
+    pub slot: OwnedSemaphorePermit,
+}
+
+/// A job that is ours to work on.
+#[derive(Debug)]
+pub struct Claim {
+    /// The right to write its row.
+    pub fence: Fence,
+    /// What is asked for.
+    pub job: Job,
+    /// How often a person ran it again.
+    pub generation: u32,
+    /// What was counted so far, over all claims.
+    pub tally: Tally,
+    /// When it was first queued.
+    pub enqueued: Timestamp,
+    /// When this claim was made.
+    pub claimed: Timestamp,
+    /// What this claim went through.
+    pub journey: Journey,
+}
+
+/// What a claim went through so far.
+#[derive(Debug, Default)]
+pub struct Journey {
+    /// Spent waiting for quota, cool-downs and back-offs.
+    pub paced: Duration,
+    /// Spent in calls.
+    pub in_calls: Duration,
+    /// Failures that count, by lane.
+    pub failed: Vec<Failed>,
+    /// The lane of the last of them: the job leaves it when it goes to another.
+    pub last_lane: Option<LaneId>,
+    /// The last failure, for the result if it stays the last.
+    pub last_failure: Option<Failure>,
+    /// Not before this: a back-off.
+    pub not_before: Option<Instant>,
+    /// Since when nothing but the service's absence has held it up.
+    pub away_since: Option<Instant>,
+}
+
+/// How the work on a job ended, before it is on record.
+#[derive(Debug)]
+pub enum Verdict {
+    /// With an answer.
+    Answered {
+        /// The answer.
+        answer: Answer,
+        /// Who gave it.
+        lane: LaneId,
+    },
+    /// Without one.
+    Ended {
+        /// The final state.
+        status: Status,
+        /// Why.
+        failure: Failure,
+    },
+}
+
+/// A job's failures on one lane under one claim.
+#[derive(Clone, Debug)]
+pub struct Failed {
+    /// Where.
+    pub lane: LaneId,
+    /// How many that count.
+    pub times: u32,
+    /// The class of the last one.
+    pub class: Class,
+    /// When the call that failed last was sent.
+    pub sent: Instant,
+}
+
+impl Journey {
+    /// Counts one more failure on this lane.
+    pub fn failed_on(&mut self, lane: &LaneId, class: Class, sent: Instant) {
+        match self.failed.iter_mut().find(|failed| failed.lane == *lane) {
+            Some(failed) => (failed.times, failed.class, failed.sent) = (failed.times + 1, class, sent),
+            None => self.failed.push(Failed { lane: lane.clone(), times: 1, class, sent }),
+        }
+        self.last_lane = Some(lane.clone());
+    }
+
+    /// The failures on this lane.
+    pub fn failures(&self, lane: &LaneId) -> u32 {
+        self.failed.iter().find(|failed| failed.lane == *lane).map_or(0, |failed| failed.times)
+    }
+}
+
+impl Verdict {
+    /// The end that a failure of this class means for a job that it ends.
+    pub fn of_failure(failure: Failure) -> Self {
+        use crate::job::failure::Consequence;
+        let status = match failure.class.consequence() {
+            Consequence::Reject => Status::Rejected,
+            Consequence::Expire => Status::Expired,
+            Consequence::Wait
+            | Consequence::Again
+            | Consequence::LaneOut
+            | Consequence::Pause
+            | Consequence::Fail
+            | Consequence::HandBack => Status::Failed,
+        };
+        Self::Ended { status, failure }
+    }
+}
+
+/// Proof that a job's end is durable.
+#[derive(Debug)]
+pub struct Receipt {
+    row: Box<FinalRow>,
+    batch_complete: bool,
+}
+
+impl Receipt {
+    /// From the ledger's reply to a final write; `None` if the job was not ours any more.
+    pub(super) fn recorded(reply: FinishReply) -> Option<Self> {
+        match reply {
+            FinishReply::Recorded { row, batch_complete } => Some(Self { row, batch_complete }),
+            FinishReply::Lost => None,
+        }
+    }
+
+    /// From a row that the ledger showed to be final already. Whether its batch was announced is not known, so it is
+    /// asked for again.
+    pub(super) fn standing(row: FinalRow) -> Self {
+        Self { row: Box::new(row), batch_complete: true }
+    }
+
+    /// The final row.
+    pub fn row(&self) -> &FinalRow {
+        &self.row
+    }
+
+    /// Whether the batch may be waiting for its announcement.
+    pub fn batch_complete(&self) -> bool {
+        self.batch_complete
+    }
+}
+
+/// Proof that a job's end is on record and made known.
+#[derive(Debug)]
+pub struct Notified {
+    poison: bool,
+}
+
+impl Notified {
+    /// Only what is on record can have been made known.
+    pub(super) fn of(receipt: &Receipt) -> Self {
+        let failure = receipt.row.ending.error.as_ref();
+        Self { poison: failure.is_some_and(|failure| failure.class == Class::Poison) }
+    }
+
+    /// How the message ends: deleted, or, for poison, kept where a person finds it.
+    pub fn disposition(self) -> Disposition {
+        if self.poison {
+            Disposition::Bury { proof: self, reason: "poison: claimed too often without an outcome".to_owned() }
+        } else {
+            Disposition::Done { proof: self }
+        }
+    }
+}
+
+/// What happens to a message. Every delivery ends in exactly one.
+#[derive(Debug)]
+pub enum Disposition {
+    /// Deleted: the job's end is on record and made known.
+    Done {
+        /// That it is so.
+        proof: Notified,
+    },
+    /// Moved to the dead-letter queue although the job's end is on record: poison.
+    Bury {
+        /// That it is so.
+        proof: Notified,
+        /// Why.
+        reason: String,
+    },
+    /// Delivered again after so long.
+    Release {
+        /// Zero: at once.
+        after: Duration,
+        /// The claim to give back, with what was counted.
+        claim: Option<(Fence, Tally)>,
+    },
+    /// Moved to the dead-letter queue: it is no job.
+    Reject {
+        /// Why, for the person who looks there.
+        reason: String,
+    },
+    /// Left alone: it belongs to somebody else by now.
+    Drop,
+}
+
+/// Why a step ended the delivery early.
+#[derive(Debug)]
+pub enum Exit {
+    /// Hand it back.
+    HandBack {
+        /// Delivered again after so long.
+        after: Duration,
+    },
+    /// It is no job.
+    Reject {
+        /// Why.
+        reason: String,
+    },
+    /// Somebody else owns it now.
+    Lost,
+    /// The back end is in trouble.
+    Store(StoreError),
+}
+
+impl From<StoreError> for Exit {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}

@@ -1,0 +1,73 @@
+//! What comes next? A slot before the question, so that a received message always has somewhere to run.
+//!
+//! A receive in flight is never cancelled: when the worker drains, no new one starts, and what the open one brings is
+//! handed on like the rest, to be released at once by whoever works it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Instant;
+
+use super::context::Context;
+use super::lease::LeaseKeeper;
+use super::proof::Delivery;
+
+/// How long one question waits for a first message. Short, because a drain waits for the question in flight.
+const WAIT: Duration = Duration::from_millis(500);
+/// After trouble with the queue; doubles up to [`TROUBLE_MOST`].
+const TROUBLE_LEAST: Duration = Duration::from_millis(100);
+const TROUBLE_MOST: Duration = Duration::from_secs(5);
+/// How long the queue may be in trouble before the worker gives up.
+const TROUBLE_GIVE_UP: Duration = Duration::from_secs(20);
+
+/// Receives until the worker drains; deliveries go to `out`.
+pub async fn receive(context: &Context, slots: &Arc<Semaphore>, leases: &LeaseKeeper, out: &mpsc::Sender<Delivery>) {
+    let mut trouble = TROUBLE_LEAST;
+    let mut in_trouble_since = None;
+    loop {
+        let Some(mut permits) = free_slots(context, slots).await else { return };
+        let asked = Instant::now();
+        match context.queue.receive(permits.len(), context.settings.lease, WAIT).await {
+            Ok(messages) => {
+                (trouble, in_trouble_since) = (TROUBLE_LEAST, None);
+                for message in messages {
+                    let Some(slot) = permits.pop() else { break };
+                    let lease = leases.hold(message.handle.clone(), asked);
+                    if out.send(Delivery { message, lease, slot }).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            Err(error) => {
+                drop(permits);
+                let since = *in_trouble_since.get_or_insert(asked);
+                if asked.duration_since(since) >= TROUBLE_GIVE_UP {
+                    context.stop.drain(super::stop::Reason::Store(error));
+                    return;
+                }
+                context.meter.store_trouble(&error);
+                tokio::select! {
+                    () = context.stop.drained() => return,
+                    () = tokio::time::sleep(trouble) => {}
+                }
+                trouble = (trouble * 2).min(TROUBLE_MOST);
+            }
+        }
+    }
+}
+
+/// Waits for one free slot and takes up to a batch of them; `None` when the worker drains.
+async fn free_slots(context: &Context, slots: &Arc<Semaphore>) -> Option<Vec<OwnedSemaphorePermit>> {
+    let first = tokio::select! {
+        biased;
+        () = context.stop.drained() => return None,
+        permit = Arc::clone(slots).acquire_owned() => permit.ok()?,
+    };
+    let mut permits = vec![first];
+    while permits.len() < context.settings.receive_batch {
+        let Ok(permit) = Arc::clone(slots).try_acquire_owned() else { break };
+        permits.push(permit);
+    }
+    Some(permits)
+}

@@ -1,0 +1,143 @@
+//! The loop. A newcomer reads [`Worker::work`] first.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::ports::StoreTrouble;
+
+use super::acknowledge::acknowledge;
+use super::admit::{Admitted, admit};
+use super::context::Context;
+use super::infer::{Inferred, infer};
+use super::lease::LeaseKeeper;
+use super::notify::notify;
+use super::proof::{Claim, Delivery, Disposition, Exit, Notified, Verdict};
+use super::receive::receive;
+use super::record::record;
+use super::route::{Routed, route};
+use super::stop::Reason;
+
+/// Works a queue until told to stop.
+#[derive(Clone, Debug)]
+pub struct Worker {
+    context: Arc<Context>,
+}
+
+/// Questions to the queue in flight at once; one is too few when each brings ten messages and takes a sync to disk.
+const RECEIVERS: usize = 6;
+/// A message whose delivery failed in the back end comes back after this.
+const AFTER_TROUBLE: Duration = Duration::from_secs(1);
+
+impl Worker {
+    /// With everything it needs.
+    pub fn new(context: Arc<Context>) -> Self {
+        Self { context }
+    }
+
+    /// Works until [`Context::stop`] drains, then through the phases of shutdown: stop receiving; finish the calls
+    /// already paid for, hand back what waits; after `drain`, hand back everything.
+    pub async fn run(&self) {
+        let context = &self.context;
+        let slots = Arc::new(Semaphore::new(context.settings.slots));
+        let leases = LeaseKeeper::new(context.settings.lease);
+        let ended = CancellationToken::new();
+        let helpers = TaskTracker::new();
+        helpers.spawn({
+            let (context, leases, ended) = (Arc::clone(context), leases.clone(), ended.clone());
+            async move { leases.run(&*context.queue, &*context.ledger, ended).await }
+        });
+        helpers.spawn({
+            let (context, ended) = (Arc::clone(context), ended.clone());
+            async move { context.credentials.keep(&*context.model, &context.stop, ended).await }
+        });
+
+        let (out, mut deliveries) = mpsc::channel(context.settings.slots);
+        for _ in 0..RECEIVERS.min(context.settings.slots) {
+            let (context, slots, leases, out) = (Arc::clone(context), Arc::clone(&slots), leases.clone(), out.clone());
+            helpers.spawn(async move { receive(&context, &slots, &leases, &out).await });
+        }
+        drop(out);
+
+        let jobs = TaskTracker::new();
+        while let Some(delivery) = deliveries.recv().await {
+            let worker = self.clone();
+            jobs.spawn(async move { worker.deliver(delivery).await });
+        }
+        jobs.close();
+        tokio::select! {
+            () = jobs.wait() => {}
+            () = tokio::time::sleep(context.settings.drain) => context.stop.abort(),
+        }
+        jobs.wait().await;
+        ended.cancel();
+        helpers.close();
+        helpers.wait().await;
+    }
+
+    /// One delivery, from receipt to acknowledgement.
+    async fn deliver(&self, delivery: Delivery) {
+        let mut claim = None;
+        let disposition = match self.work(&delivery, &mut claim).await {
+            Ok(notified) => notified.disposition(),
+            Err(exit) => self.disposition(exit, claim.as_ref()),
+        };
+        if let Err(error) = acknowledge(&self.context, delivery, disposition).await {
+            self.context.meter.store_trouble(&error);
+        }
+    }
+
+    /// The steps. Each needs what only the one before it can give.
+    async fn work(&self, delivery: &Delivery, held: &mut Option<Claim>) -> Result<Notified, Exit> {
+        let context = &*self.context;
+        if context.stop.is_draining() {
+            return Err(Exit::HandBack { after: Duration::ZERO });
+        }
+        let (claim, verdict) = match admit(context, delivery).await? {
+            Admitted::Ended(receipt) => return notify(context, receipt).await,
+            Admitted::Over(claim, verdict) => (held.insert(claim), verdict),
+            Admitted::Ours(claim) => {
+                let claim = held.insert(claim);
+                let verdict = self.answer(delivery, claim).await?;
+                (claim, verdict)
+            }
+        };
+        let receipt = record(context, delivery, claim, verdict).await?;
+        *held = None;
+        notify(context, receipt).await
+    }
+
+    /// Routes and infers until the job is over.
+    async fn answer(&self, delivery: &Delivery, claim: &mut Claim) -> Result<Verdict, Exit> {
+        loop {
+            let placement = match route(&self.context, delivery, claim).await? {
+                Routed::Placed(placement) => placement,
+                Routed::Over(verdict) => return Ok(verdict),
+            };
+            match infer(&self.context, delivery, claim, *placement).await? {
+                Inferred::Over(verdict) => return Ok(verdict),
+                Inferred::Again => {}
+            }
+        }
+    }
+
+    /// Turns an early exit into what happens to the message.
+    fn disposition(&self, exit: Exit, claim: Option<&Claim>) -> Disposition {
+        let claim = claim.map(|claim| (claim.fence.clone(), claim.tally));
+        match exit {
+            Exit::HandBack { after } => Disposition::Release { after, claim },
+            Exit::Reject { reason } => Disposition::Reject { reason },
+            Exit::Lost => Disposition::Drop,
+            Exit::Store(error) => {
+                self.context.meter.store_trouble(&error);
+                if error.kind != StoreTrouble::Away {
+                    self.context.stop.drain(Reason::Store(error));
+                }
+                Disposition::Release { after: AFTER_TROUBLE, claim }
+            }
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! A worker on a real state directory, with a model that says what the test wants, under a paused clock.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use aquifer::embedded::{DoneSeq, Entry, Line, Run, Standing, Store};
+use aquifer::flow::context::{Context, Settings};
+use aquifer::flow::credentials::CredentialsGate;
+use aquifer::flow::lanes::{CallTimeout, Catalogue, PlanSpec, RouteSpec};
+use aquifer::flow::stop::{Reason, Stop};
+use aquifer::flow::worker::Worker;
+use aquifer::job::failure::{Class, Failure};
+use aquifer::job::ident::{BatchName, JobId, JobKey, Tenant};
+use aquifer::job::outcome::{JobResult, Usage};
+use aquifer::job::spec::{Job, Priority, Request};
+use aquifer::job::units::{PerMinute, Price, Timestamp, Usd};
+use aquifer::ports::{Answer, Billing, CallBody, CallFailure, Clock, LaneId, Model, ModelCall};
+use aquifer::rules::breaker::BreakerRules;
+use aquifer::rules::pace::Limits;
+use aquifer::telemetry::Meter;
+
+pub const BATCH: &str = "batch";
+
+/// The wall clock, derived from tokio's, which tests pause.
+pub struct PausedClock {
+    start: Instant,
+}
+
+impl Clock for PausedClock {
+    fn now(&self) -> Timestamp {
+        Timestamp(1_800_000_000_000).after(self.start.elapsed())
+    }
+}
+
+/// A state directory that outlives the stores opened on it.
+pub struct State {
+    pub dir: tempfile::TempDir,
+    pub clock: Arc<PausedClock>,
+}
+
+impl State {
+    pub fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), clock: Arc::new(PausedClock { start: Instant::now() }) }
+    }
+
+    pub async fn open(&self) -> Store {
+        Store::open(self.dir.path(), self.clock.clone()).await.unwrap()
+    }
+}
+
+/// What a call is answered with.
+#[derive(Clone)]
+pub enum Reply {
+    Text(&'static str),
+    Fail(Class, Billing),
+    /// Never.
+    Hang,
+}
+
+type Script = Box<dyn Fn(u64, &ModelCall) -> Reply + Send + Sync>;
+
+/// A model that answers by script; the first argument is the number of the call, from 1.
+pub struct Scripted {
+    script: Script,
+    latency: Duration,
+    calls: AtomicU64,
+    pub by_prompt: Mutex<HashMap<String, u64>>,
+    pub times: Mutex<Vec<Duration>>,
+    start: Instant,
+    called: Notify,
+}
+
+impl Scripted {
+    pub fn new(latency: Duration, script: impl Fn(u64, &ModelCall) -> Reply + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self {
+            script: Box::new(script),
+            latency,
+            calls: AtomicU64::new(0),
+            by_prompt: Mutex::default(),
+            times: Mutex::default(),
+            start: Instant::now(),
+            called: Notify::new(),
+        })
+    }
+
+    pub fn answering() -> Arc<Self> {
+        Self::new(Duration::from_millis(20), |_, _| Reply::Text("fine"))
+    }
+
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    /// Waits until so many calls have begun.
+    pub async fn called(&self, times: u64) {
+        loop {
+            let called = self.called.notified();
+            if self.calls() >= times {
+                return;
+            }
+            called.await;
+        }
+    }
+}
+
+pub const USAGE: Usage = Usage { input_tokens: 10, output_tokens: 5, cache_read_tokens: 0, cache_write_tokens: 0 };
+
+#[async_trait]
+impl Model for Scripted {
+    async fn call(&self, call: ModelCall) -> Result<Answer, CallFailure> {
+        let number = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
+        *self.by_prompt.lock().unwrap().entry(prompt_of(&call)).or_default() += 1;
+        self.times.lock().unwrap().push(self.start.elapsed());
+        self.called.notify_waiters();
+        let reply = (self.script)(number, &call);
+        tokio::time::sleep(self.latency).await;
+        match reply {
+            Reply::Text(text) => Ok(Answer {
+                text: Some(text.to_owned()),
+                output: serde_json::json!({ "text": text }),
+                stop_reason: Some("end_turn".to_owned()),
+                usage: USAGE,
+            }),
+            Reply::Fail(class, billing) => {
+                Err(CallFailure { failure: Failure::new(class, "as the script says"), billing, retry_after: None })
+            }
+            Reply::Hang => std::future::pending().await,
+        }
+    }
+
+    async fn refresh_credentials(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// The text of the one user message.
+pub fn prompt_of(call: &ModelCall) -> String {
+    let (CallBody::Converse(body) | CallBody::Invoke(body)) = &call.body;
+    let body: serde_json::Value = serde_json::from_slice(body).unwrap();
+    body.pointer("/messages/0/content/0/text").and_then(|text| text.as_str()).unwrap_or_default().to_owned()
+}
+
+pub fn job(id: &str, prompt: &str) -> Job {
+    Job {
+        key: JobKey { tenant: Tenant::unnamed(), batch: BatchName::new(BATCH).unwrap(), id: JobId::new(id).unwrap() },
+        model: "m".to_owned(),
+        request: Request::Prompt(prompt.to_owned()),
+        max_tokens: NonZeroU32::new(100),
+        fallback: true,
+        deadline: None,
+        priority: Priority::default(),
+        residency: None,
+        metadata: serde_json::Map::new(),
+    }
+}
+
+pub fn jobs(count: usize) -> Vec<Job> {
+    (0..count).map(|number| job(&format!("job-{number}"), &format!("prompt {number}"))).collect()
+}
+
+/// How a worker is set up; fields a test cares about are set by it.
+pub struct Setup {
+    pub settings: Settings,
+    pub limits: Limits,
+    pub regions: Vec<&'static str>,
+    pub call_timeout: Duration,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            settings: Settings {
+                slots: 16,
+                receive_batch: 10,
+                lease: Duration::from_secs(120),
+                drain: Duration::from_secs(25),
+                max_claims: 5,
+                max_attempts: 5,
+                attempts_per_endpoint: NonZeroU32::MIN,
+                multi_region: true,
+                spread_primaries: true,
+                cool_down: Duration::from_secs(30),
+                give_up_after: Duration::from_secs(24 * 3_600),
+                breaker: BreakerRules {
+                    failures: NonZeroU32::new(5).unwrap(),
+                    open_for: Duration::from_secs(60),
+                    probes: NonZeroU32::MIN,
+                },
+                notify_jobs: true,
+                notify_batches: true,
+                simulated: false,
+                cost_cap: None,
+            },
+            limits: Limits::default(),
+            regions: vec!["us-east-1"],
+            call_timeout: Duration::from_secs(170),
+        }
+    }
+}
+
+pub fn tokens_per_minute(limit: u64) -> Limits {
+    Limits { tokens_per_minute: PerMinute::new(limit), ..Limits::default() }
+}
+
+/// A dollar a million tokens, so that a call of [`USAGE`] costs 15 millionths.
+pub const PRICE: Price = Price {
+    input: Usd::from_nanos(1_000_000_000),
+    output: Usd::from_nanos(1_000_000_000),
+    cache_read: Usd::ZERO,
+    cache_write: Usd::ZERO,
+};
+
+pub fn context(store: &Store, state: &State, model: Arc<dyn Model>, setup: Setup) -> Arc<Context> {
+    let routes = setup
+        .regions
+        .iter()
+        .map(|region| RouteSpec {
+            lane: LaneId { region: (*region).into(), model_id: "vendor.m".into() },
+            primary: true,
+            limits: setup.limits,
+        })
+        .collect();
+    let plan = PlanSpec {
+        names: vec!["m".into()],
+        price: Some(PRICE),
+        burndown: 1,
+        default_cap: NonZeroU32::new(1_024).unwrap(),
+        call_timeout: CallTimeout { base: setup.call_timeout, per_token: Duration::ZERO },
+        routes,
+    };
+    Arc::new(Context {
+        queue: store.queue(Some(BatchName::new(BATCH).unwrap())),
+        ledger: store.ledger(),
+        bodies: store.bodies(),
+        notices: store.notices(),
+        model,
+        clock: state.clock.clone(),
+        catalogue: Catalogue::new(vec![plan], setup.settings.breaker, |_| None),
+        credentials: CredentialsGate::default(),
+        settings: setup.settings,
+        meter: Meter::default(),
+        stop: Stop::default(),
+    })
+}
+
+pub async fn enrol(store: &Store, jobs: Vec<Job>) -> (Run, Vec<Standing>) {
+    let run = store.begin_run(&BatchName::new(BATCH).unwrap()).await.unwrap();
+    let entries = jobs
+        .into_iter()
+        .zip(0..)
+        .map(|(job, position)| Entry {
+            position,
+            line: Line::Job { job: Box::new(job), auto_id: false, stale_deadline: false },
+        })
+        .collect();
+    let standings = run.enrol(entries, false).await.unwrap();
+    run.seal().await.unwrap();
+    (run, standings)
+}
+
+/// Works until every job of the run has ended, and returns their results in the order in which they ended.
+pub async fn drain(context: &Arc<Context>, store: &Store, run: &Run, jobs: usize) -> Vec<JobResult> {
+    let worker = Worker::new(Arc::clone(context));
+    let working = tokio::spawn(async move { worker.run().await });
+    let results = ended(store, run, jobs).await;
+    context.stop.drain(Reason::Done);
+    working.await.unwrap();
+    results
+}
+
+/// Waits until so many jobs of the run have ended.
+pub async fn ended(store: &Store, run: &Run, jobs: usize) -> Vec<JobResult> {
+    let mut news = run.ended();
+    loop {
+        let ends = run.finals(DoneSeq::default(), jobs + 1).await.unwrap();
+        if ends.len() >= jobs {
+            let mut results = Vec::new();
+            for end in ends {
+                let line = store.bodies().read(&end.result).await.unwrap();
+                results.push(serde_json::from_slice(&line).unwrap());
+            }
+            return results;
+        }
+        news.changed().await.unwrap();
+    }
+}
+
+/// The notices in the event log, in order.
+pub fn notices(state: &State) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(state.dir.path().join("events.jsonl")).unwrap_or_default();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
