@@ -1,1 +1,274 @@
-//! Typed-in configuration and what it resolves to.
+//! What is set, and what holds where nothing is?
+//!
+//! Two shapes: what people type (`aquifer.toml` and `AQUIFER_*` variables), read by hand in `typed`, and the
+//! [`Settings`] that the program works with. The typed shape is no derived `Deserialize`, because that stops at the
+//! first mistake and does not know the bounds: here all mistakes are found at once, and each names key, value and bound.
+
+mod builtin;
+mod endpoint;
+mod environment;
+mod error;
+mod model;
+mod typed;
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+pub use self::builtin::simulated;
+pub use self::endpoint::{EndpointSettings, QuotaOverride};
+pub use self::error::{ConfigError, ConfigErrors};
+pub use self::model::{Counting, ModelSettings, Quota, burndown_of};
+
+use self::typed::{Problems, Section};
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+/// Sections of versions to come.
+const LATER: [&str; 3] = ["aws", "upload", "tenant"];
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Everything that can be set, checked and complete.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// `backend`: where queue, ledger and bodies are. Default `"embedded"`.
+    pub backend: Backend,
+    /// `[[model]]`, in their order: the first is the default of lines that name none. May be empty.
+    pub models: Vec<ModelSettings>,
+    /// `[[endpoint]]`, in their order. Empty: the region that the SDK finds is the only one.
+    pub endpoints: Vec<EndpointSettings>,
+    /// `[routing]`.
+    pub routing: RoutingSettings,
+    /// `[breaker]`.
+    pub breaker: BreakerSettings,
+    /// `[worker]`.
+    pub worker: WorkerSettings,
+    /// `[state] keep`: for so long bodies and rows of complete batches are kept, and with them the knowledge that a
+    /// job was done. 1 s to 3,650 days, default 30 days.
+    pub keep: Duration,
+    /// `[notify]`.
+    pub notify: NotifySettings,
+    /// Keys that are set, are right, and that this version does not act on yet: one sentence each, for a warning.
+    pub notices_of_the_unused: Vec<String>,
+}
+
+/// Where queue, ledger and bodies are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Backend {
+    /// SQLite and files, on one machine.
+    Embedded,
+}
+
+/// `[routing]`: which endpoint a job is sent to, and how often it is tried.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct RoutingSettings {
+    /// `max_attempts`: failures that count, over the job's life; then it has failed. 1 to 100, default 5. More makes
+    /// outlasting trouble likelier and a hopeless job dearer; waiting for quota never counts.
+    pub max_attempts: NonZeroU32,
+    /// `attempts_per_endpoint`: so many failures in a row before the next endpoint. 1 to `max_attempts`, default 1.
+    pub attempts_per_endpoint: NonZeroU32,
+    /// `multi_region`: whether a job may go to another endpoint than the first it was sent to. Default true.
+    pub multi_region: bool,
+    /// `spread_primaries`: whether primaries share the jobs evenly; else the first is filled first. Default true.
+    pub spread_primaries: bool,
+    /// `cross_region_inference`: whether an endpoint's `region_profile_prefix` is put before model ids. Default true.
+    pub cross_region_inference: bool,
+    /// `cool_down`: for so long an endpoint is left alone after a job left it with a failure; doubles while failures
+    /// repeat. 1 s to 1 h, default 30 s.
+    pub cool_down: Duration,
+    /// `give_up_after`: for so long a job without a deadline waits for a service that is away. 1 s to 365 days,
+    /// default 24 h.
+    pub give_up_after: Duration,
+}
+
+/// `[breaker]`: when a lane is taken for broken. The defaults suit the service; change them for a proxy in between.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct BreakerSettings {
+    /// `failures`: so many 5xx, timeouts and overloads in a row open it. 1 to 1,000, default 5.
+    pub failures: NonZeroU32,
+    /// `open_for`: for so long no call is made. 1 s to 1 h, default 60 s.
+    pub open_for: Duration,
+    /// `probes`: so many calls at most then find out whether it is well again. 1 to 100, default 1.
+    pub probes: NonZeroU32,
+}
+
+/// `[worker]`: how much is in hand, and for how long.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct WorkerSettings {
+    /// `slots`: jobs in hand at most, waiting ones included. 1 to 10,000, default 256. What is in hand at a `kill -9`
+    /// may be paid for twice, so leave it alone unless quota is left over while all slots are in calls.
+    pub slots: NonZeroU32,
+    /// `receive_batch`: messages asked for at once. 1 to 10, default 10.
+    pub receive_batch: NonZeroU32,
+    /// `lease`: for so long a job is ours without a sign of life. 2 s to 11 h, default 120 s. Shorter finds a dead
+    /// machine sooner and writes more; on one machine a dead process is noticed at once in any case.
+    pub lease: Duration,
+    /// `max_claims`: claims in which its work had begun and that left no outcome, before a job counts as poison.
+    /// 1 to 1,000, default 5.
+    pub max_claims: NonZeroU32,
+    /// `drain`: for so long calls in progress may go on after SIGTERM or the first Ctrl-C. 0 s to 1 h, default 25 s.
+    pub drain: Duration,
+}
+
+/// `[notify]`: which ends are made known.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct NotifySettings {
+    /// `jobs`: one notice for every job that ends. Default true.
+    pub jobs: bool,
+    /// `batches`: one notice for every batch that completes. Default true.
+    pub batches: bool,
+}
+
+impl Settings {
+    /// The model of this name, else the first with this id.
+    pub fn model(&self, name_or_id: &str) -> Option<&ModelSettings> {
+        let by_name = self.models.iter().find(|model| &*model.name == name_or_id);
+        by_name.or_else(|| self.models.iter().find(|model| &*model.id == name_or_id))
+    }
+
+    /// The model of jobs that name none: the only one, else the first.
+    pub fn default_model(&self) -> Option<&ModelSettings> {
+        self.models.first()
+    }
+}
+
+impl Default for Settings {
+    /// What holds where nothing is set: no model, no endpoint.
+    fn default() -> Self {
+        let mut problems = Problems::default();
+        settings(toml::Table::new(), &mut problems)
+    }
+}
+
+/// Reads a configuration file (its name, for messages, and its text) and lays the `AQUIFER_*` variables over it.
+/// Variables of other names are passed over, and so is `AQUIFER_LOG`, which belongs to the log.
+///
+/// # Errors
+/// [`ConfigErrors`], with everything that is wrong.
+pub fn resolve(text: Option<(&str, &str)>, env: &BTreeMap<String, String>) -> Result<Settings, ConfigErrors> {
+    let file = text.map(|(file, _)| file.to_owned());
+    let mut problems = Problems::default();
+    let mut table = match toml::from_str::<toml::Table>(text.map_or("", |(_, text)| text)) {
+        Ok(table) => table,
+        Err(error) => {
+            let errors = vec![ConfigError::Syntax { message: error.to_string().trim_end().to_owned() }];
+            return Err(ConfigErrors { file, errors });
+        }
+    };
+    environment::lay_over(&mut table, env, &mut problems);
+    let settings = settings(table, &mut problems);
+    if problems.errors.is_empty() { Ok(settings) } else { Err(ConfigErrors { file, errors: problems.errors }) }
+}
+
+/// Reads all of it; where something is wrong it is noted and the default put in its place.
+fn settings(table: toml::Table, problems: &mut Problems) -> Settings {
+    let mut unused = Vec::new();
+    let mut top = Section::new(String::new(), table, problems);
+    let backend = backend(&mut top);
+    let models: Vec<_> =
+        top.tables("model").into_iter().filter_map(|table| model::read(table, top.problems(), &mut unused)).collect();
+    let endpoints: Vec<_> =
+        top.tables("endpoint").into_iter().filter_map(|table| endpoint::read(table, top.problems())).collect();
+    let routing = routing(&mut top);
+    let breaker = breaker(&mut top);
+    let worker = worker(&mut top, &mut unused);
+    let mut state = top.section("state");
+    let keep = state.duration("keep", SECOND..=3_650 * DAY).unwrap_or(30 * DAY);
+    state.finish();
+    let notify = notify(&mut top);
+    for later in LATER {
+        top.later(later);
+    }
+    top.finish();
+    model::check(&models, problems);
+    endpoint::check(&endpoints, &models, problems);
+    Settings { backend, models, endpoints, routing, breaker, worker, keep, notify, notices_of_the_unused: unused }
+}
+
+fn backend(top: &mut Section<'_>) -> Backend {
+    if let Some(name) = top.text("backend") {
+        match name.as_str() {
+            "embedded" => {}
+            "aws" => {
+                let key = top.key("backend");
+                top.problem(ConfigError::Later { key, value: Some(name) });
+            }
+            _ => top.out_of_bounds("backend", &name, "\"embedded\""),
+        }
+    }
+    Backend::Embedded
+}
+
+fn routing(top: &mut Section<'_>) -> RoutingSettings {
+    let mut section = top.section("routing");
+    let max_attempts = section.number("max_attempts", 1..=100).unwrap_or(number(5));
+    let attempts_per_endpoint = section.number("attempts_per_endpoint", 1..=100).unwrap_or(number(1));
+    if attempts_per_endpoint > max_attempts {
+        let key = section.key("attempts_per_endpoint");
+        let bound = format!("at most `routing.max_attempts`, which is {max_attempts}");
+        section.problem(ConfigError::Contradiction { key, value: attempts_per_endpoint.to_string(), bound });
+    }
+    let settings = RoutingSettings {
+        max_attempts,
+        attempts_per_endpoint,
+        multi_region: section.flag("multi_region").unwrap_or(true),
+        spread_primaries: section.flag("spread_primaries").unwrap_or(true),
+        cross_region_inference: section.flag("cross_region_inference").unwrap_or(true),
+        cool_down: section.duration("cool_down", SECOND..=HOUR).unwrap_or(30 * SECOND),
+        give_up_after: section.duration("give_up_after", SECOND..=365 * DAY).unwrap_or(DAY),
+    };
+    section.later("endpoints_file");
+    section.finish();
+    settings
+}
+
+fn breaker(top: &mut Section<'_>) -> BreakerSettings {
+    let mut section = top.section("breaker");
+    let settings = BreakerSettings {
+        failures: section.number("failures", 1..=1_000).unwrap_or(number(5)),
+        open_for: section.duration("open_for", SECOND..=HOUR).unwrap_or(60 * SECOND),
+        probes: section.number("probes", 1..=100).unwrap_or(number(1)),
+    };
+    section.finish();
+    settings
+}
+
+fn worker(top: &mut Section<'_>, unused: &mut Vec<String>) -> WorkerSettings {
+    let mut section = top.section("worker");
+    let settings = WorkerSettings {
+        slots: section.number("slots", 1..=10_000).unwrap_or(number(256)),
+        receive_batch: section.number("receive_batch", 1..=10).unwrap_or(number(10)),
+        lease: section.duration("lease", 2 * SECOND..=11 * HOUR).unwrap_or(120 * SECOND),
+        max_claims: section.number("max_claims", 1..=1_000).unwrap_or(number(5)),
+        drain: section.duration("drain", Duration::ZERO..=HOUR).unwrap_or(25 * SECOND),
+    };
+    if let Some(address) = section.text("listen") {
+        if address.parse::<std::net::SocketAddr>().is_err() {
+            section.out_of_bounds("listen", &address, "an address and port, such as \"127.0.0.1:9464\"");
+        }
+        unused.push(not_yet(&section.key("listen")));
+    }
+    section.finish();
+    settings
+}
+
+fn notify(top: &mut Section<'_>) -> NotifySettings {
+    let mut section = top.section("notify");
+    let settings =
+        NotifySettings { jobs: section.flag("jobs").unwrap_or(true), batches: section.flag("batches").unwrap_or(true) };
+    section.later("webhook");
+    section.finish();
+    settings
+}
+
+fn not_yet(key: &str) -> String {
+    format!("`{key}` is set; this version does not act on it yet")
+}
+
+/// A default; none of them is zero.
+fn number(default: u32) -> NonZeroU32 {
+    NonZeroU32::new(default).unwrap_or(NonZeroU32::MIN)
+}
+
+#[cfg(test)]
+mod tests;

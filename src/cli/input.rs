@@ -386,6 +386,27 @@ mod tests {
     }
 
     #[test]
+    fn a_pipe_that_gives_one_byte_at_a_time_is_read_like_a_file() {
+        struct Trickle(Cursor<Vec<u8>>);
+        impl Read for Trickle {
+            fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+                let one = buf.len().min(1);
+                self.0.read(buf.get_mut(..one).unwrap())
+            }
+        }
+        for content in [b"a\r\nb".to_vec(), gzip(b"a\nb\n"), zstd::stream::encode_all(&b"a\nb"[..], 1).unwrap()] {
+            let reader = plain(Box::new(Trickle(Cursor::new(content)))).unwrap();
+            let mut source = Source { file: "-".into(), reader, number: 0 };
+            let mut buf = Vec::new();
+            for expected in [b"a", b"b"] {
+                assert_eq!(source.next_line(&mut buf).unwrap(), Some(LineKind::Text));
+                assert_eq!(buf, expected);
+            }
+            assert_eq!(source.next_line(&mut buf).unwrap(), None);
+        }
+    }
+
+    #[test]
     fn a_compressed_file_that_is_cut_off_gives_its_lines_and_then_an_error() {
         let folder = Folder::new();
         let content: String = (0..100_000_u32).map(|n| format!("{}\n", n.wrapping_mul(2_654_435_761))).collect();

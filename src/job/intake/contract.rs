@@ -252,16 +252,15 @@ fn residency(field: &Field<'_>) -> Result<Vec<String>, Fault> {
     if regions.is_empty() {
         return Err(field.fault("`residency` is empty: leave it out to allow every configured region"));
     }
-    let region = |value: Value| match value {
-        Value::String(region)
-            if !region.is_empty() && region.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') =>
-        {
-            Ok(region)
+    let region = |value: Value| {
+        let Value::String(region) = value else {
+            let found = Kind::of(&value).words();
+            return Err(field.fault(format!("`residency` must be an array of strings, found {found}")));
+        };
+        if region.is_empty() || !region.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+            return Err(field.fault("`residency` must name regions, such as us-east-1"));
         }
-        Value::String(_) => Err(field.fault("`residency` must name regions, such as us-east-1")),
-        other => {
-            Err(field.fault(format!("`residency` must be an array of strings, found {}", Kind::of(&other).words())))
-        }
+        Ok(region)
     };
     regions.into_iter().map(region).collect()
 }
