@@ -55,7 +55,8 @@ const FORBIDDEN: &[(&[&str], &[&str])] = &[
     (&["eprintln", "!"], &["cli", "main"]),
     (&["print", "!"], &["cli", "main"]),
     (&["eprint", "!"], &["cli", "main"]),
-    (&["thread", "::", "sleep"], &[]),
+    // The thread of the database waits for another process's lock: nothing else runs on it.
+    (&["thread", "::", "sleep"], &["embedded"]),
     (&["process", "::", "exit"], &["main"]),
     (&["include", "!"], &[]),
 ];
@@ -84,6 +85,8 @@ fn every_source_keeps_to_its_layer() {
     collect(&root, &mut sources);
     assert!(sources.len() > 20, "found only {} sources below {}", sources.len(), root.display());
     let mut wrong = Vec::new();
+    // Tests that are a file of their own are as little a layer as those inside one.
+    sources.retain(|path| !path.ends_with("tests.rs"));
     for path in sources {
         let text = std::fs::read_to_string(&path).unwrap();
         wrong.extend(violations(path.strip_prefix(&root).unwrap(), &text));
