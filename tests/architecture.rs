@@ -14,7 +14,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("job", &[]),
     ("rules", &["job"]),
     ("ports", &["job"]),
-    ("telemetry", &["job"]),
+    ("telemetry", &["job", "ports"]),
     ("flow", &["job", "rules", "ports", "telemetry"]),
     ("document", &["job", "rules", "ports", "telemetry"]),
     ("bedrock", &["job", "ports"]),

@@ -1,16 +1,12 @@
 //! `aquifer forget`: purge a batch, so that prompts and answers do not lie about for ever.
 
-use std::sync::Arc;
-
-use crate::embedded::Store;
 use crate::job::ident::BatchName;
 
-use super::SystemClock;
 use super::args::ForgetArgs;
 use super::exit::{Exit, Report};
 use super::states::States;
 use super::terminal::say;
-use super::wiring::SIMULATED;
+use super::wiring::{self, SIMULATED};
 
 /// Purges it.
 ///
@@ -24,7 +20,7 @@ pub(crate) async fn forget(args: &ForgetArgs) -> Result<Exit, Report> {
     let below = args.places.state.join(SIMULATED);
     let dir = if simulated && below.exists() { below } else { args.places.state.clone() };
     let batch = BatchName::new(&args.batch).map_err(Report::usage)?;
-    let store = Store::open(&dir, Arc::new(SystemClock)).await?;
+    let store = wiring::store(&dir).await?;
     let forgotten = store.forget(&batch).await;
     store.close().await?;
     let forgotten =

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::bedrock::{Bedrock, Credentials, Endpoint};
 use crate::config::{self, EndpointSettings, ModelSettings, Settings};
+use crate::embedded::Store;
 use crate::flow::context;
 use crate::flow::lanes::{CallTimeout, Catalogue, PlanSpec, RouteSpec};
 use crate::job::intake::is_plausible_model_id;
@@ -57,6 +58,17 @@ pub(crate) fn settings(file: Option<&Path>, simulate: bool) -> Result<Settings, 
         (settings.models, settings.endpoints) = (built_in.models, built_in.endpoints);
     }
     Ok(settings)
+}
+
+/// Opens a state directory to work in it.
+///
+/// # Errors
+/// A report that names the database.
+pub(crate) async fn store(dir: &Path) -> Result<Store, Report> {
+    Store::open(dir, Arc::new(SystemClock)).await.map_err(|mut error| {
+        error.doing = format!("{} ({})", error.doing, dir.join("aquifer.db").display());
+        error.into()
+    })
 }
 
 /// Reads a small text file that a person named.

@@ -9,8 +9,9 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 
+use crate::ports::Message;
+
 use super::context::Context;
-use super::lease::LeaseKeeper;
 use super::proof::Delivery;
 
 /// How long one question waits for a first message. Short, because a drain waits for the question in flight.
@@ -21,8 +22,14 @@ const TROUBLE_MOST: Duration = Duration::from_secs(5);
 /// How long the queue may be in trouble before the worker gives up.
 const TROUBLE_GIVE_UP: Duration = Duration::from_secs(20);
 
-/// Receives until the worker drains; deliveries go to `out`.
-pub async fn receive(context: &Context, slots: &Arc<Semaphore>, leases: &LeaseKeeper, out: &mpsc::Sender<Delivery>) {
+/// Receives until the worker drains. `hold` begins the lease of a message that was asked for at that instant; deliveries
+/// go to `out`.
+pub async fn receive(
+    context: &Context,
+    slots: &Arc<Semaphore>,
+    hold: impl Fn(Message, Instant, OwnedSemaphorePermit) -> Delivery + Send,
+    out: &mpsc::Sender<Delivery>,
+) {
     let mut trouble = TROUBLE_LEAST;
     let mut in_trouble_since = None;
     loop {
@@ -33,8 +40,7 @@ pub async fn receive(context: &Context, slots: &Arc<Semaphore>, leases: &LeaseKe
                 (trouble, in_trouble_since) = (TROUBLE_LEAST, None);
                 for message in messages {
                     let Some(slot) = permits.pop() else { break };
-                    let lease = leases.hold(message.handle.clone(), asked);
-                    if out.send(Delivery { message, lease, slot }).await.is_err() {
+                    if out.send(hold(message, asked, slot)).await.is_err() {
                         return;
                     }
                 }

@@ -7,7 +7,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::ports::StoreTrouble;
+use crate::ports::{Message, StoreTrouble};
 
 use super::acknowledge::acknowledge;
 use super::admit::{Admitted, admit};
@@ -58,7 +58,13 @@ impl Worker {
         let (out, mut deliveries) = mpsc::channel(context.settings.slots);
         for _ in 0..RECEIVERS.min(context.settings.slots) {
             let (context, slots, leases, out) = (Arc::clone(context), Arc::clone(&slots), leases.clone(), out.clone());
-            helpers.spawn(async move { receive(&context, &slots, &leases, &out).await });
+            helpers.spawn(async move {
+                let hold = |message: Message, asked, slot| {
+                    let lease = leases.hold(message.handle.clone(), asked);
+                    Delivery { message, lease, slot }
+                };
+                receive(&context, &slots, hold, &out).await;
+            });
         }
         drop(out);
 

@@ -245,7 +245,9 @@ fn a_line_of_ten_mebibytes_has_its_result_and_stops_nothing() {
     let results = place.results();
     assert_eq!(sorted(&results, "id"), ["job-1", "job-2", "long"]);
     for result in &results {
-        let refused = result["id"] == "long" && result["status"] == "rejected" && ended.code == 3;
+        // The model's own word on what it cannot read is as good as ours.
+        let said_no = result["status"] == "rejected" || result["error"]["class"] == "invalid";
+        let refused = result["id"] == "long" && said_no && ended.code == 3;
         assert!(result["status"] == "succeeded" || refused, "{}: {}", result["status"], result["error"]);
     }
 }

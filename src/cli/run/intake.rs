@@ -47,7 +47,13 @@ pub(crate) fn default_model(
     named: Option<&str>,
     cost_cap: Option<Usd>,
 ) -> Result<Option<String>, Report> {
-    let Some(name) = named else { return Ok(settings.models.first().map(|model| model.name.to_string())) };
+    let Some(name) = named else {
+        return match settings.default_model() {
+            Some(model) if cost_cap.is_some() && model.price.is_none() => Err(no_price(&model.name)),
+            Some(model) => Ok(Some(model.name.to_string())),
+            None => Ok(None),
+        };
+    };
     let bare = || is_plausible_model_id(name).then(|| ModelSettings::bare(name));
     let known = settings.model(name).cloned().or_else(bare);
     let Some(model) = known else {
@@ -273,6 +279,7 @@ fn conflict(with: State) -> String {
 /// Tells the person, and makes the result line.
 fn refused(context: &Context, batch: &BatchName, place: &Place, refusal: Refusal, told: &mut u64) -> Line {
     let Place { file, number, .. } = place;
+    let file = if &**file == "-" { "stdin" } else { file };
     let at = refusal.column.map_or_else(|| format!("{file}:{number}"), |column| format!("{file}:{number}:{column}"));
     let message = format!("{at}: {}", refusal.reason);
     *told += 1;

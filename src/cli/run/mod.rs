@@ -24,7 +24,7 @@ use crate::flow::worker::Worker;
 use crate::job::ident::{BatchKey, BatchName};
 use crate::job::lifecycle::Status;
 use crate::job::units::Usd;
-use crate::ports::{Bodies, Clock, Ledger, Model};
+use crate::ports::{Bodies, Ledger, Model};
 use crate::simulate::Simulator;
 use crate::telemetry::Meter;
 
@@ -67,8 +67,7 @@ pub async fn run(args: RunArgs) -> Result<Exit, Report> {
     let mut results = Results::open(&args.output, &args.inputs)?;
     let state = if args.simulate.is_some() { args.places.state.join(SIMULATED) } else { args.places.state.clone() };
     let claims = results.claims()?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let store = Store::open(&state, Arc::clone(&clock)).await?;
+    let store = wiring::store(&state).await?;
     check_ours(&results, &claims, &*store.ledger()).await?;
     store.purge_older_than(settings.keep).await?;
 
@@ -78,7 +77,7 @@ pub async fn run(args: RunArgs) -> Result<Exit, Report> {
         bodies: store.bodies(),
         notices: store.notices(),
         model,
-        clock,
+        clock: Arc::new(SystemClock),
         catalogue: wiring::catalogue(&settings, &endpoints),
         credentials: crate::flow::credentials::CredentialsGate::default(),
         settings: wiring::flow_settings(&settings, args.simulate.is_some(), cost_cap),
