@@ -1,0 +1,76 @@
+//! One suite for the ports, run on every back end (public failure 20: an in-memory queue that never redelivered made
+//! all tests pass). What only the embedded back end has is tested beside it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails by panicking"
+)]
+
+mod bodies;
+mod desk;
+mod ledger;
+mod looking;
+mod processes;
+mod queue;
+mod world;
+
+/// Runs each test of the suite on each back end.
+macro_rules! on_every_back_end {
+    ($($part:ident { $($name:ident)* })*) => {
+        mod embedded {
+            $(mod $part {
+                $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    crate::$part::$name(crate::world::embedded().await).await;
+                })*
+            })*
+        }
+    };
+}
+
+on_every_back_end! {
+    queue {
+        f20_the_queue_really_redelivers
+        a_handle_is_stale_once_the_message_was_delivered_again
+        a_lapsed_handle_is_good_until_the_next_delivery
+        f19_d11_one_bad_entry_leaves_the_others_done
+        more_than_ten_entries_are_refused_and_none_is_a_no_op
+        f06_a_delay_is_enforced_by_the_queue
+        lower_priority_goes_first_then_the_oldest
+        zero_visibility_is_a_hand_back_at_once
+        an_extension_hides_for_longer
+        d5_a_dead_letter_is_gone_from_the_queue_in_one_step
+        a_waiting_receiver_hears_of_a_message
+        hidden_until_is_never_later_than_the_truth
+        a_body_may_hold_anything
+        deliveries_race_to_one_receiver_each
+    }
+    ledger {
+        d3_of_sixteen_claims_one_wins
+        d3_f02_a_late_writer_is_refused
+        d2_an_end_is_recorded_once_and_counted_once
+        a_final_row_never_changes
+        d12_other_content_under_the_same_identity_is_refused
+        tenants_do_not_share_ids
+        handing_back_raises_no_suspicion
+        a_lapsed_lease_is_taken_over_with_the_next_token
+        an_extended_lease_is_not_taken_over
+        calls_nobody_settled_are_counted_as_unknown
+        the_cap_holds_under_concurrency
+        an_open_call_makes_room_when_it_settles_lower
+        a_batch_completes_exactly_when_its_last_job_does
+        a_batch_that_is_not_marked_is_announced_again
+        an_unsealed_batch_is_never_complete
+        f15_cost_and_usage_are_sums_over_final_rows
+        a_failure_reads_back_as_it_was_written
+    }
+    bodies {
+        a_line_reads_back
+        d8_lines_of_many_jobs_share_a_segment
+        a_damaged_line_is_not_an_answer
+        a_pointer_out_of_the_store_is_refused
+        d9_notices_may_be_repeated
+    }
+}

@@ -1,0 +1,176 @@
+//! Several processes on one state directory, and what a death among them leaves. Two stores on one directory hold
+//! two locks, as two processes do; `abandon` frees a lock as a kill does.
+
+use std::time::Duration;
+
+use aquifer::embedded::Store;
+use aquifer::job::lifecycle::Status;
+use aquifer::job::outcome::Tally;
+use aquifer::job::units::{Timestamp, Usd};
+use aquifer::ports::{BATCH_ENTRIES, ClaimReply, FinishReply, Gate, StoreTrouble};
+
+use crate::world::{LEASE, claim, content, embedded, key, open, outgoing};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+const CENT: Usd = Usd::from_nanos(10_000_000);
+
+#[tokio::test]
+async fn d2_f03_what_a_killed_process_held_is_anybodys_at_once() {
+    let w = embedded().await;
+    let next = open(w.dir.path(), &w.clock).await;
+    w.queue.send(vec![outgoing("a"), outgoing("b")]).await.unwrap();
+    let held = w.queue.receive(1, HOUR, Duration::ZERO).await.unwrap().remove(0);
+    let dead = w.claim("a").await;
+    w.ledger.begin(&dead.fence, Tally { model_calls: 1, ..Tally::default() }, CENT, None).await.unwrap();
+
+    assert_eq!(next.reap().await.unwrap(), 0, "alive");
+    let reply = next.ledger().claim(&key("a"), content(), Timestamp(5), LEASE).await.unwrap();
+    assert!(matches!(reply, ClaimReply::Busy { .. }), "{reply:?}");
+
+    w.store.abandon();
+    // The watch that runs by itself may have been first; either way it is done now.
+    assert!(next.reap().await.unwrap() <= 1);
+    let again = next.queue(None).receive(BATCH_ENTRIES, HOUR, Duration::ZERO).await.unwrap();
+    let order: Vec<_> = again.iter().map(|message| (message.body.as_str(), message.receives)).collect();
+    assert_eq!(order, [("b", 1), ("a", 2)], "behind what waits already");
+    let taken = claim(next.ledger().as_ref(), "a").await;
+    assert_eq!(taken.fence.token.0, dead.fence.token.0 + 1);
+    assert_eq!((taken.suspicion, taken.tally.unknown), (1.0, CENT));
+
+    w.queue.delete(vec![held.handle]).await.unwrap().remove(0).unwrap_err();
+    let ending = w.ending("a", Status::Succeeded).await;
+    assert_eq!(w.ledger.finish(&dead.fence, Tally::default(), ending).await.unwrap(), FinishReply::Lost);
+}
+
+#[tokio::test]
+async fn d6_a_death_weighs_one_over_the_jobs_it_had_begun() {
+    let w = embedded().await;
+    let next = open(w.dir.path(), &w.clock).await;
+    for id in ["a", "b", "c", "d", "idle"] {
+        let claimed = w.claim(id).await;
+        if id != "idle" {
+            w.ledger.begin(&claimed.fence, Tally::default(), CENT, None).await.unwrap();
+        }
+    }
+    w.store.abandon();
+    next.reap().await.unwrap();
+    assert_eq!(claim(next.ledger().as_ref(), "a").await.suspicion, 0.25);
+    assert_eq!(claim(next.ledger().as_ref(), "idle").await.suspicion, 0.0);
+}
+
+#[tokio::test]
+async fn a_rerun_finds_the_dead_before_its_first_receive() {
+    let w = embedded().await;
+    w.queue.send(vec![outgoing("a")]).await.unwrap();
+    w.queue.receive(1, HOUR, Duration::ZERO).await.unwrap();
+    w.store.abandon();
+    let next = open(w.dir.path(), &w.clock).await;
+    assert_eq!(next.queue(None).receive(1, HOUR, Duration::ZERO).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_process_that_leaves_raises_no_suspicion() {
+    let w = embedded().await;
+    let next = open(w.dir.path(), &w.clock).await;
+    w.queue.send(vec![outgoing("a")]).await.unwrap();
+    w.queue.receive(1, HOUR, Duration::ZERO).await.unwrap();
+    let claimed = w.claim("a").await;
+    w.ledger.begin(&claimed.fence, Tally::default(), CENT, None).await.unwrap();
+    w.store.clone().close().await.unwrap();
+    assert_eq!(next.queue(None).receive(1, HOUR, Duration::ZERO).await.unwrap().len(), 1);
+    let taken = claim(next.ledger().as_ref(), "a").await;
+    assert_eq!((taken.suspicion, taken.tally.unknown), (0.0, CENT));
+    assert_eq!(next.reap().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn another_processes_message_is_heard_of() {
+    let w = embedded().await;
+    let other = open(w.dir.path(), &w.clock).await;
+    let queue = other.queue(None);
+    let waiting = tokio::spawn(async move { queue.receive(1, HOUR, HOUR).await.unwrap() });
+    w.queue.send(vec![outgoing("a")]).await.unwrap();
+    assert_eq!(waiting.await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn two_processes_race_to_one_owner() {
+    let w = embedded().await;
+    let other = open(w.dir.path(), &w.clock).await;
+    for n in 0..50 {
+        let key = key(&format!("job-{n}"));
+        let (ours, theirs) = (w.store.ledger(), other.ledger());
+        let (a, b) = tokio::join!(
+            ours.claim(&key, content(), Timestamp(5), LEASE),
+            theirs.claim(&key, content(), Timestamp(5), LEASE)
+        );
+        let won = [a.unwrap(), b.unwrap()].iter().filter(|reply| matches!(reply, ClaimReply::Claimed(_))).count();
+        assert_eq!(won, 1);
+    }
+}
+
+#[tokio::test]
+async fn everything_survives_a_reopening() {
+    let w = embedded().await;
+    w.queue.send(vec![outgoing("a")]).await.unwrap();
+    let fence = w.claim("a").await.fence;
+    let ending = w.ending("a", Status::Succeeded).await;
+    w.ledger.finish(&fence, Tally::default(), ending.clone()).await.unwrap();
+    w.store.abandon();
+    let next = open(w.dir.path(), &w.clock).await;
+    let (_, row) = next.ledger().look_up(&key("a")).await.unwrap().unwrap();
+    assert_eq!(row.unwrap().ending, ending);
+    assert_eq!(&next.bodies().read(&ending.result).await.unwrap()[..], b"{\"id\":\"a\"}");
+    assert_eq!(next.queue(None).depth().await.unwrap().ready, 1);
+}
+
+#[tokio::test]
+async fn a_gate_goes_with_its_process() {
+    let w = embedded().await;
+    let gate = Gate { reason: "tokens a minute".to_owned(), since: Timestamp(1), until: Timestamp(2) };
+    w.ledger.post_gate("us-west-2/m", Some(gate.clone())).await.unwrap();
+    let reader = aquifer::embedded::Reader::open(w.dir.path()).unwrap();
+    assert_eq!(reader.gates().unwrap()[0].gate, gate);
+    w.ledger.post_gate("us-west-2/m", None).await.unwrap();
+    assert!(reader.gates().unwrap().is_empty());
+    w.ledger.post_gate("us-west-2/m", Some(gate)).await.unwrap();
+    w.store.abandon();
+    let _next = open(w.dir.path(), &w.clock).await;
+    assert!(reader.gates().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_torn_event_is_not_glued_to_the_next_one() {
+    let w = embedded().await;
+    std::fs::write(w.dir.path().join("events.jsonl"), "{\"kind\":\"jo").unwrap();
+    let ending = w.ending("a", Status::Succeeded).await;
+    let notice = aquifer::job::notice::Notice::of_job(&key("a"), 0, &Tally::default(), &ending);
+    w.notices.publish(&notice).await.unwrap();
+    let log = std::fs::read_to_string(w.dir.path().join("events.jsonl")).unwrap();
+    let lines: Vec<_> = log.lines().collect();
+    assert_eq!((lines.len(), lines[0]), (2, "{\"kind\":\"jo"));
+    serde_json::from_str::<serde_json::Value>(lines[1]).unwrap();
+}
+
+#[tokio::test]
+async fn a_directory_that_is_not_ours_to_work_is_refused_and_left_alone() {
+    let refused = async |prepare: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("aquifer.db");
+        if prepare == "garbage" {
+            std::fs::write(&file, "not a database, but long enough to look like one ".repeat(100)).unwrap();
+        } else {
+            let database = rusqlite::Connection::open(&file).unwrap();
+            database.execute_batch(prepare).unwrap();
+        }
+        let before = std::fs::read(&file).unwrap();
+        let clock = crate::world::ManualClock::new();
+        let error = Store::open(dir.path(), clock).await.unwrap_err();
+        assert_eq!(std::fs::read(&file).unwrap(), before, "{prepare}");
+        error.kind
+    };
+    assert_eq!(refused("garbage").await, StoreTrouble::Damaged);
+    assert_eq!(refused("CREATE TABLE theirs (x)").await, StoreTrouble::Damaged);
+    let newer = "PRAGMA application_id = 0x41717569; PRAGMA user_version = 1000000; CREATE TABLE t (x)";
+    assert_eq!(refused(newer).await, StoreTrouble::Newer);
+}

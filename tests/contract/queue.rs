@@ -1,0 +1,211 @@
+//! What a queue must do; see `ports::Queue`.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aquifer::job::ident::BatchName;
+use aquifer::job::spec::Priority;
+use aquifer::ports::{BATCH_ENTRIES, Clock, Depth, EntryError, Message, Outgoing, Queue, ReceiptHandle};
+
+use crate::world::{World, batch, outgoing};
+
+const HIDE: Duration = Duration::from_secs(30);
+const NOW: Duration = Duration::ZERO;
+
+async fn receive(queue: &dyn Queue) -> Vec<Message> {
+    queue.receive(BATCH_ENTRIES, HIDE, NOW).await.unwrap()
+}
+
+async fn one(queue: &dyn Queue) -> Message {
+    let mut messages = receive(queue).await;
+    assert_eq!(messages.len(), 1);
+    messages.remove(0)
+}
+
+async fn send(queue: &dyn Queue, body: &str) {
+    for reply in queue.send(vec![outgoing(body)]).await.unwrap() {
+        reply.unwrap();
+    }
+}
+
+pub(crate) async fn f20_the_queue_really_redelivers(w: World) {
+    send(w.queue.as_ref(), "a").await;
+    let first = one(w.queue.as_ref()).await;
+    assert_eq!((first.receives, first.body.as_str()), (1, "a"));
+    assert!(receive(w.queue.as_ref()).await.is_empty(), "hidden while it is in flight");
+    w.clock.pass(HIDE - Duration::from_millis(1));
+    assert!(receive(w.queue.as_ref()).await.is_empty(), "hidden to the end of its timeout");
+    w.clock.pass(Duration::from_millis(1));
+    let second = one(w.queue.as_ref()).await;
+    assert_eq!((second.receives, second.body.as_str()), (2, "a"));
+    assert_eq!(second.id, first.id);
+    assert_eq!(second.sent, first.sent);
+    assert_ne!(second.handle, first.handle);
+}
+
+pub(crate) async fn a_handle_is_stale_once_the_message_was_delivered_again(w: World) {
+    send(w.queue.as_ref(), "a").await;
+    let first = one(w.queue.as_ref()).await;
+    w.clock.pass(HIDE);
+    let second = one(w.queue.as_ref()).await;
+    let stale = || first.handle.clone();
+    assert_eq!(w.queue.delete(vec![stale()]).await.unwrap(), [Err(EntryError::NotOurs)]);
+    assert_eq!(w.queue.change_visibility(vec![(stale(), NOW)]).await.unwrap(), [Err(EntryError::NotOurs)]);
+    assert_eq!(w.queue.dead_letter(&stale(), "why").await.unwrap(), Err(EntryError::NotOurs));
+    assert!(receive(w.queue.as_ref()).await.is_empty(), "the new owner still holds it");
+    assert_eq!(w.queue.delete(vec![second.handle.clone()]).await.unwrap(), [Ok(())]);
+    assert_eq!(w.queue.delete(vec![second.handle]).await.unwrap(), [Err(EntryError::NotOurs)], "already deleted");
+    assert_eq!(w.queue.depth().await.unwrap(), Depth::default());
+}
+
+pub(crate) async fn a_lapsed_handle_is_good_until_the_next_delivery(w: World) {
+    send(w.queue.as_ref(), "a").await;
+    let message = one(w.queue.as_ref()).await;
+    w.clock.pass(HIDE * 2);
+    assert_eq!(w.queue.delete(vec![message.handle]).await.unwrap(), [Ok(())]);
+    assert!(receive(w.queue.as_ref()).await.is_empty());
+}
+
+pub(crate) async fn f19_d11_one_bad_entry_leaves_the_others_done(w: World) {
+    for body in ["a", "b", "c"] {
+        send(w.queue.as_ref(), body).await;
+    }
+    let messages = receive(w.queue.as_ref()).await;
+    let bad = || ReceiptHandle("no such handle".to_owned());
+    let (a, b, c) = (messages[0].handle.clone(), messages[1].handle.clone(), messages[2].handle.clone());
+    let replies = w.queue.change_visibility(vec![(a.clone(), HIDE), (bad(), HIDE), (b.clone(), NOW)]).await.unwrap();
+    assert_eq!(replies, [Ok(()), Err(EntryError::NotOurs), Ok(())]);
+    let again = one(w.queue.as_ref()).await;
+    assert_eq!(again.body, "b");
+    let replies = w.queue.delete(vec![a, bad(), b, c]).await.unwrap();
+    assert_eq!(replies, [Ok(()), Err(EntryError::NotOurs), Err(EntryError::NotOurs), Ok(())]);
+    let depth = w.queue.depth().await.unwrap();
+    assert_eq!(depth, Depth { in_flight: 1, ..Depth::default() });
+}
+
+pub(crate) async fn more_than_ten_entries_are_refused_and_none_is_a_no_op(w: World) {
+    let many: Vec<Outgoing> = (0..=BATCH_ENTRIES).map(|_| outgoing("a")).collect();
+    w.queue.send(many).await.unwrap_err();
+    assert_eq!(w.queue.depth().await.unwrap().ready, 0, "refused as a whole");
+    w.queue.receive(BATCH_ENTRIES + 1, HIDE, NOW).await.unwrap_err();
+    let handles = || vec![ReceiptHandle("1.1".to_owned()); BATCH_ENTRIES + 1];
+    w.queue.delete(handles()).await.unwrap_err();
+    w.queue.change_visibility(handles().into_iter().map(|handle| (handle, HIDE)).collect()).await.unwrap_err();
+    assert!(w.queue.send(Vec::new()).await.unwrap().is_empty());
+    assert!(w.queue.delete(Vec::new()).await.unwrap().is_empty());
+    assert!(w.queue.change_visibility(Vec::new()).await.unwrap().is_empty());
+    let ten: Vec<Outgoing> = (0..BATCH_ENTRIES).map(|_| outgoing("a")).collect();
+    assert_eq!(w.queue.send(ten).await.unwrap().len(), BATCH_ENTRIES);
+    assert_eq!(receive(w.queue.as_ref()).await.len(), BATCH_ENTRIES);
+}
+
+pub(crate) async fn f06_a_delay_is_enforced_by_the_queue(w: World) {
+    let delay = Duration::from_secs(7);
+    w.queue.send(vec![Outgoing { delay, ..outgoing("late") }]).await.unwrap().remove(0).unwrap();
+    assert!(receive(w.queue.as_ref()).await.is_empty());
+    assert_eq!(w.queue.depth().await.unwrap(), Depth { delayed: 1, ..Depth::default() });
+    w.clock.pass(delay);
+    let message = one(w.queue.as_ref()).await;
+    assert_eq!(message.receives, 1, "a delay is no delivery");
+    assert_eq!(w.queue.change_visibility(vec![(message.handle, delay)]).await.unwrap(), [Ok(())]);
+    w.clock.pass(delay - Duration::from_millis(1));
+    assert!(receive(w.queue.as_ref()).await.is_empty());
+    w.clock.pass(Duration::from_millis(1));
+    assert_eq!(one(w.queue.as_ref()).await.receives, 2);
+}
+
+pub(crate) async fn lower_priority_goes_first_then_the_oldest(w: World) {
+    for (body, level) in [("c", 5), ("e", 9), ("a", 0), ("d", 5), ("b", 0)] {
+        let priority = Priority::new(level).unwrap();
+        w.queue.send(vec![Outgoing { priority, ..outgoing(body) }]).await.unwrap().remove(0).unwrap();
+    }
+    let other = BatchName::new("another").unwrap();
+    let first = Priority::new(1).unwrap();
+    let entry = Outgoing { batch: other, priority: first, ..outgoing("between") };
+    w.queue.send(vec![entry]).await.unwrap().remove(0).unwrap();
+    let bodies: Vec<_> = receive(w.queue.as_ref()).await.into_iter().map(|message| message.body).collect();
+    assert_eq!(bodies, ["a", "b", "between", "c", "d", "e"]);
+}
+
+pub(crate) async fn zero_visibility_is_a_hand_back_at_once(w: World) {
+    send(w.queue.as_ref(), "a").await;
+    let message = one(w.queue.as_ref()).await;
+    assert_eq!(w.queue.change_visibility(vec![(message.handle, NOW)]).await.unwrap(), [Ok(())]);
+    assert_eq!(one(w.queue.as_ref()).await.receives, 2);
+}
+
+pub(crate) async fn an_extension_hides_for_longer(w: World) {
+    send(w.queue.as_ref(), "a").await;
+    let message = one(w.queue.as_ref()).await;
+    for _ in 0..3 {
+        w.clock.pass(HIDE / 2);
+        assert_eq!(w.queue.change_visibility(vec![(message.handle.clone(), HIDE)]).await.unwrap(), [Ok(())]);
+    }
+    w.clock.pass(HIDE / 2);
+    assert!(receive(w.queue.as_ref()).await.is_empty());
+    assert_eq!(w.queue.delete(vec![message.handle]).await.unwrap(), [Ok(())]);
+}
+
+pub(crate) async fn d5_a_dead_letter_is_gone_from_the_queue_in_one_step(w: World) {
+    send(w.queue.as_ref(), "no job at all").await;
+    let message = one(w.queue.as_ref()).await;
+    assert_eq!(w.queue.dead_letter(&message.handle, "line 1: no JSON").await.unwrap(), Ok(()));
+    assert_eq!(w.queue.depth().await.unwrap(), Depth { dead: 1, ..Depth::default() });
+    w.clock.pass(HIDE * 2);
+    assert!(receive(w.queue.as_ref()).await.is_empty());
+}
+
+pub(crate) async fn a_waiting_receiver_hears_of_a_message(w: World) {
+    let queue = Arc::clone(&w.queue);
+    let waiting = tokio::spawn(async move { queue.receive(1, HIDE, Duration::from_secs(60)).await.unwrap() });
+    send(w.queue.as_ref(), "a").await;
+    assert_eq!(waiting.await.unwrap().len(), 1);
+    assert!(w.queue.receive(1, HIDE, Duration::from_millis(5)).await.unwrap().is_empty(), "the wait ends");
+}
+
+pub(crate) async fn hidden_until_is_never_later_than_the_truth(w: World) {
+    send(w.queue.as_ref(), "a").await;
+    let before = w.clock.now();
+    let message = one(w.queue.as_ref()).await;
+    assert!(message.hidden_until <= before.after(HIDE));
+    assert!(message.hidden_until > before);
+}
+
+pub(crate) async fn a_body_may_hold_anything(w: World) {
+    let odd = "\u{0}\u{feff}'); DROP TABLE message; -- \u{1F30A}\r\n".repeat(20_000);
+    send(w.queue.as_ref(), &odd).await;
+    send(w.queue.as_ref(), "").await;
+    let bodies: Vec<_> = receive(w.queue.as_ref()).await.into_iter().map(|message| message.body).collect();
+    assert_eq!(bodies, [odd.as_str(), ""]);
+}
+
+pub(crate) async fn deliveries_race_to_one_receiver_each(w: World) {
+    for chunk in 0..10 {
+        let entries = (0..10).map(|n| outgoing(&format!("{chunk}-{n}"))).collect();
+        w.queue.send(entries).await.unwrap();
+    }
+    let racers: Vec<_> = (0..16)
+        .map(|_| {
+            let queue = Arc::clone(&w.queue);
+            tokio::spawn(async move {
+                let mut mine = Vec::new();
+                loop {
+                    let got = queue.receive(3, HIDE, NOW).await.unwrap();
+                    if got.is_empty() {
+                        return mine;
+                    }
+                    mine.extend(got.into_iter().map(|message| message.body));
+                }
+            })
+        })
+        .collect();
+    let mut all = Vec::new();
+    for racer in racers {
+        all.extend(racer.await.unwrap());
+    }
+    assert_eq!(all.len(), 100);
+    assert_eq!(all.into_iter().collect::<HashSet<_>>().len(), 100);
+    let only = w.store.queue(Some(batch()));
+    assert_eq!(only.depth().await.unwrap().in_flight, 100);
+}
