@@ -3,7 +3,6 @@
 
 mod common;
 
-use std::io::{BufWriter, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -24,16 +23,16 @@ fn main() {
     title("memory");
     let jobs = if common::is_short() { 100_000 } else { 1_000_000 };
     let place = place();
-    write_input(&place.path().join("input.jsonl"), jobs);
+    worker::write_input(&place.path().join("input.jsonl"), jobs);
     let simulator = Simulator::start(place.path(), SCENARIO);
     let began = Instant::now();
     let mut run = start(place.path(), &simulator);
     let state = place.path().join("state");
 
-    let mut enrolling = 0.0_f64;
+    let mut enrolling = 0.0;
     while running(&state) == 0 {
-        enrolling = enrolling.max(process::peak_memory(run.id()));
         assert!(run.try_wait().unwrap().is_none(), "the run has ended");
+        enrolling = process::peak_memory(run.id()).unwrap();
         thread::sleep(LOOK);
     }
     figure("lines enrolled", rate(jobs, began.elapsed()), None);
@@ -45,24 +44,15 @@ fn main() {
     // Every slot sees several jobs.
     thread::sleep(Duration::from_secs(7));
     let in_hand = running(&state);
-    let mut peak = process::peak_memory(run.id());
+    let mut peak = process::peak_memory(run.id()).unwrap();
     interrupt(&run);
     let stopping = Instant::now();
     while run.try_wait().unwrap().is_none() {
-        // The process may end between two looks.
-        peak = peak.max(std::panic::catch_unwind(|| process::peak_memory(run.id())).unwrap_or(peak));
+        peak = process::peak_memory(run.id()).unwrap_or(peak);
         thread::sleep(LOOK);
     }
     figure(&format!("peak memory, {jobs} queued, {in_hand} in hand"), format!("{peak:.1} MiB"), Some("<= 150 MiB"));
     figure("stopped within", format!("{:.1} s", stopping.elapsed().as_secs_f64()), None);
-}
-
-fn write_input(path: &Path, jobs: usize) {
-    let mut file = BufWriter::new(std::fs::File::create(path).unwrap());
-    for number in 0..jobs {
-        writeln!(file, "{}", worker::line(number)).unwrap();
-    }
-    file.flush().unwrap();
 }
 
 fn start(folder: &Path, simulator: &Simulator) -> Child {

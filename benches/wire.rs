@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::path::Path;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -39,6 +41,11 @@ async fn main() {
         let whole = measure(&simulator, async { worker::drain(&queued, model, OPEN).await.took }).await;
         whole.report("whole jobs", jobs, Some(">= 4,000 /s"));
         queued.store.close().await.unwrap();
+        run(&simulator, &place.path().join(format!("run-{round}")), jobs).report(
+            "`aquifer run`, from start to end",
+            jobs,
+            None,
+        );
         ratios.push(whole.took.as_secs_f64() / bare.took.as_secs_f64());
     }
     ratios.sort_by(f64::total_cmp);
@@ -68,6 +75,20 @@ impl Measured {
         figure("  CPU each, here", each(self.ours, count), None);
         figure("  CPU each, in the simulator", each(self.theirs, count), None);
     }
+}
+
+/// The whole command: reading the input, working, writing the results file.
+fn run(simulator: &Simulator, folder: &Path, jobs: usize) -> Measured {
+    std::fs::create_dir(folder).unwrap();
+    std::fs::write(folder.join("aquifer.toml"), process::config(simulator.address)).unwrap();
+    worker::write_input(&folder.join("input.jsonl"), jobs);
+    let (theirs, began) = (simulator.cpu(), Instant::now());
+    let mut command = process::aquifer(folder);
+    command.args(["run", "input.jsonl"]).stdout(Stdio::null()).stderr(Stdio::null());
+    let before = process::cpu_of_children();
+    assert!(command.status().unwrap().success());
+    let took = began.elapsed();
+    Measured { took, ours: process::cpu_of_children() - before, theirs: simulator.cpu() - theirs }
 }
 
 /// So many calls through the SDK alone; how long they took.

@@ -13,20 +13,29 @@ const TICK: Duration = Duration::from_millis(10);
 
 /// User and system time of a process so far.
 pub(crate) fn cpu(process: u32) -> Duration {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
-    // The name of the program stands in parentheses and may hold anything.
-    let (_, fields) = stat.rsplit_once(')').unwrap();
-    let fields: Vec<&str> = fields.split_whitespace().collect();
-    let ticks = |field: usize| fields[field].parse::<u32>().unwrap();
-    TICK * (ticks(11) + ticks(12))
+    ticks(process, [11, 12])
 }
 
-/// The most memory a process ever held, in MiB; while it lives.
-pub(crate) fn peak_memory(process: u32) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    let kib: f64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-    kib / 1_024.0
+/// User and system time of this process's children that have ended.
+pub(crate) fn cpu_of_children() -> Duration {
+    ticks(std::process::id(), [13, 14])
+}
+
+/// The sum of two fields after the name of the program.
+fn ticks(process: u32, fields: [usize; 2]) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    // The name of the program stands in parentheses and may hold anything.
+    let (_, rest) = stat.rsplit_once(')').unwrap();
+    let rest: Vec<&str> = rest.split_whitespace().collect();
+    fields.into_iter().map(|field| TICK * rest[field].parse::<u32>().unwrap()).sum()
+}
+
+/// The most memory a process ever held, in MiB; `None` once it has ended.
+pub(crate) fn peak_memory(process: u32) -> Option<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib / 1_024.0)
 }
 
 /// The binary under test, in this folder, with dummy credentials and nothing that a machine might add to its environment.

@@ -1,5 +1,7 @@
 //! A worker on a real state directory, with whatever model a benchmark brings.
 
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
@@ -34,6 +36,15 @@ pub(crate) fn line(number: usize) -> String {
     format!(
         r#"{{"id":"review-{number}","prompt":"Summarise this review in one sentence, and say whether its author would buy again. Review {number}: arrived on time, does what it says, but the lid came off within a week and nobody answered my letter.","max_tokens":200}}"#
     )
+}
+
+/// Writes a file of so many lines.
+pub(crate) fn write_input(path: &Path, lines: usize) {
+    let mut file = BufWriter::new(File::create(path).unwrap());
+    for number in 0..lines {
+        writeln!(file, "{}", line(number)).unwrap();
+    }
+    file.flush().unwrap();
 }
 
 /// A state directory with jobs waiting in it.
