@@ -11,10 +11,10 @@ use std::sync::Arc;
 use rusqlite::{Connection, params};
 use serde::Serialize;
 
+use super::batch::BatchRow;
 use super::process::Inner;
 use super::rows::{self, pointer};
 use super::segments::{folder_name, sync_folder};
-use super::transaction::BatchRow;
 use super::{roll, trouble};
 use crate::job::ident::{BatchKey, Digest};
 use crate::job::lifecycle::Status;
