@@ -74,7 +74,7 @@ fn write(conn: &Connection, folder: &Path, name: &str, batch: &BatchRow) -> rusq
     let durable = || -> io::Result<u64> {
         let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.as_file().sync_all()?;
-        file.persist(folder.join(name))?;
+        std::fs::rename(file.into_temp_path(), folder.join(name))?;
         sync_folder(folder)?;
         Ok(refused)
     };
