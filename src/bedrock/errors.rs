@@ -344,7 +344,7 @@ mod tests {
 
     /// Every row of the service model and of the troubleshooting page, with its status.
     #[test]
-    fn t3_each_documented_error_has_its_class_and_its_cost() {
+    fn t1_each_documented_error_has_its_class_and_its_cost_by_code_first() {
         use Billing::{Nothing, Unknown};
         let minute = "Too many tokens, please wait before trying again.";
         let day = "Too many tokens per day, please wait before trying again.";

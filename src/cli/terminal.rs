@@ -5,8 +5,12 @@ use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 
 use indicatif::ProgressBar;
+use tracing::Level;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
@@ -27,9 +31,12 @@ pub(crate) fn share_with(bar: Option<ProgressBar>) {
 
 /// Sends log records to standard error: warnings and worse, or what `AQUIFER_LOG` asks for (`info`, `aquifer=debug`).
 pub fn start_log() {
-    let filter = EnvFilter::try_from_env("AQUIFER_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    let wanted = EnvFilter::try_from_env("AQUIFER_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    // The SDK's own debug records hold whole requests, and so prompts: nobody can ask for those.
+    let ours = filter_fn(|record| record.target().starts_with("aquifer") || *record.level() <= Level::WARN);
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(Lines).with_ansi(colours).with_target(false).init();
+    let lines = tracing_subscriber::fmt::layer().with_writer(Lines).with_ansi(colours).with_target(false);
+    tracing_subscriber::registry().with(ours).with(wanted).with(lines).init();
 }
 
 /// Writes a log record as one line.

@@ -9,9 +9,10 @@ use std::{fs, io};
 
 use rusqlite::params;
 
+use super::batch::BatchRow;
 use super::process::Inner;
 use super::segments::{self, folder_name, sync_folder};
-use super::transaction::{BatchRow, Tx};
+use super::transaction::Tx;
 use super::{manifest, queue, trouble};
 use crate::job::ident::{BatchKey, BatchName};
 use crate::ports::{StoreError, StoreTrouble};

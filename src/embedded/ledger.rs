@@ -8,10 +8,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rusqlite::params;
 
+use super::batch::BatchRow;
 use super::manifest;
 use super::process::Inner;
 use super::rows::{JobRow, final_row};
-use super::transaction::{BatchRow, Tx};
+use super::transaction::Tx;
 use super::trouble;
 use crate::job::ident::{BatchKey, Digest, JobKey};
 use crate::job::lifecycle::{State, Step};

@@ -3,18 +3,18 @@
 //! The manifest is written before the batch is announced, from one snapshot of the database, so that its lines and the
 //! sums of the notice agree. One line a job, those of the newest roll in input order, then the batch's other jobs.
 
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 use serde::Serialize;
+use tempfile::NamedTempFile;
 
+use super::batch::BatchRow;
 use super::process::Inner;
 use super::rows::{self, pointer};
 use super::segments::{folder_name, sync_folder};
-use super::transaction::BatchRow;
 use super::{roll, trouble};
 use crate::job::ident::{BatchKey, Digest};
 use crate::job::lifecycle::Status;
@@ -37,7 +37,7 @@ struct Line<'a> {
 /// The batch, with its manifest written, if it waits to be announced.
 pub(super) async fn complete(inner: &Arc<Inner>, key: BatchKey) -> Result<Option<CompleteBatch>, StoreError> {
     let doing = "writing a manifest";
-    let (dir, epoch) = (inner.dir.clone(), inner.epoch);
+    let dir = inner.dir.clone();
     let look = move |conn: &Connection| -> rusqlite::Result<io::Result<Option<CompleteBatch>>> {
         let snapshot = conn.unchecked_transaction()?;
         let Some(batch) = BatchRow::load(&snapshot, &key)? else { return Ok(Ok(None)) };
@@ -45,7 +45,7 @@ pub(super) async fn complete(inner: &Arc<Inner>, key: BatchKey) -> Result<Option
             return Ok(Ok(None));
         }
         let name = format!("{}-{}.jsonl", folder_name(&key), batch.completion);
-        let refused = match write(&snapshot, &dir.join(FOLDER), &name, epoch, &batch)? {
+        let refused = match write(&snapshot, &dir.join(FOLDER), &name, &batch)? {
             Ok(refused) => refused,
             Err(error) => return Ok(Err(error)),
         };
@@ -60,16 +60,10 @@ pub(super) async fn complete(inner: &Arc<Inner>, key: BatchKey) -> Result<Option
     outcome.map_err(|error| trouble::of_io(doing, &error))
 }
 
-/// Writes the file under a name of its own and renames it: a reader sees all of it or none. Counts refused lines.
-fn write(
-    conn: &Connection,
-    folder: &Path,
-    name: &str,
-    epoch: i64,
-    batch: &BatchRow,
-) -> rusqlite::Result<io::Result<u64>> {
-    let part = folder.join(format!("{name}.{epoch}.part"));
-    let mut file = match File::create(&part) {
+/// Writes the file under a name that no other writer has and renames it: a reader sees all of it or none. Counts
+/// refused lines.
+fn write(conn: &Connection, folder: &Path, name: &str, batch: &BatchRow) -> rusqlite::Result<io::Result<u64>> {
+    let mut file = match NamedTempFile::new_in(folder) {
         Ok(file) => BufWriter::new(file),
         Err(error) => return Ok(Err(error)),
     };
@@ -78,8 +72,9 @@ fn write(
         Err(error) => return Ok(Err(error)),
     };
     let durable = || -> io::Result<u64> {
-        file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-        std::fs::rename(&part, folder.join(name))?;
+        let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.as_file().sync_all()?;
+        std::fs::rename(file.into_temp_path(), folder.join(name))?;
         sync_folder(folder)?;
         Ok(refused)
     };

@@ -1,7 +1,7 @@
 //! The ports on SQLite and files, for one machine.
 //!
 //! ```text
-//! DIR/aquifer.db                         queue, ledger, rolls            (committer, transaction, rows, schema)
+//! DIR/aquifer.db                         queue, ledger, rolls            (committer, transaction, schema, queue, ledger, desk)
 //! DIR/bodies/<batch>/<epoch>-<n>.jsonl   result lines                    (segments)
 //! DIR/events.jsonl                       notices                         (events)
 //! DIR/manifests/<batch>-<n>.jsonl        what a complete batch holds     (manifest)
@@ -11,6 +11,8 @@
 //! [`Store`] is the door for a process that works; [`Reader`] for one that only looks, beside those that work.
 
 mod appender;
+mod batch;
+mod clerk;
 mod committer;
 mod desk;
 mod events;
@@ -25,6 +27,7 @@ mod roll;
 mod rows;
 mod schema;
 mod segments;
+mod stray;
 mod transaction;
 mod trouble;
 
@@ -32,12 +35,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use batch::Counts;
 pub use desk::{Entry, Line, Run, Sealed, Standing};
 pub use forget::Forgotten;
 pub use reader::{Order, Reader, Results};
 pub use report::{BatchSummary, DeadLetter, JobReport, LaneGate, Waiting};
 pub use roll::{DoneSeq, Ended, Progress};
-pub use transaction::Counts;
 
 use crate::job::ident::BatchName;
 use crate::ports::{Bodies, Clock, Ledger, Notices, Queue, StoreError};

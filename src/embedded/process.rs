@@ -170,15 +170,29 @@ pub(super) fn checkpoint(dir: &Path) -> rusqlite::Result<()> {
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
 }
 
+/// Makes a folder and whatever is missing above it, each on record in the one that holds it: a synced file in a
+/// folder that a power failure takes away is lost all the same.
+fn make_durable(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    make_durable(above)?;
+    match std::fs::create_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !folder.is_dir() => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    sync_folder(above)
+}
+
 /// Makes the folders and the database, and takes an epoch with its lock. One process at a time.
 fn join(dir: &Path, now: i64) -> Result<(Connection, i64, File), StoreError> {
     let doing = || format!("opening the state directory {}", dir.display());
     let io = |error: io::Error| trouble::of_io(doing(), &error);
     let locks = dir.join(LOCKS);
     for folder in [&locks, &dir.join(segments::FOLDER), &dir.join(manifest::FOLDER)] {
-        std::fs::create_dir_all(folder).map_err(io)?;
+        make_durable(folder).map_err(io)?;
     }
-    sync_folder(dir).map_err(io)?;
     let one_at_a_time = lock_file(&locks.join("open.lock")).map_err(io)?;
     one_at_a_time.lock().map_err(io)?;
 

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use rusqlite::{Connection, params};
 
+use super::batch::BatchRow;
 use super::report::{self, BatchSummary, JobReport, LaneGate};
 use super::rows::{int, pointer};
-use super::transaction::BatchRow;
 use super::{roll, schema, segments, trouble};
 use crate::job::ident::{BatchName, JobId, Tenant};
 use crate::job::outcome::Pointer;

@@ -2,8 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
+use super::batch::{BatchRow, Counts};
 use super::rows::{JobRow, final_row};
-use super::transaction::{BatchRow, Counts};
 use crate::job::ident::{BatchKey, BatchName, Digest, JobId, JobKey, Tenant};
 use crate::job::lifecycle::State;
 use crate::job::outcome::{Tally, Usage};

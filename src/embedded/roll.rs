@@ -3,8 +3,8 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::batch::{BatchRow, Counts};
 use super::rows::{digest, int, pointer, state};
-use super::transaction::{BatchRow, Counts};
 use super::trouble;
 use crate::job::ident::{BatchName, Tenant};
 use crate::job::lifecycle::{State, Status};

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, Row, params};
 
-use super::transaction::Share;
+use super::batch::Share;
 use super::trouble;
 use crate::job::failure::{Class, Failure};
 use crate::job::ident::{Digest, JobId, JobKey};

@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn q4_an_unknown_outcome_stays_charged_until_it_ages_out() {
+    fn q4_q5_an_unknown_outcome_stays_charged_until_it_ages_out_without_a_janitor() {
         let now = Instant::now();
         let mut lane = tokens_only(100);
         let reserved = lane.reserve(now, Tokens(100)).unwrap();

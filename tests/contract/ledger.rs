@@ -78,7 +78,7 @@ pub(crate) async fn d2_an_end_is_recorded_once_and_counted_once(w: World) {
     assert_eq!((complete.sums.total, complete.sums.succeeded), (1, 1));
     assert_eq!(complete.sums.cost_usd, CENT);
     match w.ledger.claim(&key("a"), content(), Timestamp(9), LEASE).await.unwrap() {
-        ClaimReply::AlreadyFinal(row) => assert!(matches!(first, FinishReply::Recorded { row: r, .. } if r == row)),
+        ClaimReply::AlreadyFinal(row) => assert!(matches!(first, FinishReply::Recorded { row: r, .. } if *r == row)),
         other => panic!("{other:?}"),
     }
 }
@@ -95,7 +95,7 @@ pub(crate) async fn a_final_row_never_changes(w: World) {
         assert_eq!(w.ledger.begin(&fence, calls(2, CENT), CENT, None).await.unwrap(), BeginReply::Lost);
         assert_eq!(w.ledger.extend(vec![fence], LEASE).await.unwrap(), [Err(EntryError::NotOurs)]);
         w.clock.pass(LEASE * 2);
-        assert_eq!(w.ledger.look_up(&key(id)).await.unwrap(), Some((State::Final(status), Some(row))));
+        assert_eq!(w.ledger.look_up(&key(id)).await.unwrap(), Some((State::Final(status), Some(*row))));
     }
     assert_eq!(w.ledger.look_up(&key("nobody")).await.unwrap(), None);
 }
@@ -274,5 +274,5 @@ pub(crate) async fn a_failure_reads_back_as_it_was_written(w: World) {
     let reply = w.ledger.finish(&fence, tally, ending.clone()).await.unwrap();
     let FinishReply::Recorded { row, .. } = reply else { panic!("lost") };
     assert_eq!((&row.ending, row.tally, row.generation), (&ending, tally, 0));
-    assert_eq!(w.ledger.look_up(&key("a")).await.unwrap(), Some((State::Final(Status::Failed), Some(row))));
+    assert_eq!(w.ledger.look_up(&key("a")).await.unwrap(), Some((State::Final(Status::Failed), Some(*row))));
 }

@@ -293,6 +293,14 @@ pub async fn ended(store: &Store, run: &Run, jobs: usize) -> Vec<JobResult> {
     }
 }
 
+/// Waits until the queue holds nothing, looking every tenth of a second of paused time: a deletion is no event.
+pub async fn emptied(context: &Context) {
+    let mut look = tokio::time::interval(Duration::from_millis(100));
+    while context.queue.depth().await.unwrap() != aquifer::ports::Depth::default() {
+        look.tick().await;
+    }
+}
+
 /// The notices in the event log, in order.
 pub fn notices(state: &State) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(state.dir.path().join("events.jsonl")).unwrap_or_default();

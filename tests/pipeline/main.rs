@@ -507,9 +507,7 @@ async fn d2_d9_a_redelivered_job_that_has_ended_is_notified_again_without_a_call
     let second = context(&store, &state, model.clone(), Setup::default());
     let worker = Worker::new(Arc::clone(&second));
     let working = tokio::spawn(async move { worker.run().await });
-    while second.queue.depth().await.unwrap() != aquifer::ports::Depth::default() {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    emptied(&second).await;
     second.stop.drain(Reason::Done);
     working.await.unwrap();
     assert_eq!(model.calls(), 1);
@@ -553,7 +551,7 @@ async fn d4_a_lost_lease_stops_the_work_before_the_write() {
     let message = taken.receive(1, 10 * MINUTE, Duration::ZERO).await.unwrap().remove(0);
     let key = job("job-0", "prompt 0").key;
     other.ledger().claim(&key, job("job-0", "prompt 0").digest(), message.sent, 10 * MINUTE).await.unwrap();
-    tokio::time::sleep(2 * MINUTE).await;
+    tokio::time::advance(2 * MINUTE).await;
     context.stop.drain(Reason::Done);
     working.await.unwrap();
     let (standing, _) = other.ledger().look_up(&key).await.unwrap().unwrap();
@@ -592,4 +590,47 @@ async fn f12_a_stalled_call_keeps_nothing_from_its_siblings() {
     context.stop.drain(Reason::Done);
     context.stop.abort();
     working.await.unwrap();
+}
+
+/// Refuses to publish until told otherwise, as a topic that is away.
+struct Away {
+    real: Arc<dyn aquifer::ports::Notices>,
+    refusals: std::sync::atomic::AtomicU64,
+}
+
+#[async_trait::async_trait]
+impl aquifer::ports::Notices for Away {
+    async fn publish(&self, notice: &aquifer::job::notice::Notice) -> Result<(), aquifer::ports::StoreError> {
+        use std::sync::atomic::Ordering::SeqCst;
+        let left = self.refusals.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1));
+        if left.is_ok() {
+            let why = "the topic is away".to_owned();
+            let kind = aquifer::ports::StoreTrouble::Away;
+            return Err(aquifer::ports::StoreError { kind, doing: "publishing".to_owned(), why });
+        }
+        self.real.publish(notice).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn f18_a_message_whose_notice_failed_is_not_deleted_and_is_notified_later_without_a_call() {
+    let state = State::new();
+    let store = state.open().await;
+    let model = Scripted::answering();
+    let (run, _) = enrol(&store, jobs(5)).await;
+    let mut context = context(&store, &state, model.clone(), Setup::default());
+    let away = Arc::new(Away { real: store.notices(), refusals: 20.into() });
+    Arc::get_mut(&mut context).unwrap().notices = away.clone();
+    let worker = Worker::new(Arc::clone(&context));
+    let working = tokio::spawn(async move { worker.run().await });
+    ended(&store, &run, 5).await;
+    let depth = context.queue.depth().await.unwrap();
+    assert_eq!(depth.ready + depth.in_flight + depth.delayed, 5, "on record, not made known, so not deleted");
+    emptied(&context).await;
+    context.stop.drain(Reason::Done);
+    working.await.unwrap();
+    assert_eq!(model.calls(), 5);
+    let told: std::collections::HashSet<_> =
+        notices(&state).iter().map(|notice| notice["notice_id"].to_string()).collect();
+    assert_eq!(told.len(), 6, "five jobs and their batch");
 }

@@ -442,7 +442,7 @@ fn text_is_counted_in_bytes_and_pictures_as_a_constant() {
         "inferenceConfig": {"stopSequences": ["long stop sequence"]},
     });
     let request = Request::Converse(request.as_object().unwrap().clone());
-    assert_eq!(text_bytes(&request), 3 + 4 + BYTES_PER_IMAGE + BYTES_PER_DOCUMENT + 6);
+    assert_eq!(text_bytes(&request), 3 + 5 + BYTES_PER_IMAGE + BYTES_PER_DOCUMENT + 6);
     let anthropic = json!({
         "anthropic_version": "bedrock-2023-05-31",
         "messages": [{"role": "user", "content": [
