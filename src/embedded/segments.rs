@@ -63,7 +63,10 @@ pub(super) fn read(dir: &Path, pointer: &Pointer) -> Result<Bytes, StoreError> {
     }
     let damaged = |why: &str| trouble::of_ours(StoreTrouble::Damaged, doing(), why);
     let length = usize::try_from(pointer.length).map_err(|_| damaged("the line is longer than memory"))?;
-    let file = File::open(dir.join(path)).map_err(|error| trouble::of_io(doing(), &error))?;
+    let file = File::open(dir.join(path)).map_err(|error| match error.kind() == io::ErrorKind::NotFound {
+        true => damaged("the file is gone"),
+        false => trouble::of_io(doing(), &error),
+    })?;
     let size = file.metadata().map_err(|error| trouble::of_io(doing(), &error))?.len();
     if pointer.offset.checked_add(pointer.length).is_none_or(|end| end > size) {
         return Err(damaged("the file ends before the line does"));
@@ -147,9 +150,15 @@ impl Segments {
             std::fs::create_dir_all(&folder)?;
             sync_folder(&all)?;
         }
-        let file_name = format!("{}-{}.jsonl", self.epoch, self.next);
-        self.next += 1;
-        let file = OpenOptions::new().append(true).create_new(true).open(folder.join(&file_name))?;
+        // Files of an earlier database, which somebody took away without them, may bear our epoch.
+        let (file, file_name) = loop {
+            let name = format!("{}-{}.jsonl", self.epoch, self.next);
+            self.next += 1;
+            match OpenOptions::new().append(true).create_new(true).open(folder.join(&name)) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                opened => break (opened?, name),
+            }
+        };
         sync_folder(&folder)?;
         Ok(Segment { file, uri: format!("{FOLDER}/{name}/{file_name}"), length: 0, used: self.groups })
     }
