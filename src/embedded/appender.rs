@@ -50,18 +50,24 @@ impl<S: Sink> Appender<S> {
 async fn serve<S: Sink>(mut sink: S, mut waiting: mpsc::Receiver<Waiting<S>>) {
     let mut group = Vec::with_capacity(GROUP);
     while waiting.recv_many(&mut group, GROUP).await > 0 {
-        let full = std::mem::take(&mut group);
         let written = tokio::task::spawn_blocking(move || {
-            let (lines, replies): (Vec<_>, Vec<_>) =
-                full.into_iter().map(|(place, line, reply)| ((place, line), reply)).unzip();
-            for (reply, receipt) in replies.into_iter().zip(sink.write(&lines)) {
-                // Nobody waits any more: what was written stays written.
-                let _ = reply.send(receipt);
+            // Stays while there is work: on the way back it would stand in line behind everybody it has just answered.
+            while !group.is_empty() {
+                write_group(&mut sink, &mut group);
+                group.extend(std::iter::from_fn(|| waiting.try_recv().ok()).take(GROUP));
             }
-            sink
+            (sink, waiting, group)
         });
         // Only when the runtime is being torn down; dropping the receiver tells everybody who still waits.
         let Ok(returned) = written.await else { return };
-        sink = returned;
+        (sink, waiting, group) = returned;
+    }
+}
+
+fn write_group<S: Sink>(sink: &mut S, group: &mut Vec<Waiting<S>>) {
+    let (lines, replies): (Vec<_>, Vec<_>) = group.drain(..).map(|(place, line, reply)| ((place, line), reply)).unzip();
+    for (reply, receipt) in replies.into_iter().zip(sink.write(&lines)) {
+        // Nobody waits any more: what was written stays written.
+        let _ = reply.send(receipt);
     }
 }

@@ -104,12 +104,16 @@ async fn serve(
         let (clock, bell) = (Arc::clone(&clock), Arc::clone(&bell));
         // Not a thread of our own: tokio's paused clock stands still while one of its blocking tasks runs.
         let committed = tokio::task::spawn_blocking(move || {
-            commit_group(&connection, &mut group, clock.as_ref(), epoch, &bell);
-            (connection, group)
+            // Stays while there is work: on the way back it would stand in line behind everybody it has just answered.
+            while !group.is_empty() {
+                commit_group(&connection, &mut group, clock.as_ref(), epoch, &bell);
+                group.extend(std::iter::from_fn(|| waiting.try_recv().ok()).take(GROUP));
+            }
+            (connection, waiting, group)
         });
         // Only when the runtime is being torn down; dropping the receiver tells everybody who still waits.
         let Ok(returned) = committed.await else { return };
-        (connection, group) = returned;
+        (connection, waiting, group) = returned;
     }
 }
 

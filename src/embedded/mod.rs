@@ -35,6 +35,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 pub use batch::Counts;
 pub use desk::{Entry, Line, Run, Sealed, Standing};
 pub use forget::Forgotten;
@@ -43,7 +45,8 @@ pub use report::{BatchSummary, DeadLetter, JobReport, LaneGate, Waiting};
 pub use roll::{DoneSeq, Ended, Progress};
 
 use crate::job::ident::BatchName;
-use crate::ports::{Bodies, Clock, Ledger, Notices, Queue, StoreError};
+use crate::job::outcome::Pointer;
+use crate::ports::{Bodies, Clock, Ledger, Notices, Queue, StoreError, StoreTrouble};
 
 /// An open state directory. A clone is another handle on the same.
 ///
@@ -79,6 +82,16 @@ impl Store {
     /// The result lines.
     pub fn bodies(&self) -> Arc<dyn Bodies> {
         Arc::new(segments::EmbeddedBodies { inner: Arc::clone(&self.inner) })
+    }
+
+    /// Many result lines at once, in the order of their pointers: one way to the disk instead of one for each.
+    ///
+    /// # Errors
+    /// As [`Bodies::read`], for the first of them that cannot be read.
+    pub async fn lines(&self, pointers: Vec<Pointer>) -> Result<Vec<Bytes>, StoreError> {
+        let dir = self.inner.dir.clone();
+        let read = tokio::task::spawn_blocking(move || segments::read_all(&dir, &pointers));
+        read.await.map_err(|gone| trouble::of_ours(StoreTrouble::Other, "reading results", gone.to_string()))?
     }
 
     /// The event log.

@@ -1,5 +1,7 @@
 //! How is a job's row found, read and written?
 
+use std::sync::LazyLock;
+
 use rusqlite::{Connection, Row, params};
 
 use super::batch::Share;
@@ -49,8 +51,9 @@ impl JobRow {
     const COLUMNS: &'static str = "no, batch, state, generation, token, epoch, lease_until, attempts, model_calls, spent, unknown, open, suspicion, digest, enqueued, message, done, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens";
 
     pub(super) fn find(conn: &Connection, batch: i64, id: &JobId) -> rusqlite::Result<Option<Self>> {
-        let sql = format!("SELECT {} FROM job WHERE batch = ?1 AND hash = ?2 AND id = ?3", Self::COLUMNS);
-        let mut statement = conn.prepare_cached(&sql)?;
+        static SQL: LazyLock<String> =
+            LazyLock::new(|| format!("SELECT {} FROM job WHERE batch = ?1 AND hash = ?2 AND id = ?3", JobRow::COLUMNS));
+        let mut statement = conn.prepare_cached(&SQL)?;
         let mut rows = statement.query_and_then(params![batch, hash(id.as_str()), id.as_str()], Self::read)?;
         rows.next().transpose()
     }

@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::trouble;
@@ -21,6 +22,9 @@ const VERSION: i64 = 1;
 /// Other processes hold the write lock for one group commit at a time, so a long wait means trouble.
 const BUSY_LIMIT: Duration = Duration::from_secs(10);
 const BUSY_STEP: Duration = Duration::from_millis(1);
+
+/// A statement is planned once, whatever is bound to it; else SQLite prepares those with a limit or a range anew each time.
+const KEEP_PLANS: DbConfig = DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG;
 
 /// `unknown`, `open`, `spent`, `committed` are billionths of a dollar; times are milliseconds since 1970.
 const TABLES: &str = "
@@ -89,6 +93,7 @@ pub(super) fn open_writer(dir: &Path) -> Result<Connection, StoreError> {
         if let Some(refusal) = refusal(&connection)? {
             return Ok(Err(refusal));
         }
+        connection.set_db_config(KEEP_PLANS, true)?;
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
         connection.execute_batch(
             "PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; PRAGMA temp_store = MEMORY;
@@ -111,6 +116,7 @@ pub(super) fn open_beside(dir: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(dir.join(FILE), flags)?;
     connection.busy_handler(Some(wait_while_busy))?;
+    connection.set_db_config(KEEP_PLANS, true)?;
     connection.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -4096; PRAGMA temp_store = MEMORY;")?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(connection)

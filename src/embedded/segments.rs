@@ -56,24 +56,49 @@ pub(super) fn folder_name(batch: &BatchKey) -> String {
 
 /// Reads a line and checks that it is the one that was written.
 pub(super) fn read(dir: &Path, pointer: &Pointer) -> Result<Bytes, StoreError> {
-    let doing = || format!("reading a result from {}", pointer.uri);
+    line(&open(dir, pointer)?, pointer)
+}
+
+/// Likewise many lines, in their order; neighbours that lie in one file share its opening.
+pub(super) fn read_all(dir: &Path, pointers: &[Pointer]) -> Result<Vec<Bytes>, StoreError> {
+    let mut lines = Vec::with_capacity(pointers.len());
+    for neighbours in pointers.chunk_by(|one, next| one.uri == next.uri) {
+        let Some(first) = neighbours.first() else { continue };
+        let file = open(dir, first)?;
+        for pointer in neighbours {
+            lines.push(line(&file, pointer)?);
+        }
+    }
+    Ok(lines)
+}
+
+fn open(dir: &Path, pointer: &Pointer) -> Result<File, StoreError> {
     let path = Path::new(&pointer.uri);
     if !path.components().all(|part| matches!(part, Component::Normal(_))) {
-        return Err(trouble::of_ours(StoreTrouble::Damaged, doing(), "it lies outside the state directory"));
+        let why = "it lies outside the state directory";
+        return Err(trouble::of_ours(StoreTrouble::Damaged, reading(pointer), why));
     }
-    let damaged = |why: &str| trouble::of_ours(StoreTrouble::Damaged, doing(), why);
+    File::open(dir.join(path)).map_err(|error| trouble::of_io(reading(pointer), &error))
+}
+
+fn line(file: &File, pointer: &Pointer) -> Result<Bytes, StoreError> {
+    let io = |error: io::Error| trouble::of_io(reading(pointer), &error);
+    let damaged = |why: &str| trouble::of_ours(StoreTrouble::Damaged, reading(pointer), why);
     let length = usize::try_from(pointer.length).map_err(|_| damaged("the line is longer than memory"))?;
-    let file = File::open(dir.join(path)).map_err(|error| trouble::of_io(doing(), &error))?;
-    let size = file.metadata().map_err(|error| trouble::of_io(doing(), &error))?.len();
+    let size = file.metadata().map_err(io)?.len();
     if pointer.offset.checked_add(pointer.length).is_none_or(|end| end > size) {
         return Err(damaged("the file ends before the line does"));
     }
     let mut line = vec![0; length];
-    file.read_exact_at(&mut line, pointer.offset).map_err(|error| trouble::of_io(doing(), &error))?;
+    file.read_exact_at(&mut line, pointer.offset).map_err(io)?;
     if Digest::of(&line) != pointer.sha256 {
         return Err(damaged("the line is not the one that was written"));
     }
     Ok(line.into())
+}
+
+fn reading(pointer: &Pointer) -> String {
+    format!("reading a result from {}", pointer.uri)
 }
 
 /// Makes a folder's entries durable.

@@ -196,17 +196,17 @@ impl Running {
         assert!(status.success(), "kill -{name}: {status}");
     }
 
-    /// Waits for a line on stderr that holds one of these, in whatever case.
-    pub(crate) fn until_said(&mut self, words: &[&str]) {
+    /// Waits for a line on stderr that holds one of these, in whatever case; that line.
+    pub(crate) fn until_said(&mut self, words: &[&str]) -> String {
         loop {
             let line = match self.stderr.recv_timeout(LIMIT) {
                 Ok(line) => line,
                 Err(error) => panic!("none of {words:?} was said ({error}): {}", self.said),
             };
             self.hear(&line);
-            let line = line.to_lowercase();
-            if words.iter().any(|word| line.contains(word)) {
-                return;
+            let lower = line.to_lowercase();
+            if words.iter().any(|word| lower.contains(word)) {
+                return line;
             }
         }
     }

@@ -24,7 +24,7 @@ use crate::flow::worker::Worker;
 use crate::job::ident::{BatchKey, BatchName};
 use crate::job::lifecycle::Status;
 use crate::job::units::Usd;
-use crate::ports::{Bodies, Ledger, Model};
+use crate::ports::{Ledger, Model};
 use crate::simulate::Simulator;
 use crate::telemetry::Meter;
 
@@ -40,6 +40,8 @@ use results_file::Results;
 
 /// Between two looks at what ended, and two views of the progress.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Ends that follow one another within this are projected together.
+const GATHER: Duration = Duration::from_millis(20);
 /// So many ended jobs are projected at once.
 const PAGE: usize = 512;
 
@@ -237,7 +239,7 @@ async fn work(
     results: &mut Results,
     enrolled: &intake::Enrolled,
 ) -> Result<Outcome, Report> {
-    let mut projector = Projector { roll, bodies: store.bodies(), after: DoneSeq::default(), ended: Ended::default() };
+    let mut projector = Projector { roll, store: store.clone(), after: DoneSeq::default(), ended: Ended::default() };
     projector.catch_up(results).await?;
     results.cut()?;
     let before = projector.ended.all();
@@ -251,7 +253,7 @@ async fn work(
         while !working.is_finished() {
             tokio::select! {
                 _ = look.tick() => {}
-                _ = committed.changed() => {}
+                _ = committed.changed() => tokio::time::sleep(GATHER).await,
                 _ = &mut working => {}
             }
             if trouble.is_none()
@@ -289,7 +291,7 @@ async fn work(
 /// Copies what ended, whoever ended it, from the ledger to the results.
 struct Projector {
     roll: Run,
-    bodies: Arc<dyn Bodies>,
+    store: Store,
     after: DoneSeq,
     ended: Ended,
 }
@@ -299,8 +301,8 @@ impl Projector {
         loop {
             let page = self.roll.finals(self.after, PAGE).await?;
             let is_last = page.len() < PAGE;
-            for ended in page {
-                let line = self.bodies.read(&ended.result).await?;
+            let lines = self.store.lines(page.iter().map(|ended| ended.result.clone()).collect()).await?;
+            for (ended, line) in page.into_iter().zip(lines) {
                 results.append(&line)?;
                 self.after = ended.done;
                 self.ended.note(ended.status);

@@ -1,0 +1,166 @@
+//! A service, and workers that live and die.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use crate::relay::{Log, Relay};
+use crate::support::{Ended, Place, Running};
+
+/// The design's bar: from a restart after `kill -9` to the next call.
+pub(crate) const NEXT_CALL_WITHIN: Duration = Duration::from_secs(1);
+
+/// Dice whose seed is printed, so that a failure can be had again.
+pub(crate) fn dice(test: &str) -> StdRng {
+    let seed = match std::env::var("CRASH_SEED") {
+        Ok(seed) => seed.parse().expect("CRASH_SEED is a number"),
+        Err(_) => rand::rng().random(),
+    };
+    println!("{test}: CRASH_SEED={seed}");
+    StdRng::seed_from_u64(seed)
+}
+
+/// A moment out of this many milliseconds.
+pub(crate) fn moment(dice: &mut StdRng, millis: Range<u64>) -> Duration {
+    Duration::from_millis(dice.random_range(millis))
+}
+
+/// `aquifer simulate` in a process of its own.
+pub(crate) struct Service {
+    running: Running,
+    pub(crate) address: SocketAddr,
+}
+
+impl Service {
+    /// Every call takes this long.
+    pub(crate) fn start(place: &Place, latency: &str) -> Self {
+        Self::start_at(place, latency, "127.0.0.1:0")
+    }
+
+    pub(crate) fn start_at(place: &Place, latency: &str, listen: &str) -> Self {
+        let latency = format!("constant = \"{latency}\"\nper_output_token = \"0s\"");
+        place.write("scenario.toml", format!("[latency]\n{latency}\n[answer]\nmean = 40.0\n"));
+        let arguments = ["simulate", "--listen", listen, "--scenario", "scenario.toml"];
+        let mut running = Running::start(place.command(arguments));
+        let line = running.until_said(&["http://"]);
+        let (_, after) = line.split_once("http://").unwrap();
+        let address = after.split_whitespace().next().unwrap().parse().unwrap();
+        Self { running, address }
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        self.running.signal(name);
+    }
+
+    /// Ends it; its own count of whole answers, and of bodies that it answered more than once.
+    pub(crate) fn finish(self) -> (usize, usize) {
+        self.running.signal("INT");
+        let ended = self.running.finish().exits(0);
+        let report = String::from_utf8(ended.stdout).unwrap();
+        let number = |after: &str| -> usize {
+            let (before, _) = report.split_once(after).unwrap_or_else(|| panic!("no `{after}` in {report}"));
+            before.rsplit(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
+        };
+        (number(" answered,"), number(" bodies answered twice"))
+    }
+}
+
+/// Writes a configuration for a model without quotas, as this test wants its worker.
+pub(crate) fn configure(place: &Place, worker: &str) {
+    place.write(
+        "aquifer.toml",
+        format!(
+            "[[model]]\nname = \"haiku\"\nid = \"anthropic.claude-haiku-4-5-20251001-v1:0\"\nmax_tokens = 100\n\
+             price = {{ input = 1.0, output = 5.0 }}\n\n[[endpoint]]\nregion = \"us-west-2\"\n\n[worker]\n{worker}\n"
+        ),
+    );
+}
+
+/// The binary, with credentials that nobody issued, calling the service at this address.
+pub(crate) fn real_run(place: &Place, arguments: &[&str], service: SocketAddr) -> Command {
+    let mut command = place.command(arguments);
+    command.env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE").env("AWS_SECRET_ACCESS_KEY", "not-a-secret");
+    command.env("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", format!("http://{service}"));
+    command
+}
+
+/// One life of `aquifer run`, from its start to its kill or its end.
+pub(crate) struct Life {
+    running: Running,
+    pub(crate) relay: Relay,
+    born: Instant,
+}
+
+impl Life {
+    pub(crate) fn start(place: &Place, arguments: &[&str], service: &Service) -> Self {
+        let relay = Relay::start(service.address);
+        let born = Instant::now();
+        let running = Running::start(real_run(place, arguments, relay.address()));
+        Self { running, relay, born }
+    }
+
+    /// Waits until it has made its first call.
+    pub(crate) fn until_asked(&self) {
+        self.relay.until("a first call", |log| !log.requests.is_empty());
+    }
+
+    /// Waits for a moment of its life. The one timer of these tests: a random moment is nothing but a time.
+    pub(crate) fn sleep_until_aged(&self, age: Duration) {
+        if let Some(left) = age.checked_sub(self.born.elapsed()) {
+            std::thread::sleep(left);
+        }
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        self.running.signal(name);
+    }
+
+    /// `kill -9`. It must have been alive.
+    pub(crate) fn kill(mut self) -> Dead {
+        self.running.child.kill().unwrap();
+        let status = self.running.child.wait().unwrap();
+        let age = self.born.elapsed();
+        if status.signal() != Some(9) {
+            panic!("it ended before it was killed: {:?}", self.running.finish());
+        }
+        Dead { relay: self.relay, age }
+    }
+
+    /// Waits for its own end.
+    pub(crate) fn finish(self) -> (Ended, Log) {
+        let ended = self.running.finish();
+        (ended, self.relay.finish())
+    }
+}
+
+/// What a life leaves; calls that it sent may still be open.
+pub(crate) struct Dead {
+    relay: Relay,
+    age: Duration,
+}
+
+impl Dead {
+    /// Waits until the service is done with its calls; what it asked.
+    pub(crate) fn bury(self) -> Log {
+        let log = self.relay.finish();
+        assert!(!log.requests.is_empty() || self.age <= NEXT_CALL_WITHIN, "no call within {:?}", self.age);
+        assert_prompt(&log);
+        log
+    }
+}
+
+/// The first call of a life came soon enough.
+pub(crate) fn assert_prompt(log: &Log) {
+    let after = first_call(log);
+    assert!(after <= NEXT_CALL_WITHIN, "{after:?} from start to first call");
+}
+
+/// From start to first call; nothing where there was none.
+pub(crate) fn first_call(log: &Log) -> Duration {
+    log.requests.first().map_or(Duration::ZERO, |first| first.after)
+}
