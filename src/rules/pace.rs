@@ -129,7 +129,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const DAY_PAUSE: Duration = Duration::from_secs(60 * 60);
 /// A hint beyond this is taken for a mistake: nobody plans further ahead by a header.
-const LONGEST_HINT: Duration = Duration::from_secs(24 * 60 * 60);
+pub const LONGEST_HINT: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl LaneLedger {
     /// An empty ledger. Without any limit it keeps no charges and admits everything that is not paused.
