@@ -38,7 +38,9 @@ pub(crate) fn audit(place: &Place, seen: &mut BTreeSet<String>) -> Ledger {
         return Ledger::default();
     }
     let newest_epoch =
-        db.query_row("SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'process'), 0)", [], |row| row.get(0));
+        db.query_row("SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'process'), 0)", [], |row| {
+            row.get(0)
+        });
     let newest_epoch: i64 = newest_epoch.unwrap();
     let mut finals = BTreeSet::new();
     let mut rows = db.prepare("SELECT id, uri, offset, length, sha256 FROM job WHERE done IS NOT NULL").unwrap();
@@ -55,7 +57,9 @@ pub(crate) fn audit(place: &Place, seen: &mut BTreeSet<String>) -> Ledger {
         finals.insert(id);
     }
     assert_eq!(
-        number("SELECT coalesce(sum(queued + running + succeeded + failed + rejected + expired + partial), 0) FROM batch"),
+        number(
+            "SELECT coalesce(sum(queued + running + succeeded + failed + rejected + expired + partial), 0) FROM batch"
+        ),
         number("SELECT count(*) FROM job"),
         "the batch's counts are the jobs'"
     );
@@ -66,7 +70,9 @@ pub(crate) fn audit(place: &Place, seen: &mut BTreeSet<String>) -> Ledger {
         "the batch's cost is the jobs'"
     );
     assert_eq!(
-        number("SELECT count(*) FROM job WHERE done IS NULL AND NOT EXISTS (SELECT 1 FROM message WHERE id = job.message)"),
+        number(
+            "SELECT count(*) FROM job WHERE done IS NULL AND NOT EXISTS (SELECT 1 FROM message WHERE id = job.message)"
+        ),
         0,
         "a job that has not ended has its message"
     );
@@ -80,17 +86,13 @@ pub(crate) fn audit(place: &Place, seen: &mut BTreeSet<String>) -> Ledger {
     let of_newest = |more: &str| {
         number(&format!("SELECT count(*) FROM job WHERE state = 'running' AND epoch = {newest_epoch} {more}"))
     };
-    Ledger {
-        newest_epoch,
-        finals: finals.len(),
-        held: of_newest(""),
-        open: of_newest("AND open IS NOT NULL"),
-    }
+    Ledger { newest_epoch, finals: finals.len(), held: of_newest(""), open: of_newest("AND open IS NOT NULL") }
 }
 
-/// How many final rows name a body that this process wrote.
-pub(crate) fn recorded_by(place: &Place) -> HashMap<i64, usize> {
-    let db = open(&copy_of(&place.path(STATE)).unwrap());
+/// How many final rows name a body that a process wrote, by its epoch.
+pub(crate) fn recorded_by(place: &Place) -> HashMap<usize, usize> {
+    let copy = copy_of(&place.path(STATE)).unwrap();
+    let db = open(&copy);
     let mut rows = db.prepare("SELECT uri FROM job WHERE done IS NOT NULL").unwrap();
     let mut by_epoch = HashMap::new();
     for uri in rows.query_map([], |row| row.get::<_, String>(0)).unwrap() {
@@ -110,7 +112,7 @@ pub(crate) fn assert_complete(place: &Place, batch: &str, jobs: usize, outputs: 
         assert_all_succeeded(&all, jobs);
     }
     for result in &all {
-        assert_eq!((&result["attempts"], &result["error"]), (&0.into(), &Value::Null), "{result}");
+        assert_eq!(result["error"], Value::Null, "{result}");
         assert!(result["model_calls"].as_u64().unwrap() >= 1, "{result}");
     }
 
@@ -145,7 +147,9 @@ fn assert_notices(place: &Place, batch: &str, results: &[Value]) {
     let by_id: HashMap<String, &Value> = results.iter().map(|result| (id_of(result), result)).collect();
     for notice in whole_lines(place, &format!("{STATE}/events.jsonl")) {
         let notice_id = notice["notice_id"].as_str().unwrap().to_owned();
-        assert_eq!(notice["batch"], batch);
+        if notice["batch"] != batch {
+            continue;
+        }
         if notice["kind"] == "batch" {
             assert_eq!((&notice["total"], &notice["succeeded"]), (&results.len().into(), &results.len().into()));
             let cost = notice["cost_usd"].as_f64().unwrap();
@@ -202,4 +206,12 @@ fn copy_of(state: &Path) -> Option<tempfile::TempDir> {
 
 fn open(copy: &tempfile::TempDir) -> Connection {
     Connection::open_with_flags(copy.path().join("aquifer.db"), OpenFlags::SQLITE_OPEN_READ_WRITE).unwrap()
+}
+
+/// Whether nobody is in the middle of a write.
+pub(crate) fn is_at_rest(place: &Place) -> bool {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+    let db = Connection::open_with_flags(place.path(STATE).join("aquifer.db"), flags).unwrap();
+    db.busy_timeout(std::time::Duration::ZERO).unwrap();
+    db.execute_batch("BEGIN IMMEDIATE; ROLLBACK;").is_ok()
 }
