@@ -1,7 +1,7 @@
 //! How far is it? A bar where somebody watches, a line every few seconds where nobody does.
 //!
 //! The estimate of the end is made from what was done in the last half minute, so that it is honest about a throttle
-//! or a pause; it is left out until there is something to go by.
+//! or a pause; it is left out until there is something to go by, and while a lane is held shut.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -128,7 +128,7 @@ fn describe(view: &View, per_second: Option<f64>) -> String {
     let left = view.total.saturating_sub(view.done);
     if view.stopping {
         parts.push("stopping".to_owned());
-    } else if let Some(rate) = per_second.filter(|_| left > 0) {
+    } else if let Some(rate) = per_second.filter(|_| left > 0 && view.gates.is_empty()) {
         parts.push(format!("ETA {}", span(Duration::from_secs_f64(left as f64 / rate))));
     }
     match projected_total(view.spent, view.paid, left) {
@@ -203,7 +203,7 @@ mod tests {
         };
         assert_eq!(
             describe(&view, Some(2.0)),
-            "1 without success · ETA 3s · $0.0400 of about $0.1000 · waiting until 01:01:01Z: throttled by the service \
+            "1 without success · $0.0400 of about $0.1000 · waiting until 01:01:01Z: throttled by the service \
              (us-east-1/m) · 2.0/s"
         );
     }
