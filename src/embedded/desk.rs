@@ -258,6 +258,17 @@ impl Run {
         self.inner.readers.read("reading ended jobs", move |conn| roll::finals(conn, roll, after, limit)).await
     }
 
+    /// Whether messages of ended jobs of this roll wait to be delivered: somebody died, or was in trouble, between an end
+    /// and its notice. Cheap while nothing waits.
+    ///
+    /// # Errors
+    /// What the database said.
+    pub async fn has_ended_in_queue(&self) -> Result<bool, StoreError> {
+        let (roll, pool, now) = (self.roll, self.pool, self.inner.clock.now());
+        let look = move |conn: &Connection| roll::has_ended_in_queue(conn, roll, pool, now);
+        self.inner.readers.read("looking for notices that are owed", look).await
+    }
+
     /// Changes whenever this process has committed an end; to wait on instead of polling. What other processes
     /// commit is only found by [`Run::finals`].
     pub fn ended(&self) -> tokio::sync::watch::Receiver<u64> {

@@ -9,7 +9,7 @@ use super::trouble;
 use crate::job::ident::{BatchName, Tenant};
 use crate::job::lifecycle::{State, Status};
 use crate::job::outcome::{Pointer, Tally};
-use crate::job::units::Usd;
+use crate::job::units::{Timestamp, Usd};
 
 /// The place of an end in the order of all ends of a state directory; zero comes before the first.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
@@ -143,6 +143,22 @@ pub(super) fn census(conn: &Connection, roll: i64) -> rusqlite::Result<Counts> {
         .query_row([roll], |row| row.get(0))?;
     counts.rejected += refused.unsigned_abs();
     Ok(counts)
+}
+
+/// Whether messages of ended jobs on the roll are deliverable.
+pub(super) fn has_ended_in_queue(conn: &Connection, roll: i64, pool: i64, now: Timestamp) -> rusqlite::Result<bool> {
+    let deliverable = "SELECT id FROM message WHERE pool = ?1 AND hidden_until IS NULL
+        UNION ALL SELECT id FROM message WHERE pool = ?1 AND hidden_until <= ?2";
+    let some: bool =
+        conn.prepare_cached(&format!("SELECT EXISTS ({deliverable})"))?.query_row([pool, now.0], |row| row.get(0))?;
+    if !some {
+        return Ok(false);
+    }
+    conn.prepare_cached(&format!(
+        "SELECT EXISTS (SELECT 1 FROM roll_line l JOIN job j ON j.no = l.job
+            WHERE l.roll = ?3 AND j.done IS NOT NULL AND j.message IN ({deliverable}))"
+    ))?
+    .query_row([pool, now.0, roll], |row| row.get(0))
 }
 
 /// Where the same refused line was stored before, for a batch.

@@ -38,7 +38,9 @@ pub(crate) fn audit(place: &Place, seen: &mut BTreeSet<String>) -> Ledger {
         return Ledger::default();
     }
     let newest_epoch =
-        db.query_row("SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'process'), 0)", [], |row| row.get(0));
+        db.query_row("SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'process'), 0)", [], |row| {
+            row.get(0)
+        });
     let newest_epoch: i64 = newest_epoch.unwrap();
     let mut finals = BTreeSet::new();
     let mut rows = db.prepare("SELECT id, uri, offset, length, sha256 FROM job WHERE done IS NOT NULL").unwrap();
@@ -55,7 +57,9 @@ pub(crate) fn audit(place: &Place, seen: &mut BTreeSet<String>) -> Ledger {
         finals.insert(id);
     }
     assert_eq!(
-        number("SELECT coalesce(sum(queued + running + succeeded + failed + rejected + expired + partial), 0) FROM batch"),
+        number(
+            "SELECT coalesce(sum(queued + running + succeeded + failed + rejected + expired + partial), 0) FROM batch"
+        ),
         number("SELECT count(*) FROM job"),
         "the batch's counts are the jobs'"
     );
@@ -66,7 +70,9 @@ pub(crate) fn audit(place: &Place, seen: &mut BTreeSet<String>) -> Ledger {
         "the batch's cost is the jobs'"
     );
     assert_eq!(
-        number("SELECT count(*) FROM job WHERE done IS NULL AND NOT EXISTS (SELECT 1 FROM message WHERE id = job.message)"),
+        number(
+            "SELECT count(*) FROM job WHERE done IS NULL AND NOT EXISTS (SELECT 1 FROM message WHERE id = job.message)"
+        ),
         0,
         "a job that has not ended has its message"
     );
@@ -80,12 +86,7 @@ pub(crate) fn audit(place: &Place, seen: &mut BTreeSet<String>) -> Ledger {
     let of_newest = |more: &str| {
         number(&format!("SELECT count(*) FROM job WHERE state = 'running' AND epoch = {newest_epoch} {more}"))
     };
-    Ledger {
-        newest_epoch,
-        finals: finals.len(),
-        held: of_newest(""),
-        open: of_newest("AND open IS NOT NULL"),
-    }
+    Ledger { newest_epoch, finals: finals.len(), held: of_newest(""), open: of_newest("AND open IS NOT NULL") }
 }
 
 /// How many final rows name a body that this process wrote.

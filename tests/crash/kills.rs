@@ -66,7 +66,11 @@ fn d2_f3_f14_a_run_survives_thirty_kills_with_one_result_a_job_and_pays_only_for
         before = now;
         let log = dead.bury();
         assert!(held <= slots, "{held} of {slots} slots");
-        assert!(log.requests.len() <= recorded + open, "a call that is not on record: {} of {recorded} + {open}", log.requests.len());
+        assert!(
+            log.requests.len() <= recorded + open,
+            "a call that is not on record: {} of {recorded} + {open}",
+            log.requests.len()
+        );
         toll.note(&log, held, open);
     }
     let last = Life::start(&place, &run, &service);
@@ -84,7 +88,8 @@ fn d2_f3_f14_a_run_survives_thirty_kills_with_one_result_a_job_and_pays_only_for
     assert_eq!(toll.requests, toll.answers, "the service answers what it was asked, heard or not");
     assert!(toll.answers <= jobs + toll.held, "answered calls <= jobs + slots held at the kills: {toll:?}");
     // A call is on record before it is made: what a kill prevented was counted and not made.
-    let counted: usize = results.iter().map(|result| usize::try_from(result["model_calls"].as_u64().unwrap()).unwrap()).sum();
+    let counted: usize =
+        results.iter().map(|result| usize::try_from(result["model_calls"].as_u64().unwrap()).unwrap()).sum();
     assert_eq!(counted, jobs + toll.open, "every call on record was recorded or open at a kill: {toll:?}");
     assert!(toll.requests <= counted, "{toll:?}");
     let (answered, twice) = service.finish();
