@@ -135,11 +135,14 @@ pub(crate) async fn enrol(
     let reading = tokio::task::spawn_blocking(move || reader.read(&send));
     let mut enrolled = Enrolled { batch: batch.clone(), jobs: 0, tenants: BTreeSet::new(), unpriced: BTreeSet::new() };
     let mut told = 0;
-    while let Some(chunk) = chunks.recv().await {
-        if context.stop.is_draining() {
-            chunks.close();
-            return Ok(None);
-        }
+    loop {
+        let chunk = tokio::select! {
+            biased;
+            // Whoever reads may wait for a line that never comes.
+            () = context.stop.drained() => return Ok(None),
+            chunk = chunks.recv() => chunk,
+        };
+        let Some(chunk) = chunk else { break };
         enrol_chunk(args, context, roll, chunk, &mut enrolled, &mut told).await?;
     }
     let read = reading.await.map_err(|error| Report::stuck(format!("reading the input: {error}")))?;

@@ -75,6 +75,8 @@ pub async fn run(args: RunArgs) -> Result<Exit, Report> {
     let state = if args.simulate.is_some() { args.places.state.join(SIMULATED) } else { args.places.state.clone() };
     let claims = results.claims()?;
     let store = wiring::store(&state).await?;
+    // First: what is not known any more is not ours to write over.
+    store.purge_older_than(settings.keep).await?;
     check_ours(&results, &claims.jobs, &*store.ledger()).await?;
     for other in claims.batches.iter().filter(|held| **held != batch) {
         say(&format!(
@@ -83,7 +85,6 @@ pub async fn run(args: RunArgs) -> Result<Exit, Report> {
             results.name()
         ));
     }
-    store.purge_older_than(settings.keep).await?;
 
     let context = Arc::new(Context {
         queue: store.queue(Some(batch.clone())),
@@ -299,9 +300,10 @@ async fn work(
     let before = projector.ended.all();
     let mut progress = Progress::new(enrolled.jobs);
     let mut trouble = None;
-    // A run that was killed at its very end has recorded everything and not made everything known.
-    let is_left = before < enrolled.jobs || projector.roll.has_unacknowledged().await?;
-    if is_left && !context.stop.is_draining() {
+    let is_done = async |projector: &Projector| -> Result<bool, Report> {
+        Ok(projector.ended.all() >= enrolled.jobs && !projector.roll.has_ended_in_queue().await?)
+    };
+    if !is_done(&projector).await? && !context.stop.is_draining() {
         let worker = Worker::new(Arc::clone(context));
         let mut working = tokio::spawn(async move { worker.run().await });
         let mut look = tokio::time::interval(LOOK_EVERY);
@@ -312,16 +314,25 @@ async fn work(
                 _ = committed.changed() => tokio::time::sleep(GATHER).await,
                 _ = &mut working => {}
             }
-            if trouble.is_none()
-                && let Err(report) = projector.catch_up(results).await.and(results.flush())
-            {
-                context.stop.drain(Reason::Output);
-                trouble = Some(report);
+            if trouble.is_some() {
+                continue;
             }
-            if projector.ended.all() >= enrolled.jobs && !projector.roll.has_unacknowledged().await? {
-                context.stop.drain(Reason::Done);
+            let looked = async {
+                projector.catch_up(results).await?;
+                results.flush()?;
+                if !context.stop.is_draining() && is_done(&projector).await? {
+                    context.stop.drain(Reason::Done);
+                }
+                view(context, &projector, enrolled).await
+            };
+            match looked.await {
+                Ok(view) => progress.show(Instant::now(), &view),
+                // Calls that are paid for are finished and recorded all the same.
+                Err(report) => {
+                    context.stop.drain(Reason::Output);
+                    trouble = Some(report);
+                }
             }
-            progress.show(Instant::now(), &view(context, &projector, enrolled).await?);
         }
     }
     progress.finish();
