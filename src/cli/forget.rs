@@ -23,11 +23,16 @@ pub(crate) async fn forget(args: &ForgetArgs) -> Result<Exit, Report> {
     let store = wiring::store(&dir).await?;
     let forgotten = store.forget(&batch).await;
     store.close().await?;
-    let forgotten =
-        forgotten.map_err(|error| Report::usage(error.why).hint("only a complete batch can be forgotten"))?;
-    say(&format!(
-        "batch `{batch}` is forgotten: {} jobs, {} files of results and manifests",
-        forgotten.jobs, forgotten.files
-    ));
+    match forgotten {
+        Ok(forgotten) => say(&format!(
+            "batch `{batch}` is forgotten: {} jobs, {} files of results and manifests",
+            forgotten.jobs, forgotten.files
+        )),
+        // It was there before the directory was opened, and opening it carries on with what was begun.
+        Err(_) if States::open(&args.places.state)?.holding(&args.batch).is_err() => {
+            say(&format!("batch `{batch}` is forgotten: that had been begun before, and is done now"));
+        }
+        Err(error) => return Err(Report::usage(error.why).hint("only a complete batch can be forgotten")),
+    }
     Ok(Exit::AllSucceeded)
 }

@@ -10,7 +10,7 @@ use rand::seq::SliceRandom as _;
 use crate::books::{Ledger, assert_complete, audit};
 use crate::relay::Log;
 use crate::support::Place;
-use crate::world::{Life, Service, assert_prompt, configure, dice, first_call, moment};
+use crate::world::{Life, Service, assert_prompt, configure, dice, moment};
 
 /// When a life ends.
 enum End {
@@ -117,7 +117,7 @@ impl Toll {
         self.answers += log.answers;
         self.held += held;
         self.open += open;
-        self.slowest_start = self.slowest_start.max(first_call(log));
+        self.slowest_start = self.slowest_start.max(log.first.map_or(Duration::ZERO, |first| first.after));
     }
 }
 

@@ -23,21 +23,31 @@ pub(crate) struct Relay {
 pub(crate) struct Log {
     /// Whole requests, in the order in which they arrived.
     pub(crate) requests: Vec<Request>,
+    /// When the first of them had arrived.
+    pub(crate) first: Option<First>,
     /// Whole answers of the service, whether or not anybody was left to hear them.
     pub(crate) answers: usize,
+}
+
+/// The first request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct First {
+    /// Since the relay was started.
+    pub(crate) after: Duration,
+    /// For how much of that time this machine had more to run than processors, as Linux counts it; nothing elsewhere.
+    pub(crate) starved: Duration,
 }
 
 /// One request.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
-    /// When the last byte of it was here, since the relay was started.
-    pub(crate) after: Duration,
     /// The number that its prompt gives the job.
     pub(crate) job: usize,
 }
 
 struct Shared {
     started: Instant,
+    starved: Duration,
     log: Mutex<Log>,
     changed: Condvar,
     closing: Mutex<bool>,
@@ -50,6 +60,7 @@ impl Relay {
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             started: Instant::now(),
+            starved: starvation(),
             log: Mutex::default(),
             changed: Condvar::new(),
             closing: Mutex::new(false),
@@ -113,7 +124,13 @@ fn serve(client: &TcpStream, upstream: SocketAddr, shared: &Shared) -> io::Resul
     let mut from_client = BufReader::new(client);
     let mut service: Option<BufReader<TcpStream>> = None;
     while let Some(request) = read_message(&mut from_client)? {
-        shared.note(|log| log.requests.push(Request { after: shared.started.elapsed(), job: job_of(&request) }));
+        shared.note(|log| {
+            log.first.get_or_insert_with(|| First {
+                after: shared.started.elapsed(),
+                starved: starvation().saturating_sub(shared.starved),
+            });
+            log.requests.push(Request { job: job_of(&request) });
+        });
         let from_service = match &mut service {
             Some(service) => service,
             None => {
@@ -158,6 +175,15 @@ fn read_message(from: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
     message.resize(head + length, 0);
     from.read_exact(&mut message[head..])?;
     Ok(Some(message))
+}
+
+/// For how long, since it was started, some task of this machine waited for a processor.
+fn starvation() -> Duration {
+    let total = std::fs::read_to_string("/proc/pressure/cpu").ok().and_then(|text| {
+        let (_, after) = text.lines().next()?.split_once("total=")?;
+        after.parse().ok()
+    });
+    Duration::from_micros(total.unwrap_or(0))
 }
 
 /// Every prompt of these tests says "number N".
