@@ -15,8 +15,12 @@ pub struct Cli {
 }
 
 const EXIT_STATUS: &str = "\
-Exit status: 0 all jobs succeeded, 1 could not go on (jobs are left queued), 2 usage or configuration,
-3 finished but some jobs did not succeed, 130 interrupted: run it again to go on.
+Exit status:
+    0  all jobs succeeded
+    1  could not go on; jobs are left queued
+    2  usage or configuration
+    3  finished, but some jobs did not succeed
+  130  interrupted; run it again to go on
 
 Try it without an account:  aquifer run examples/reviews.jsonl --simulate";
 
@@ -67,8 +71,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME")]
     pub batch: Option<String>,
     /// Stop before the batch can cost more than this, over all runs
-    #[arg(long, value_name = "USD")]
-    pub max_cost: Option<f64>,
+    #[arg(long, value_name = "USD", allow_hyphen_values = true)]
+    pub max_cost: Option<String>,
     /// Validate everything, estimate tokens, cost and time; send and write nothing
     #[arg(long)]
     pub dry_run: bool,

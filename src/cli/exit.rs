@@ -81,7 +81,8 @@ impl From<crate::ports::StoreError> for Report {
                 "it was written by a newer aquifer: use that one, or name another directory with --state"
             }
             StoreTrouble::Damaged => {
-                "nothing was changed; restore the state directory from a copy, or name another with --state"
+                "nothing was changed; restore the state directory from a copy, or name another with --state; if only \
+                 results of one batch are damaged, `aquifer forget` it and run it again, which pays for it again"
             }
             StoreTrouble::Other => "nothing is lost; run the same command again",
         };

@@ -46,6 +46,13 @@ pub enum InputError {
         /// As typed.
         path: PathBuf,
     },
+    /// Somebody meant it as something else: no job is written in TOML.
+    #[error("{}: is a TOML file, not jobs; a scenario is named by --simulate={}, a configuration by --config {}",
+        path.display(), path.display(), path.display())]
+    Toml {
+        /// As typed.
+        path: PathBuf,
+    },
     /// The system does not let us open it.
     #[error("{}: cannot be opened: {source}", path.display())]
     Unreadable {
@@ -56,7 +63,7 @@ pub enum InputError {
     },
     /// Reading stopped in the middle: a disk's fault, or a compressed file that is cut off or damaged. Every line
     /// up to `line` was read whole.
-    #[error("{file}: reading stopped after line {line}: {source}")]
+    #[error("{file}: reading stopped {}: {source}", if *line == 0 { "before its first line".to_owned() } else { format!("after line {line}") })]
     Broken {
         /// As typed.
         file: Arc<str>,
@@ -151,6 +158,9 @@ pub fn check_inputs(inputs: &[PathBuf]) -> Result<(), InputError> {
         let metadata = std::fs::metadata(path).map_err(|error| unopened(path, error))?;
         if metadata.is_dir() {
             return Err(InputError::Directory { path: path.clone() });
+        }
+        if path.extension().is_some_and(|ending| ending == "toml") {
+            return Err(InputError::Toml { path: path.clone() });
         }
         if metadata.is_file() {
             File::open(path).map_err(|error| unopened(path, error))?;

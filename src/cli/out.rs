@@ -18,8 +18,13 @@ pub(crate) fn line(text: &str) -> Result<(), Report> {
 /// A report: standard output is gone.
 pub(crate) fn bytes(line: &[u8]) -> Result<(), Report> {
     let mut out = std::io::stdout().lock();
-    out.write_all(line)
-        .and_then(|()| out.write_all(b"\n"))
-        .and_then(|()| out.flush())
-        .map_err(|error| Report::stuck(format!("cannot write to standard output: {error}")))
+    match out.write_all(line).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()) {
+        Err(error) if !is_enough(&error) => Err(Report::stuck(format!("cannot write to standard output: {error}"))),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// The reader has seen what it wanted, as `head` does.
+pub(crate) fn is_enough(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::BrokenPipe
 }

@@ -5,11 +5,9 @@ use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 
 use indicatif::ProgressBar;
-use tracing::Level;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::filter::{EnvFilter, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
@@ -29,14 +27,32 @@ pub(crate) fn share_with(bar: Option<ProgressBar>) {
     *BAR.lock().unwrap_or_else(PoisonError::into_inner) = bar;
 }
 
-/// Sends log records to standard error: warnings and worse, or what `AQUIFER_LOG` asks for (`info`, `aquifer=debug`).
+/// Sends log records to standard error: warnings and worse, or what `AQUIFER_LOG` asks for (`info`, `debug`).
+///
+/// Records of other crates are left out whatever it asks for: the HTTP client and the SDK put whole requests, answers
+/// and refusals into theirs, and prompts and answers never reach a log.
 pub fn start_log() {
-    let wanted = EnvFilter::try_from_env("AQUIFER_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    // The SDK's own debug records hold whole requests, and so prompts: nobody can ask for those.
-    let ours = filter_fn(|record| record.target().starts_with("aquifer") || *record.level() <= Level::WARN);
+    let (filter, unreadable) = match std::env::var("AQUIFER_LOG").ok().filter(|asked| !asked.trim().is_empty()) {
+        None => (EnvFilter::new(DEFAULT_LOG), None),
+        Some(asked) => match EnvFilter::try_new(&asked) {
+            Ok(filter) => (filter, None),
+            Err(error) => (EnvFilter::new(DEFAULT_LOG), Some(error)),
+        },
+    };
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let ours = filter_fn(|record| record.target().split("::").next() == Some(env!("CARGO_CRATE_NAME")));
     let lines = tracing_subscriber::fmt::layer().with_writer(Lines).with_ansi(colours).with_target(false);
-    tracing_subscriber::registry().with(ours).with(wanted).with(lines).init();
+    tracing_subscriber::registry().with(lines.with_filter(filter).with_filter(ours)).init();
+    if let Some(error) = unreadable {
+        say(&format!("note: AQUIFER_LOG is not understood ({error}); it may be error, warn, info, debug or trace"));
+    }
+}
+
+const DEFAULT_LOG: &str = "warn";
+
+/// Whether somebody watches standard error on a terminal that can move its cursor.
+pub(crate) fn can_draw() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 /// Writes a log record as one line.

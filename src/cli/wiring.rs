@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::bedrock::{Bedrock, Credentials, Endpoint};
+use crate::bedrock::{Bedrock, ConnectError, Credentials, Endpoint};
 use crate::config::{self, EndpointSettings, ModelSettings, Settings};
 use crate::embedded::Store;
 use crate::flow::context;
@@ -116,7 +116,17 @@ pub(crate) async fn endpoints(settings: &Settings) -> Result<Vec<EndpointSetting
 /// A report: no credentials, or no endpoint can be reached.
 pub(crate) async fn bedrock(endpoints: &[EndpointSettings]) -> Result<Bedrock, Report> {
     let connected = Bedrock::connect(to_endpoints(endpoints), Credentials::FromEnvironment).await;
-    let bedrock = connected.map_err(Report::usage)?;
+    let bedrock = connected.map_err(|error| match error {
+        ConnectError::NoCredentials { why } => {
+            // Below its first line stands what each provider in turn did not find.
+            let why = why.lines().next().unwrap_or_default();
+            Report::usage(format!("no AWS credentials: {}", why.trim_end_matches(". Attempted:"))).hint(
+                "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_BEARER_TOKEN_BEDROCK; renew an \
+                 expired login with `aws sso login`; --simulate needs none",
+            )
+        }
+        other => Report::usage(other),
+    })?;
     reach(endpoints).await?;
     Ok(bedrock)
 }

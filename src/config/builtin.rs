@@ -76,5 +76,8 @@ pub fn simulated() -> Settings {
             ..ModelSettings::bare(builtin.id)
         }
     });
-    Settings { models: models.collect(), endpoints: vec![EndpointSettings::bare("us-east-1")], ..Settings::default() }
+    // As in an account: these models are called by the inference profile of a geography, not by their bare ids.
+    let endpoint =
+        EndpointSettings { region_profile_prefix: Some("us".to_owned()), ..EndpointSettings::bare("us-east-1") };
+    Settings { models: models.collect(), endpoints: vec![endpoint], ..Settings::default() }
 }

@@ -98,6 +98,6 @@ fn entry_of<'t>(
 }
 
 /// As names are written in variables: upper case, and `_` for everything but letters and digits.
-fn in_variables(name: &str) -> String {
+pub(super) fn in_variables(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
 }

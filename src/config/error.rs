@@ -19,8 +19,8 @@ impl fmt::Display for ConfigErrors {
                 writeln!(f)?;
             }
             match &self.file {
-                Some(file) => write!(f, "{file}: {error}")?,
-                None => write!(f, "{error}")?,
+                Some(file) if !error.is_of_environment() => write!(f, "{file}: {error}")?,
+                Some(_) | None => write!(f, "{error}")?,
             }
         }
         Ok(())
@@ -115,6 +115,24 @@ pub enum ConfigError {
         /// The value, where others of the same key are fine.
         value: Option<String>,
     },
+}
+
+impl ConfigError {
+    /// Whether a variable is to blame and not the file.
+    fn is_of_environment(&self) -> bool {
+        match self {
+            Self::UnknownVariable { .. } => true,
+            Self::UnknownKey { key, .. }
+            | Self::WrongType { key, .. }
+            | Self::OutOfBounds { key, .. }
+            | Self::Missing { key }
+            | Self::Twice { key, .. }
+            | Self::NoSuchModel { key, .. }
+            | Self::Contradiction { key, .. }
+            | Self::Later { key, .. } => key.starts_with("AQUIFER_"),
+            Self::Syntax { .. } => false,
+        }
+    }
 }
 
 fn did_you_mean(meant: Option<&str>) -> String {

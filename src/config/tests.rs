@@ -99,7 +99,7 @@ fn the_example_of_the_contract_is_read_and_its_values_are_the_defaults() {
     assert!(endpoint.primary);
     assert_eq!(endpoint.endpoint_url.as_deref(), Some("http://127.0.0.1:9000"));
     assert_eq!(endpoint.tokens_per_day, PerDay::new(700_000_000));
-    assert_eq!(settings.notices_of_the_unused.len(), 3, "{:?}", settings.notices_of_the_unused);
+    assert_eq!(settings.notices_of_the_unused.len(), 4, "{:?}", settings.notices_of_the_unused);
 
     let defaults = Settings::default();
     assert_eq!((settings.routing, settings.breaker), (defaults.routing, defaults.breaker));
@@ -290,7 +290,7 @@ fn a_variable_that_is_wrong_is_named() {
     );
     assert_eq!(
         found(&[("AQUIFER_WORKER_SLOT", "1")]),
-        [ConfigError::UnknownKey { key: "AQUIFER_WORKER_SLOT".into(), meant: Some("worker.slots".into()) }]
+        [ConfigError::UnknownKey { key: "AQUIFER_WORKER_SLOT".into(), meant: Some("AQUIFER_WORKER_SLOTS".into()) }]
     );
     for variable in ["AQUIFER_WORKERS_SLOTS", "AQUIFER_X", "AQUIFER_MODEL_NOVA_MAX_TOKENS", "AQUIFER_MODEL_HAIKU_NAME"]
     {
@@ -303,6 +303,14 @@ fn a_variable_that_is_wrong_is_named() {
     let twins = format!("{}{}", HAIKU.replace("'haiku'", "'a-b'"), HAIKU.replace("'haiku'", "'a_b'"));
     let found = with_env(&twins, &[("AQUIFER_MODEL_A_B_MAX_TOKENS", "1")]).unwrap_err().errors;
     assert!(matches!(&found[..], [ConfigError::UnknownVariable { .. }]), "{found:?}");
+}
+
+#[test]
+fn bounds_are_such_as_a_person_would_type() {
+    let said = |text: &str| errors(text).iter().map(ToString::to_string).collect::<String>();
+    assert!(said("[routing]\ngive_up_after = '0s'").contains("from \"1s\" to \"365d\""));
+    let unbounded = said("[[model]]\nname = 'a'\nid = 'b'\nrequests_per_minute = 0");
+    assert!(unbounded.contains("a whole number, at least 1, found 0"), "{unbounded}");
 }
 
 #[test]

@@ -11,7 +11,11 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
+use super::environment::in_variables;
 use super::error::ConfigError;
+
+/// In seconds.
+const DAY: u64 = 86_400;
 
 /// What was found wrong so far, and which keys the environment has set.
 #[derive(Debug, Default)]
@@ -97,7 +101,11 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn count(&mut self, key: &'static str, bounds: RangeInclusive<u64>) -> Option<NonZeroU64> {
-        let expected = format!("a whole number from {} to {}", bounds.start(), bounds.end());
+        let expected = if *bounds.end() < i64::MAX.unsigned_abs() {
+            format!("a whole number from {} to {}", bounds.start(), bounds.end())
+        } else {
+            format!("a whole number, at least {}", bounds.start())
+        };
         match self.take_parsed(key)? {
             Value::Integer(number) => {
                 let count = u64::try_from(number).ok().filter(|count| bounds.contains(count)).and_then(NonZeroU64::new);
@@ -112,7 +120,11 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn duration(&mut self, key: &'static str, bounds: RangeInclusive<Duration>) -> Option<Duration> {
-        let shown = |duration: &Duration| humantime::format_duration(*duration).to_string();
+        // Beyond days humantime counts in months of 30.44 days, which nobody types.
+        let shown = |duration: &Duration| match duration.as_secs() / DAY {
+            0..=1 => humantime::format_duration(*duration).to_string(),
+            days => format!("{days}d"),
+        };
         let expected = format!("a duration from \"{}\" to \"{}\"", shown(bounds.start()), shown(bounds.end()));
         match self.take(key)? {
             Value::String(text) => match humantime::parse_duration(&text) {
@@ -204,8 +216,14 @@ impl<'a> Section<'a> {
     pub(super) fn finish(self) {
         for left in self.table.keys() {
             let dotted = self.dotted(left);
-            let meant = closest(left, &self.asked).map(|meant| self.dotted(meant));
-            let key = self.problems.variables.get(&dotted).cloned().unwrap_or(dotted);
+            let meant = closest(left, &self.asked);
+            let (key, meant) = match self.problems.variables.get(&dotted) {
+                Some(variable) => {
+                    let before = variable.strip_suffix(&in_variables(left)).unwrap_or(variable);
+                    (variable.clone(), meant.map(|meant| format!("{before}{}", in_variables(meant))))
+                }
+                None => (dotted, meant.map(|meant| self.dotted(meant))),
+            };
             self.problems.errors.push(ConfigError::UnknownKey { key, meant });
         }
     }

@@ -78,7 +78,10 @@ fn open(dir: &Path, pointer: &Pointer) -> Result<File, StoreError> {
         let why = "it lies outside the state directory";
         return Err(trouble::of_ours(StoreTrouble::Damaged, reading(pointer), why));
     }
-    File::open(dir.join(path)).map_err(|error| trouble::of_io(reading(pointer), &error))
+    File::open(dir.join(path)).map_err(|error| match error.kind() == io::ErrorKind::NotFound {
+        true => trouble::of_ours(StoreTrouble::Damaged, reading(pointer), "the file is gone"),
+        false => trouble::of_io(reading(pointer), &error),
+    })
 }
 
 fn line(file: &File, pointer: &Pointer) -> Result<Bytes, StoreError> {
@@ -172,9 +175,15 @@ impl Segments {
             std::fs::create_dir_all(&folder)?;
             sync_folder(&all)?;
         }
-        let file_name = format!("{}-{}.jsonl", self.epoch, self.next);
-        self.next += 1;
-        let file = OpenOptions::new().append(true).create_new(true).open(folder.join(&file_name))?;
+        // Files of an earlier database, which somebody took away without them, may bear our epoch.
+        let (file, file_name) = loop {
+            let name = format!("{}-{}.jsonl", self.epoch, self.next);
+            self.next += 1;
+            match OpenOptions::new().append(true).create_new(true).open(folder.join(&name)) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                opened => break (opened?, name),
+            }
+        };
         sync_folder(&folder)?;
         Ok(Segment { file, uri: format!("{FOLDER}/{name}/{file_name}"), length: 0, used: self.groups })
     }

@@ -24,7 +24,12 @@ pub(super) fn of_sqlite(doing: &str, error: &rusqlite::Error) -> StoreError {
 pub(super) fn of_io(doing: impl Into<String>, error: &io::Error) -> StoreError {
     #[expect(clippy::wildcard_enum_match_arm, reason = "the kinds of io errors are open")]
     let kind = match error.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StoreTrouble::Denied,
+        // The state directory is made where it is missing, so that only a path which cannot be one ends here.
+        io::ErrorKind::PermissionDenied
+        | io::ErrorKind::ReadOnlyFilesystem
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::AlreadyExists
+        | io::ErrorKind::NotFound => StoreTrouble::Denied,
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => StoreTrouble::Full,
         io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock => StoreTrouble::Away,
         _ => StoreTrouble::Other,

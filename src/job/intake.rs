@@ -185,11 +185,15 @@ fn draft(mut parts: Parts, defaults: &Defaults<'_>) -> Result<Draft, Fault> {
     Ok(Draft { job, auto_id })
 }
 
+/// Why a line is refused that names no model where there is no default.
+pub const NO_MODEL: &str = "no `model`, and there is no default: name one here, by --model or as [[model]]";
+
 /// Completes a job; `id` chooses its id and is offered the one made from its content.
 fn job(parts: Parts, batch: BatchName, defaults: &Defaults<'_>, id: impl FnOnce(JobId) -> JobId) -> Result<Job, Fault> {
-    let model = parts.model.or_else(|| defaults.model.or(defaults.only_model).map(str::to_owned)).ok_or_else(|| {
-        Fault::nowhere("no `model`, and there is no default: name one here, by --model or as [[model]]")
-    })?;
+    let model = parts
+        .model
+        .or_else(|| defaults.model.or(defaults.only_model).map(str::to_owned))
+        .ok_or_else(|| Fault::nowhere(NO_MODEL))?;
     let digest = super::spec::content_digest(&model, &parts.request, parts.max_tokens).to_string();
     let digest = JobId::new(&digest).map_err(|error| Fault::nowhere(error.to_string()))?;
     Ok(Job {

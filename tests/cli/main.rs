@@ -14,3 +14,4 @@ mod signals;
 mod support;
 mod together;
 mod trouble;
+mod words;

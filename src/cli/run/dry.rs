@@ -19,6 +19,7 @@ use crate::job::units::{PerMinute, Usd};
 use crate::ports::Clock;
 use crate::rules::budget::reservation_price;
 
+use super::intake::{TOLD, name_of};
 use super::{short, span};
 
 /// What the input would come to; the names are those of `aquifer plan --json`.
@@ -47,6 +48,7 @@ pub(crate) async fn run(
     settings: &Settings,
     batch: &BatchName,
     model: Option<&str>,
+    cost_cap: Option<Usd>,
 ) -> Result<Exit, Report> {
     let endpoints = match settings.endpoints.as_slice() {
         [] => vec![EndpointSettings::bare("us-east-1")],
@@ -57,7 +59,7 @@ pub(crate) async fn run(
     if args.json {
         out::line(&serde_json::to_string(&estimate).map_err(Report::stuck)?)?;
     } else {
-        tell(&estimate)?;
+        tell(&estimate, cost_cap)?;
     }
     Ok(if estimate.rejected > 0 { Exit::SomeDidNotSucceed } else { Exit::AllSucceeded })
 }
@@ -88,9 +90,14 @@ fn read(args: &RunArgs, catalogue: &Catalogue, batch: &BatchName, model: Option<
         };
         if let Some((column, reason)) = refusal {
             estimate.rejected += 1;
-            let at = column.map_or_else(String::new, |column| format!(":{column}"));
-            say(&format!("refused {}:{}{at}: {reason}", line.file, line.number));
+            if estimate.rejected <= TOLD {
+                let at = column.map_or_else(String::new, |column| format!(":{column}"));
+                say(&format!("refused {}:{}{at}: {reason}", name_of(&line.file), line.number));
+            }
         }
+    }
+    if estimate.rejected > TOLD {
+        say(&format!("and {} more refused lines", estimate.rejected - TOLD));
     }
     (estimate.finish_s, estimate.binding) = load.longest();
     Ok(estimate)
@@ -183,14 +190,20 @@ fn limits(plan: &Plan) -> (u64, u64) {
     )
 }
 
-fn tell(estimate: &Estimate) -> Result<(), Report> {
+fn tell(estimate: &Estimate, cost_cap: Option<Usd>) -> Result<(), Report> {
     out::line(&format!("jobs           {}", estimate.jobs))?;
     out::line(&format!("refused lines  {}", estimate.rejected))?;
     out::line(&format!("input tokens   about {}", short(estimate.input_tokens)))?;
     out::line(&format!("output tokens  at most {}", short(estimate.output_tokens)))?;
     let cost =
         estimate.cost_usd.map_or_else(|| "unknown: a model has no price".to_owned(), |cost| format!("at most {cost}"));
-    out::line(&format!("cost           {cost}"))?;
+    let cap = match (cost_cap, estimate.cost_usd) {
+        (Some(cap), Some(cost)) if cost > cap => {
+            format!(", more than --max-cost {cap}: the run may stop before its end")
+        }
+        (Some(_), Some(_) | None) | (None, _) => String::new(),
+    };
+    out::line(&format!("cost           {cost}{cap}"))?;
     let finish = match &estimate.binding {
         Some(binding) => {
             format!("about {} at most, bound by {binding}", span(std::time::Duration::from_secs(estimate.finish_s)))

@@ -15,7 +15,7 @@ use crate::embedded::{Entry, Line, Run, Standing};
 use crate::flow::context::Context;
 use crate::job::failure::{Class, Failure};
 use crate::job::ident::{BatchName, Tenant};
-use crate::job::intake::{Defaults, Draft, Refusal, is_plausible_model_id, parse_line};
+use crate::job::intake::{Defaults, Draft, NO_MODEL, Refusal, is_plausible_model_id, parse_line};
 use crate::job::lifecycle::State;
 use crate::job::outcome::JobResult;
 use crate::job::units::Usd;
@@ -29,6 +29,8 @@ pub(crate) struct Enrolled {
     pub(crate) jobs: u64,
     /// Whose jobs.
     pub(crate) tenants: BTreeSet<Tenant>,
+    /// Models whose price is not known.
+    pub(crate) unpriced: BTreeSet<String>,
 }
 
 /// Lines enrolled in one transaction.
@@ -36,7 +38,7 @@ const CHUNK: usize = 500;
 /// Chunks read ahead of the ledger.
 const AHEAD: usize = 4;
 /// Refused lines are told to the person up to this many; all of them are in the results.
-const TOLD: u64 = 20;
+pub(super) const TOLD: u64 = 20;
 
 /// The model of jobs that name none.
 ///
@@ -71,6 +73,39 @@ pub(crate) fn default_model(
     Ok(Some(name.to_owned()))
 }
 
+/// Without a default, do the first lines name a model at all? Told now, where it takes one flag, and not once a line.
+/// Standard input cannot be looked at twice: there each line is refused.
+///
+/// # Errors
+/// A report: none of them does.
+pub(crate) fn check_models(inputs: &[PathBuf], batch: &BatchName, settings: &Settings) -> Result<(), Report> {
+    let files: Vec<PathBuf> = inputs.iter().filter(|path| path.is_file()).cloned().collect();
+    if files.is_empty() {
+        return Ok(());
+    }
+    let is_known = |name: &str| settings.model(name).is_some() || is_plausible_model_id(name);
+    let defaults = Defaults { batch, model: None, only_model: None, is_known: &is_known };
+    let mut lines = Lines::open(&files).map_err(Report::usage)?;
+    let mut buffer = Vec::new();
+    let mut without = false;
+    for _ in 0..CHUNK {
+        // What cannot be read on is told when its turn comes.
+        let Ok(Some(line)) = lines.next_line(&mut buffer) else { break };
+        if line.kind != LineKind::Text {
+            continue;
+        }
+        match parse_line(&buffer, &defaults) {
+            Ok(_) => return Ok(()),
+            Err(refusal) => without |= refusal.reason == NO_MODEL,
+        }
+    }
+    if !without {
+        return Ok(());
+    }
+    Err(Report::usage("no model: the input names none, and there is no default")
+        .hint("give --model with a Bedrock model or inference-profile id, or define a [[model]] in aquifer.toml; --simulate without aquifer.toml has its own"))
+}
+
 fn no_price(model: &str) -> Report {
     Report::usage(format!("--max-cost needs a price for `{model}`"))
         .hint("add `price = { input = ..., output = ... }` to its [[model]] in aquifer.toml")
@@ -98,7 +133,7 @@ pub(crate) async fn enrol(
     };
     let (send, mut chunks) = mpsc::channel(AHEAD);
     let reading = tokio::task::spawn_blocking(move || reader.read(&send));
-    let mut enrolled = Enrolled { batch: batch.clone(), jobs: 0, tenants: BTreeSet::new() };
+    let mut enrolled = Enrolled { batch: batch.clone(), jobs: 0, tenants: BTreeSet::new(), unpriced: BTreeSet::new() };
     let mut told = 0;
     loop {
         let chunk = tokio::select! {
@@ -110,7 +145,8 @@ pub(crate) async fn enrol(
         let Some(chunk) = chunk else { break };
         enrol_chunk(args, context, roll, chunk, &mut enrolled, &mut told).await?;
     }
-    reading.await.map_err(|error| Report::stuck(format!("reading the input: {error}")))??;
+    let read = reading.await.map_err(|error| Report::stuck(format!("reading the input: {error}")))?;
+    enrolled.unpriced = read?;
     if told > TOLD {
         say(&format!("and {} more refused lines; all of them are in the results", told - TOLD));
     }
@@ -144,7 +180,8 @@ struct Reader {
 }
 
 impl Reader {
-    fn read(&self, out: &mpsc::Sender<Vec<Read>>) -> Result<(), Report> {
+    /// Sends all lines, in chunks; what it returns is the models without a price.
+    fn read(&self, out: &mpsc::Sender<Vec<Read>>) -> Result<BTreeSet<String>, Report> {
         let unreadable =
             |error: InputError| Report::stuck(error).hint("lines before it are queued; mend it and run again");
         let mut lines = Lines::open(&self.inputs).map_err(Report::usage)?;
@@ -158,26 +195,31 @@ impl Reader {
         let mut buffer = Vec::new();
         let mut chunk = Vec::with_capacity(CHUNK);
         let mut position = 0;
+        let mut unpriced = BTreeSet::new();
         while let Some(line) = lines.next_line(&mut buffer).map_err(unreadable)? {
             let parsed = match line.kind {
                 LineKind::Text => parse_line(&buffer, &defaults).and_then(|draft| self.check(draft)),
                 LineKind::TooLong { length } => Err(too_long(length)),
             };
-            if let (Some(_), Ok(draft)) = (self.cost_cap, &parsed)
-                && self.context.catalogue.find(&draft.job.model).is_none_or(|plan| plan.price.is_none())
+            if let Ok(Draft { job, .. }) = &parsed
+                && !unpriced.contains(&job.model)
+                && self.context.catalogue.find(&job.model).is_none_or(|plan| plan.price.is_none())
             {
-                return Err(no_price(&draft.job.model));
+                if self.cost_cap.is_some() {
+                    return Err(no_price(&job.model));
+                }
+                unpriced.insert(job.model.clone());
             }
             chunk.push(Read { place: Place { file: line.file, number: line.number, position }, parsed });
             position += 1;
             if chunk.len() == CHUNK
                 && out.blocking_send(std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK))).is_err()
             {
-                return Ok(());
+                return Ok(unpriced);
             }
         }
         let _ = out.blocking_send(chunk);
-        Ok(())
+        Ok(unpriced)
     }
 
     /// What is known before anything is queued: a job that no lane can ever take leaves no row, so that a
@@ -279,10 +321,15 @@ fn conflict(with: State) -> String {
     format!("this id stands for other content already ({}){advice}", with.word())
 }
 
+/// A file as messages call it.
+pub(super) fn name_of(file: &str) -> &str {
+    if file == "-" { "stdin" } else { file }
+}
+
 /// Tells the person, and makes the result line.
 fn refused(context: &Context, batch: &BatchName, place: &Place, refusal: Refusal, told: &mut u64) -> Line {
     let Place { file, number, .. } = place;
-    let file = if &**file == "-" { "stdin" } else { file };
+    let file = name_of(file);
     let at = refusal.column.map_or_else(|| format!("{file}:{number}"), |column| format!("{file}:{number}:{column}"));
     let message = format!("{at}: {}", refusal.reason);
     *told += 1;

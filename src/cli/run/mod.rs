@@ -9,6 +9,7 @@ mod progress;
 mod results_file;
 mod summary;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,6 +22,7 @@ use crate::flow::context::Context;
 use crate::flow::notify;
 use crate::flow::stop::{Reason, Stop};
 use crate::flow::worker::Worker;
+use crate::job::failure::{Class, Failure};
 use crate::job::ident::{BatchKey, BatchName};
 use crate::job::lifecycle::Status;
 use crate::job::units::Usd;
@@ -57,10 +59,13 @@ pub async fn run(args: RunArgs) -> Result<Exit, Report> {
     }
     check_inputs(&args.inputs).map_err(Report::usage)?;
     let batch = batch_name(&args)?;
-    let cost_cap = args.max_cost.map(cost_cap).transpose()?;
+    let cost_cap = args.max_cost.as_deref().map(cost_cap).transpose()?;
     let default_model = intake::default_model(&settings, args.model.as_deref(), cost_cap)?;
+    if default_model.is_none() {
+        intake::check_models(&args.inputs, &batch, &settings)?;
+    }
     if args.dry_run {
-        return dry::run(&args, &settings, &batch, default_model.as_deref()).await;
+        return dry::run(&args, &settings, &batch, default_model.as_deref(), cost_cap).await;
     }
 
     let stop = Stop::default();
@@ -72,7 +77,14 @@ pub async fn run(args: RunArgs) -> Result<Exit, Report> {
     let store = wiring::store(&state).await?;
     // First: what is not known any more is not ours to write over.
     store.purge_older_than(settings.keep).await?;
-    check_ours(&results, &claims, &*store.ledger()).await?;
+    check_ours(&results, &claims.jobs, &*store.ledger()).await?;
+    for other in claims.batches.iter().filter(|held| **held != batch) {
+        say(&format!(
+            "note: {} held the results of batch `{other}`, which make way for those of `{batch}`; `aquifer results \
+             {other}` lists them",
+            results.name()
+        ));
+    }
 
     let context = Arc::new(Context {
         queue: store.queue(Some(batch.clone())),
@@ -106,10 +118,12 @@ pub async fn run(args: RunArgs) -> Result<Exit, Report> {
         counts: context.meter.counts(),
         reason: context.stop.reason(),
         results: results.name(),
+        results_on_stdout: args.output.as_os_str() == "-",
+        cost_cap,
         simulated: report.as_ref(),
         elapsed: started.elapsed(),
     };
-    summary.tell(args.json, args.output.as_os_str() == "-")?;
+    summary.tell(args.json)?;
     summary.exit()
 }
 
@@ -126,12 +140,45 @@ pub(crate) struct Outcome {
     pub(crate) spent: Usd,
     /// The same, with what open and unknown calls may have cost.
     pub(crate) committed: Usd,
+    /// Why jobs failed or expired.
+    pub(crate) why: Reasons,
+    /// Models whose price is not known: their calls are not in `spent`.
+    pub(crate) unpriced: BTreeSet<String>,
 }
 
 impl Outcome {
     fn interrupted_at_intake() -> Self {
         Self::default()
     }
+}
+
+/// Why jobs did not succeed: by class, how many, and one of them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reasons {
+    by_class: BTreeMap<Class, (u64, String)>,
+}
+
+impl Reasons {
+    /// Takes note of a result line.
+    fn note(&mut self, line: &[u8]) {
+        let Ok(Unsuccessful { id, error: Some(error) }) = serde_json::from_slice(line) else { return };
+        let (count, _) = self.by_class.entry(error.class).or_insert_with(|| (0, format!("`{id}`: {}", error.message)));
+        *count += 1;
+    }
+
+    /// Class, how many, and what one of them says; the most frequent first.
+    pub(crate) fn all(&self) -> Vec<(Class, u64, &str)> {
+        let mut all: Vec<_> = self.by_class.iter().map(|(class, (count, one))| (*class, *count, &**one)).collect();
+        all.sort_by_key(|(_, count, _)| std::cmp::Reverse(*count));
+        all
+    }
+}
+
+/// What a result line says of a job without success.
+#[derive(serde::Deserialize)]
+struct Unsuccessful {
+    id: String,
+    error: Option<Failure>,
 }
 
 /// Counts by status.
@@ -184,10 +231,11 @@ fn batch_name(args: &RunArgs) -> Result<BatchName, Report> {
     }
 }
 
-fn cost_cap(dollars: f64) -> Result<Usd, Report> {
-    Usd::from_dollars(dollars)
-        .filter(|cap| *cap > Usd::ZERO)
-        .ok_or_else(|| Report::usage(format!("--max-cost {dollars}: not an amount of US dollars above zero")))
+fn cost_cap(typed: &str) -> Result<Usd, Report> {
+    let dollars = typed.trim().trim_start_matches('$').parse().ok();
+    dollars.and_then(Usd::from_dollars).filter(|cap| *cap > Usd::ZERO).ok_or_else(|| {
+        Report::usage(format!("--max-cost {typed}: not an amount of US dollars above zero, such as 2.50"))
+    })
 }
 
 /// A results file may only be written over if losing any of its lines would lose nothing.
@@ -240,14 +288,21 @@ async fn work(
     results: &mut Results,
     enrolled: &intake::Enrolled,
 ) -> Result<Outcome, Report> {
-    let mut projector = Projector { roll, store: store.clone(), after: DoneSeq::default(), ended: Ended::default() };
+    let mut projector = Projector {
+        roll,
+        store: store.clone(),
+        after: DoneSeq::default(),
+        ended: Ended::default(),
+        why: Reasons::default(),
+    };
     projector.catch_up(results).await?;
     results.cut()?;
     let before = projector.ended.all();
     let mut progress = Progress::new(enrolled.jobs);
     let mut trouble = None;
+    // A run that was killed at its very end has recorded everything and not made everything known.
     let is_done = async |projector: &Projector| -> Result<bool, Report> {
-        Ok(projector.ended.all() >= enrolled.jobs && !projector.roll.has_ended_in_queue().await?)
+        Ok(projector.ended.all() >= enrolled.jobs && !projector.roll.has_unacknowledged().await?)
     };
     if !is_done(&projector).await? && !context.stop.is_draining() {
         let worker = Worker::new(Arc::clone(context));
@@ -298,6 +353,8 @@ async fn work(
         before,
         spent: now.spent,
         committed: now.committed,
+        why: projector.why,
+        unpriced: enrolled.unpriced.clone(),
     })
 }
 
@@ -307,6 +364,7 @@ struct Projector {
     store: Store,
     after: DoneSeq,
     ended: Ended,
+    why: Reasons,
 }
 
 impl Projector {
@@ -319,6 +377,9 @@ impl Projector {
                 results.append(&line)?;
                 self.after = ended.done;
                 self.ended.note(ended.status);
+                if matches!(ended.status, Status::Failed | Status::Expired | Status::Partial) {
+                    self.why.note(&line);
+                }
             }
             if is_last {
                 return Ok(());

@@ -1,10 +1,9 @@
 //! How far is it? A bar where somebody watches, a line every few seconds where nobody does.
 //!
 //! The estimate of the end is made from what was done in the last half minute, so that it is honest about a throttle
-//! or a pause; it is left out until there is something to go by.
+//! or a pause; it is left out until there is something to go by, and while a lane is held shut.
 
 use std::collections::VecDeque;
-use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -52,9 +51,9 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 impl Progress {
     /// On standard error, if that is a terminal a bar.
     pub(crate) fn new(total: u64) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
+        let bar = terminal::can_draw().then(|| {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(8));
-            if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {wide_msg}") {
+            if let Ok(style) = ProgressStyle::with_template("{bar:20} {pos}/{len} {wide_msg}") {
                 bar.set_style(style.progress_chars("=> "));
             }
             terminal::share_with(Some(bar.clone()));
@@ -121,9 +120,26 @@ impl Pace {
 
 #[expect(clippy::cast_precision_loss, reason = "shown, never added up")]
 fn describe(view: &View, per_second: Option<f64>) -> String {
+    // What matters most comes first: a narrow terminal shows no more than the beginning.
     let mut parts = Vec::new();
     if view.failed > 0 {
         parts.push(format!("{} without success", view.failed));
+    }
+    let left = view.total.saturating_sub(view.done);
+    if view.stopping {
+        parts.push("stopping".to_owned());
+    } else if let Some(rate) = per_second.filter(|_| left > 0 && view.gates.is_empty()) {
+        parts.push(format!("ETA {}", span(Duration::from_secs_f64(left as f64 / rate))));
+    }
+    match projected_total(view.spent, view.paid, left) {
+        Some(whole) if left > 0 => parts.push(format!("{} of about {whole}", view.spent)),
+        Some(_) | None => parts.push(view.spent.to_string()),
+    }
+    if let Some(why) = &view.credentials {
+        parts.push(format!("waiting for credentials: {why}"));
+    }
+    for (lane, gate) in view.gates.iter().take(2) {
+        parts.push(format!("waiting until {}: {} ({lane})", clock(gate.until.0), gate.reason));
     }
     if let Some(rate) = per_second {
         parts.push(if rate >= 10.0 { format!("{rate:.0}/s") } else { format!("{rate:.1}/s") });
@@ -132,22 +148,6 @@ fn describe(view: &View, per_second: Option<f64>) -> String {
         Some(quota) => parts.push(format!("{} of {} tokens/min", short(view.tokens), short(quota))),
         None if view.tokens > 0 => parts.push(format!("{} tokens/min", short(view.tokens))),
         None => {}
-    }
-    let left = view.total.saturating_sub(view.done);
-    match projected_total(view.spent, view.paid, left) {
-        Some(whole) if left > 0 => parts.push(format!("{} of about {whole}", view.spent)),
-        Some(_) | None => parts.push(view.spent.to_string()),
-    }
-    if view.stopping {
-        parts.push("stopping".to_owned());
-    } else if let Some(rate) = per_second.filter(|_| left > 0) {
-        parts.push(format!("ETA {}", span(Duration::from_secs_f64(left as f64 / rate))));
-    }
-    if let Some(why) = &view.credentials {
-        parts.push(format!("waiting for credentials: {why}"));
-    }
-    for (lane, gate) in view.gates.iter().take(2) {
-        parts.push(format!("{lane} waits until {}: {}", clock(gate.until.0), gate.reason));
     }
     parts.join(" · ")
 }
@@ -203,8 +203,8 @@ mod tests {
         };
         assert_eq!(
             describe(&view, Some(2.0)),
-            "1 without success · 2.0/s · $0.0400 of about $0.1000 · ETA 3s · us-east-1/m waits until 01:01:01Z: throttled \
-             by the service"
+            "1 without success · $0.0400 of about $0.1000 · waiting until 01:01:01Z: throttled by the service \
+             (us-east-1/m) · 2.0/s"
         );
     }
 

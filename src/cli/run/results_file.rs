@@ -50,7 +50,14 @@ impl Results {
         }
         refuse_input(path, inputs)?;
         let cannot = |error: std::io::Error| {
-            Report::usage(format!("cannot write results to {}: {error}", path.display())).hint("name a file with -o")
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists());
+            let hint = match folder {
+                Some(folder) => {
+                    format!("there is no folder {}: make it, or name another file with -o", folder.display())
+                }
+                None => "name a file with -o".to_owned(),
+            };
+            Report::usage(format!("cannot write results to {}: {error}", path.display())).hint(hint)
         };
         let is_regular = !path.exists() || path.is_file();
         let mut options = OpenOptions::new();
@@ -86,18 +93,17 @@ impl Results {
         }
     }
 
-    /// Every job that the file names, for the caller to check against the ledger, but for those whose loss would cost
-    /// nothing: simulated ones, and rejected ones, which are made again from the input.
+    /// What the file holds, for the caller to check against the ledger.
     ///
     /// # Errors
     /// A report, if a line is no result: the file is not ours.
-    pub(crate) fn claims(&self) -> Result<Vec<JobKey>, Report> {
-        let Self::File(file) = self else { return Ok(Vec::new()) };
+    pub(crate) fn claims(&self) -> Result<Claims, Report> {
+        let mut claims = Claims::default();
+        let Self::File(file) = self else { return Ok(claims) };
         if !file.is_regular {
-            return Ok(Vec::new());
+            return Ok(claims);
         }
         let mut lines = BufReader::new(File::open(&file.path).map_err(|error| file.trouble(&error))?);
-        let mut claims = Vec::new();
         let mut line = Vec::new();
         loop {
             line.clear();
@@ -108,13 +114,17 @@ impl Results {
             // A torn last line is what a crash leaves; alone it could be anybody's.
             let is_torn = line.last() != Some(&b'\n');
             match serde_json::from_slice::<Named>(&line) {
-                Ok(named) if named.simulated || named.status == Status::Rejected => {}
-                Ok(named) if claims.len() < CLAIMS_CHECKED => {
-                    let id = JobId::new(&named.id).map_err(|error| file.not_ours(&error.to_string()))?;
-                    claims.push(JobKey { tenant: named.tenant, batch: named.batch, id });
+                Ok(named) => {
+                    if !claims.batches.contains(&named.batch) {
+                        claims.batches.push(named.batch.clone());
+                    }
+                    let costs_nothing = named.simulated || named.status == Status::Rejected;
+                    if !costs_nothing && claims.jobs.len() < CLAIMS_CHECKED {
+                        let id = JobId::new(&named.id).map_err(|error| file.not_ours(&error.to_string()))?;
+                        claims.jobs.push(JobKey { tenant: named.tenant, batch: named.batch, id });
+                    }
                 }
-                Ok(_) => {}
-                Err(_) if is_torn && (line.starts_with(b"{\"id\":") || !claims.is_empty()) => {}
+                Err(_) if is_torn && (line.starts_with(b"{\"id\":") || !claims.jobs.is_empty()) => {}
                 Err(_) => return Err(file.not_ours("it holds lines that are no results")),
             }
         }
@@ -165,6 +175,16 @@ impl Results {
         }
         self.flush()
     }
+}
+
+/// What a results file held when it was opened.
+#[derive(Debug, Default)]
+pub(crate) struct Claims {
+    /// Jobs that it names, but for those whose loss would cost nothing: simulated ones, and rejected ones, which are
+    /// made again from the input.
+    pub(crate) jobs: Vec<JobKey>,
+    /// Whose results they are: one batch, but where several runs were given one file.
+    pub(crate) batches: Vec<BatchName>,
 }
 
 /// Enough to tell whose file it is, without a look-up for each of a million lines.
@@ -290,7 +310,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("results.jsonl");
         std::fs::write(&path, format!("{LINE}\n{{\"id\":\"tor")).unwrap();
-        assert_eq!(open(&path).claims().unwrap().len(), 1, "a torn last line is a crash's");
+        assert_eq!(open(&path).claims().unwrap().jobs.len(), 1, "a torn last line is a crash's");
         for foreign in ["my notes\n", "{\"id\":\"a\"}\n", "x"] {
             std::fs::write(&path, foreign).unwrap();
             assert!(open(&path).claims().is_err(), "{foreign:?}");

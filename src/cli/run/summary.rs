@@ -1,5 +1,6 @@
 //! How did it end? A few lines for a person, or one JSON object, and the exit status of the contract.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -8,6 +9,7 @@ use crate::cli::exit::{Exit, Report};
 use crate::cli::out;
 use crate::cli::terminal::say;
 use crate::flow::stop::Reason;
+use crate::job::failure::Class;
 use crate::job::ident::BatchName;
 use crate::job::lifecycle::Status;
 use crate::job::units::Usd;
@@ -23,6 +25,8 @@ pub(crate) struct Summary<'a> {
     pub(crate) counts: Counts,
     pub(crate) reason: Option<Reason>,
     pub(crate) results: String,
+    pub(crate) results_on_stdout: bool,
+    pub(crate) cost_cap: Option<Usd>,
     pub(crate) simulated: Option<&'a simulate::Report>,
     pub(crate) elapsed: Duration,
 }
@@ -47,6 +51,8 @@ struct Json<'a> {
     input_tokens: u64,
     output_tokens: u64,
     elapsed_s: f64,
+    /// Why jobs failed or expired: how many by class.
+    failures: BTreeMap<Class, u64>,
     stopped: Option<String>,
     results: &'a str,
     simulator: Option<&'a simulate::Report>,
@@ -57,10 +63,10 @@ impl Summary<'_> {
     ///
     /// # Errors
     /// A report: standard output is gone.
-    pub(crate) fn tell(&self, json: bool, results_on_stdout: bool) -> Result<(), Report> {
+    pub(crate) fn tell(&self, json: bool) -> Result<(), Report> {
         if json {
             let text = serde_json::to_string(&self.json()).map_err(Report::stuck)?;
-            if results_on_stdout {
+            if self.results_on_stdout {
                 say(&text);
                 return Ok(());
             }
@@ -117,6 +123,7 @@ impl Summary<'_> {
             input_tokens: self.counts.input_tokens,
             output_tokens: self.counts.output_tokens,
             elapsed_s: self.elapsed.as_secs_f64(),
+            failures: self.outcome.why.all().into_iter().map(|(class, count, _)| (class, count)).collect(),
             stopped: self.stopped(),
             results: &self.results,
             simulator: self.simulated,
@@ -141,67 +148,106 @@ impl Summary<'_> {
     }
 
     fn lines(&self) -> Vec<String> {
-        let Outcome { ended, before, spent, committed, .. } = self.outcome;
+        let Outcome { ended, before, why, .. } = self.outcome;
         let Some(total) = self.outcome.total else {
             return vec!["interrupted while reading the input; run the same command again to go on".to_owned()];
         };
-        let mut lines = Vec::new();
-        let counts: Vec<String> = Status::ALL
-            .into_iter()
-            .filter(|status| ended.of(*status) > 0)
-            .map(|status| format!("{} {status}", ended.of(status)))
-            .collect();
-        let left = total.saturating_sub(ended.all());
         if total == 0 {
-            lines.push("the input holds no jobs".to_owned());
-        } else if left == 0 && *before == total {
-            lines.push(format!(
-                "nothing to do: all {total} jobs of batch `{}` had ended already ({}); no call was made",
-                self.batch,
-                counts.join(", ")
-            ));
+            return vec!["the input holds no jobs".to_owned()];
+        }
+        let mut lines = Vec::new();
+        let left = total.saturating_sub(ended.all());
+        if left == 0 && *before == total {
+            lines.push(self.nothing_to_do());
         } else {
-            let counts = if counts.is_empty() { "none ended".to_owned() } else { counts.join(", ") };
-            lines.push(format!("batch `{}`: {counts} of {total} jobs in {}", self.batch, span(self.elapsed)));
+            let counts = self.counted_by_status();
+            let counts = if counts.is_empty() { "none ended".to_owned() } else { counts };
+            let total = counted(total, "job");
+            lines.push(format!("batch `{}`: {counts} of {total} in {}", self.batch, span(self.elapsed)));
+        }
+        for (class, count, one) in why.all() {
+            lines.push(format!("  {count} {}, such as {one}", class.word()));
         }
         if self.counts.calls > 0 {
             lines.push(format!(
-                "{} calls ({} throttled, {} failed), {} tokens in, {} out",
-                self.counts.calls,
+                "{} ({} throttled, {} failed), {} tokens in, {} out",
+                counted(self.counts.calls, "call"),
                 self.counts.throttles,
                 self.counts.call_failures,
                 short(self.counts.input_tokens),
                 short(self.counts.output_tokens)
             ));
         }
-        if total > 0 {
-            let open = committed.saturating_sub(*spent);
-            let unknown = if open > Usd::ZERO {
-                format!(", and up to {open} for calls whose end was not seen")
-            } else {
-                String::new()
-            };
-            lines.push(format!("cost {spent}{unknown}"));
+        lines.push(self.cost());
+        if !self.results_on_stdout {
             lines.push(format!("results in {}", self.results));
         }
-        if let Some(report) = self.simulated {
+        if let Some(report) = self.simulated.filter(|report| report.calls > 0) {
             lines.push(format!("simulator: {}", report.to_string().trim_end().replace('\n', "\n  ")));
         }
         if left > 0 {
-            lines.push(match &self.reason {
-                Some(Reason::CapReached { committed }) => format!(
-                    "stopped: the next call could exceed --max-cost ({committed} spent or reserved); {left} jobs are left queued"
-                ),
-                Some(Reason::Interrupted) => {
-                    format!("interrupted: {left} jobs are left queued; run the same command again to go on")
-                }
-                Some(Reason::Store(_) | Reason::Credentials(_) | Reason::Output | Reason::Done) | None => {
-                    format!("{left} jobs are left queued")
-                }
-            });
+            lines.push(self.why_left(&counted(left, "job")));
         } else if ended.of(Status::Failed) + ended.of(Status::Expired) > 0 {
             lines.push("run it again with --retry-failed to try those that failed or expired".to_owned());
         }
         lines
     }
+
+    fn counted_by_status(&self) -> String {
+        let ended = &self.outcome.ended;
+        let counts = Status::ALL.into_iter().filter(|status| ended.of(*status) > 0);
+        counts.map(|status| format!("{} {status}", ended.of(status))).collect::<Vec<_>>().join(", ")
+    }
+
+    fn nothing_to_do(&self) -> String {
+        let ended = &self.outcome.ended;
+        let rejected = ended.of(Status::Rejected);
+        let jobs = ended.all() - rejected;
+        if jobs == 0 {
+            return format!("nothing to do: {} of the input, all refused; no call was made", counted(rejected, "line"));
+        }
+        let (all, counts) = (counted(jobs, "job"), self.counted_by_status());
+        format!("nothing to do: all {all} of batch `{}` had ended already ({counts}); no call was made", self.batch)
+    }
+
+    fn cost(&self) -> String {
+        let Outcome { spent, committed, unpriced, .. } = self.outcome;
+        let open = committed.saturating_sub(*spent);
+        let mut cost = format!("cost {spent}");
+        if open > Usd::ZERO {
+            cost.push_str(&format!(", and up to {open} for calls whose end was not seen"));
+        }
+        if !unpriced.is_empty() {
+            let models: Vec<_> = unpriced.iter().map(|model| format!("`{model}`")).collect();
+            cost.push_str(&format!(
+                ", without the calls to {}: add a `price` to its [[model]] in aquifer.toml",
+                models.join(", ")
+            ));
+        }
+        cost
+    }
+
+    fn why_left(&self, left: &str) -> String {
+        match &self.reason {
+            Some(Reason::CapReached { .. }) => {
+                let cap = self.cost_cap.map(|cap| format!(" {cap}")).unwrap_or_default();
+                format!(
+                    "stopped: the next call could exceed --max-cost{cap}; {left} left queued: run it again with a \
+                     higher one to go on"
+                )
+            }
+            Some(Reason::Interrupted) => {
+                format!("interrupted: {left} left queued; run the same command again to go on")
+            }
+            Some(Reason::Store(_) | Reason::Credentials(_) | Reason::Output | Reason::Done) | None => {
+                format!("{left} left queued; run the same command again to go on")
+            }
+        }
+    }
+}
+
+/// `1 job`, `2 jobs`.
+fn counted(number: u64, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
 }
