@@ -258,15 +258,15 @@ impl Run {
         self.inner.readers.read("reading ended jobs", move |conn| roll::finals(conn, roll, after, limit)).await
     }
 
-    /// Whether messages of ended jobs wait to be delivered: whoever recorded the end died before everybody had heard of
-    /// it. Those that somebody holds are not counted.
+    /// Whether messages of ended jobs of this roll wait to be delivered: somebody died, or was in trouble, between an end
+    /// and its notice. Cheap while nothing waits.
     ///
     /// # Errors
     /// What the database said.
-    pub async fn has_unacknowledged(&self) -> Result<bool, StoreError> {
-        let (pool, now) = (self.pool, self.inner.clock.now());
-        let look = move |conn: &Connection| roll::has_unacknowledged(conn, pool, now);
-        self.inner.readers.read("looking for ends that were not made known", look).await
+    pub async fn has_ended_in_queue(&self) -> Result<bool, StoreError> {
+        let (roll, pool, now) = (self.roll, self.pool, self.inner.clock.now());
+        let look = move |conn: &Connection| roll::has_ended_in_queue(conn, roll, pool, now);
+        self.inner.readers.read("looking for notices that are owed", look).await
     }
 
     /// Changes whenever this process has committed an end; to wait on instead of polling. What other processes

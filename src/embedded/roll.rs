@@ -120,19 +120,6 @@ pub(super) fn ended_since(conn: &Connection, roll: i64, after: i64) -> rusqlite:
     Ok((states, last))
 }
 
-/// Whether a message that nobody holds belongs to a job that has ended.
-pub(super) fn has_unacknowledged(conn: &Connection, pool: i64, now: Timestamp) -> rusqlite::Result<bool> {
-    let free = "pool = ?1 AND (hidden_until IS NULL OR hidden_until <= ?2)";
-    let exists = |sql: &str| -> rusqlite::Result<bool> {
-        conn.prepare_cached(sql)?.query_row(params![pool, now.0], |row| row.get(0))
-    };
-    // The first question is answered by an index, and most often with no.
-    Ok(exists(&format!("SELECT EXISTS (SELECT 1 FROM message WHERE {free})"))?
-        && exists(&format!(
-            "SELECT EXISTS (SELECT 1 FROM job WHERE done IS NOT NULL AND message IN (SELECT id FROM message WHERE {free}))"
-        ))?)
-}
-
 /// Jobs at work, money spent and money committed in all batches of that name.
 pub(super) fn batch_sums(conn: &Connection, batch: &BatchName) -> rusqlite::Result<(u64, Usd, Usd)> {
     let batches = BatchRow::list(conn, Some(batch))?;
@@ -156,6 +143,22 @@ pub(super) fn census(conn: &Connection, roll: i64) -> rusqlite::Result<Counts> {
         .query_row([roll], |row| row.get(0))?;
     counts.rejected += refused.unsigned_abs();
     Ok(counts)
+}
+
+/// Whether messages of ended jobs on the roll are deliverable.
+pub(super) fn has_ended_in_queue(conn: &Connection, roll: i64, pool: i64, now: Timestamp) -> rusqlite::Result<bool> {
+    let deliverable = "SELECT id FROM message WHERE pool = ?1 AND hidden_until IS NULL
+        UNION ALL SELECT id FROM message WHERE pool = ?1 AND hidden_until <= ?2";
+    let some: bool =
+        conn.prepare_cached(&format!("SELECT EXISTS ({deliverable})"))?.query_row([pool, now.0], |row| row.get(0))?;
+    if !some {
+        return Ok(false);
+    }
+    conn.prepare_cached(&format!(
+        "SELECT EXISTS (SELECT 1 FROM roll_line l JOIN job j ON j.no = l.job
+            WHERE l.roll = ?3 AND j.done IS NOT NULL AND j.message IN ({deliverable}))"
+    ))?
+    .query_row([pool, now.0, roll], |row| row.get(0))
 }
 
 /// Where the same refused line was stored before, for a batch.

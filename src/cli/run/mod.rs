@@ -300,9 +300,8 @@ async fn work(
     let before = projector.ended.all();
     let mut progress = Progress::new(enrolled.jobs);
     let mut trouble = None;
-    // A run that was killed at its very end has recorded everything and not made everything known.
     let is_done = async |projector: &Projector| -> Result<bool, Report> {
-        Ok(projector.ended.all() >= enrolled.jobs && !projector.roll.has_unacknowledged().await?)
+        Ok(projector.ended.all() >= enrolled.jobs && !projector.roll.has_ended_in_queue().await?)
     };
     if !is_done(&projector).await? && !context.stop.is_draining() {
         let worker = Worker::new(Arc::clone(context));
