@@ -3,7 +3,6 @@
 //! Expired credentials are not a job's fault: everything waits while they are loaded again, and only when that has not
 //! helped for ten minutes does the worker stop, with nothing lost.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -22,56 +21,63 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(600);
 /// Shut while credentials are refused.
 #[derive(Debug)]
 pub struct CredentialsGate {
-    open: watch::Sender<bool>,
-    trouble: Mutex<Option<(Instant, String)>>,
+    state: watch::Sender<State>,
+}
+
+/// One value, changed in one step: shut without trouble on record, nobody would open it again.
+#[derive(Debug)]
+struct State {
+    is_open: bool,
+    /// Since when they are refused, and why; stays until a call was accepted, also while another one is tried.
+    trouble: Option<(Instant, String)>,
 }
 
 impl Default for CredentialsGate {
     fn default() -> Self {
-        Self { open: watch::Sender::new(true), trouble: Mutex::default() }
+        Self { state: watch::Sender::new(State { is_open: true, trouble: None }) }
     }
 }
 
 impl CredentialsGate {
     /// The service refused them.
     pub fn refused(&self, why: &str) {
-        // Both under the lock: shut without trouble on record, nobody would open it again.
-        let mut trouble = self.lock();
-        trouble.get_or_insert_with(|| (Instant::now(), why.to_owned()));
-        self.open.send_replace(false);
+        self.state.send_modify(|state| {
+            state.trouble.get_or_insert_with(|| (Instant::now(), why.to_owned()));
+            state.is_open = false;
+        });
     }
 
     /// The service accepted them.
     pub fn accepted(&self) {
-        let mut trouble = self.lock();
-        if trouble.take().is_some() {
-            self.open.send_replace(true);
-        }
+        self.state.send_if_modified(|state| {
+            state.is_open = true;
+            state.trouble.take().is_some()
+        });
     }
 
     /// Since when they are refused and why, if they are.
     pub fn trouble(&self) -> Option<(Instant, String)> {
-        self.lock().clone()
+        self.state.borrow().trouble.clone()
     }
 
     /// Waits until calls may be tried.
     pub async fn opened(&self) {
         // The sender lives in `self`, so the channel cannot close.
-        let _ = self.open.subscribe().wait_for(|open| *open).await;
+        let _ = self.state.subscribe().wait_for(|state| state.is_open).await;
     }
 
     /// Whether calls may be tried.
     pub fn is_open(&self) -> bool {
-        *self.open.borrow()
+        self.state.borrow().is_open
     }
 
     /// Loads credentials again while they are refused; stops the worker when that does not help.
     pub async fn keep(&self, model: &dyn Model, stop: &Stop, ended: CancellationToken) {
-        let mut shut = self.open.subscribe();
+        let mut shut = self.state.subscribe();
         loop {
             tokio::select! {
                 () = ended.cancelled() => return,
-                refused = shut.wait_for(|open| !*open) => if refused.is_err() { return },
+                refused = shut.wait_for(|state| !state.is_open) => if refused.is_err() { return },
             }
             let reloaded = tokio::select! {
                 () = ended.cancelled() => return,
@@ -87,12 +93,8 @@ impl CredentialsGate {
                 () = tokio::time::sleep(RELOAD_EVERY) => {}
             }
             if reloaded.is_ok() {
-                self.open.send_replace(true);
+                self.state.send_modify(|state| state.is_open = true);
             }
         }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<(Instant, String)>> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -4,7 +4,6 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aquifer::flow::credentials::CredentialsGate;
 use aquifer::flow::worker::Worker;
 use aquifer::job::failure::Class;
 use aquifer::job::lifecycle::Status;
@@ -125,17 +124,4 @@ async fn t2_an_absurd_hint_harms_nobody() {
     let context = context(&store, &state, model, Setup::default());
     let results = drain(&context, &store, &run, 1).await;
     assert_eq!((results[0].status, results[0].attempts), (Status::Expired, 1));
-}
-
-#[test]
-fn the_credentials_gate_is_never_shut_without_somebody_to_open_it() {
-    let gate = CredentialsGate::default();
-    for _ in 0..5_000 {
-        std::thread::scope(|threads| {
-            threads.spawn(|| gate.refused("expired"));
-            threads.spawn(|| gate.accepted());
-        });
-        assert!(gate.is_open() || gate.trouble().is_some(), "shut, and nobody knows since when");
-        gate.accepted();
-    }
 }
