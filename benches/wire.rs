@@ -29,7 +29,7 @@ const OPEN: usize = 256;
 #[tokio::main]
 async fn main() {
     title("wire");
-    let (jobs, rounds) = if common::is_short() { (5_000, 1) } else { (50_000, 3) };
+    let (jobs, rounds) = if common::is_short() { (5_000, 1) } else { (30_000, 3) };
     let place = place();
     let simulator = Simulator::start(place.path(), SCENARIO);
     let mut ratios = Vec::new();
