@@ -1,6 +1,8 @@
 //! How much memory does a run need that has a million jobs queued and a thousand in flight? The real binary, against
 //! a slow simulator in another process.
 
+#![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on has nothing to report")]
+
 mod common;
 
 use std::path::Path;

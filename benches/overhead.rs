@@ -1,6 +1,8 @@
 //! What does a job cost beside its call? A model that answers at once, on the embedded back end: every job is claimed,
 //! called, recorded, made known and acknowledged, and each of these is on the disk before the next.
 
+#![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on has nothing to report")]
+
 mod common;
 
 use std::sync::Arc;
@@ -42,9 +44,9 @@ async fn main() {
         let queued = worker::enrol(&folder, jobs).await;
         figure(&format!("lines enrolled, {slots} slots"), rate(jobs, queued.took), None);
         let before = process::cpu(std::process::id());
-        let drained = worker::drain(&queued, Arc::new(Null), slots).await;
+        let took = worker::drain(&queued, Arc::new(Null), slots).await;
         let used = process::cpu(std::process::id()) - before;
-        figure(&format!("jobs, {slots} slots"), rate(jobs, drained.took), Some(">= 10,000 /s"));
+        figure(&format!("jobs, {slots} slots"), rate(jobs, took), Some(">= 10,000 /s"));
         figure(&format!("CPU a job, {slots} slots"), each(used, jobs), None);
         queued.store.close().await.unwrap();
     }

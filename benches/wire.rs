@@ -1,6 +1,8 @@
 //! What does a job cost with a real call in it? Through the SDK and HTTP to a simulator in another process that answers
 //! at once; beside it the bare SDK, making the same calls with as many of them open.
 
+#![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on has nothing to report")]
+
 mod common;
 
 use std::path::Path;
@@ -38,7 +40,7 @@ async fn main() {
         let queued = worker::enrol(&place.path().join(round.to_string()), jobs).await;
         let endpoint = Endpoint { region: REGION.into(), endpoint_url: Some(url(&simulator)) };
         let model = Arc::new(Bedrock::connect(vec![endpoint], Credentials::Simulator).await.unwrap());
-        let whole = measure(&simulator, async { worker::drain(&queued, model, OPEN).await.took }).await;
+        let whole = measure(&simulator, worker::drain(&queued, model, OPEN)).await;
         whole.report("whole jobs", jobs, Some(">= 4,000 /s"));
         queued.store.close().await.unwrap();
         run(&simulator, &place.path().join(format!("run-{round}")), jobs).report(

@@ -169,6 +169,9 @@ fn settings(table: toml::Table, problems: &mut Problems) -> Settings {
         top.tables("model").into_iter().filter_map(|table| model::read(table, top.problems(), &mut unused)).collect();
     let endpoints: Vec<_> =
         top.tables("endpoint").into_iter().filter_map(|table| endpoint::read(table, top.problems())).collect();
+    for endpoint in endpoints.iter().filter(|endpoint: &&EndpointSettings| endpoint.tokens_per_day.is_some()) {
+        unused.push(not_yet(&format!("tokens_per_day of endpoint {}", endpoint.region)));
+    }
     let routing = routing(&mut top);
     let breaker = breaker(&mut top);
     let worker = worker(&mut top, &mut unused);

@@ -260,8 +260,13 @@ pub trait Ledger: Send + Sync {
     ) -> Result<ClaimReply, StoreError>;
 
     /// Puts on record that a call is about to be made: `tally` already counts it, `open` is the price of its
-    /// reservation. With `cap`, refuses if the batch's committed cost and `open` would exceed it.
+    /// reservation. With `cap`, refuses if the committed cost of the batch, of all its tenants together, and `open`
+    /// would exceed it.
     async fn begin(&self, fence: &Fence, tally: Tally, open: Usd, cap: Option<Usd>) -> Result<BeginReply, StoreError>;
+
+    /// Puts on record what a call came to that did not end its job: nothing is open any more, and should this claim
+    /// leave nothing else, it raises no suspicion.
+    async fn settle(&self, fence: &Fence, tally: Tally) -> Result<Entry, StoreError>;
 
     /// Holds leases for so long from now.
     async fn extend(&self, fences: Vec<Fence>, lease: Duration) -> Result<Vec<Entry>, StoreError>;

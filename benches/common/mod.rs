@@ -1,7 +1,6 @@
 //! What the benchmarks share: their form, a place to work in, what the system counted, and a worker on a real state
 //! directory.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on has nothing to report")]
 #![allow(clippy::print_stdout, reason = "figures are what a benchmark is for")]
 #![allow(dead_code, reason = "no benchmark needs all of it")]
 

@@ -82,15 +82,8 @@ fn batch() -> BatchName {
     BatchName::new("bench").unwrap()
 }
 
-/// What a drained queue took.
-pub(crate) struct Drained {
-    /// From the start of the worker to the last acknowledged message.
-    pub(crate) took: Duration,
-    pub(crate) context: Arc<Context>,
-}
-
-/// Works until every job is acknowledged; `slots` of them are in hand at once.
-pub(crate) async fn drain(queued: &Queued, model: Arc<dyn Model>, slots: usize) -> Drained {
+/// Works with so many jobs in hand until all are acknowledged; how long that took.
+pub(crate) async fn drain(queued: &Queued, model: Arc<dyn Model>, slots: usize) -> Duration {
     let queue = Arc::new(Counted {
         queue: queued.store.queue(Some(batch())),
         left: AtomicUsize::new(queued.jobs),
@@ -116,7 +109,7 @@ pub(crate) async fn drain(queued: &Queued, model: Arc<dyn Model>, slots: usize) 
     let took = began.elapsed();
     context.stop.drain(Reason::Done);
     working.await.unwrap();
-    Drained { took, context }
+    took
 }
 
 /// The defaults of the configuration, but for the slots.

@@ -107,6 +107,16 @@ impl BatchRow {
         rows.next().transpose()
     }
 
+    /// Whose batches have that name.
+    pub(super) fn keys(conn: &Connection, name: &BatchName) -> rusqlite::Result<Vec<BatchKey>> {
+        let mut statement = conn.prepare_cached("SELECT tenant FROM batch WHERE name = ?1")?;
+        let keys = statement.query_and_then([name.as_str()], |row| {
+            let tenant = Tenant::new(row.get_ref(0)?.as_str()?).map_err(|_| trouble::unreadable("tenant"))?;
+            Ok(BatchKey { tenant, batch: name.clone() })
+        })?;
+        keys.collect()
+    }
+
     /// The name of a batch.
     pub(super) fn key_of(conn: &Connection, no: i64) -> rusqlite::Result<Option<BatchKey>> {
         let sql = format!("SELECT {} FROM batch WHERE no = ?1", Self::COLUMNS);

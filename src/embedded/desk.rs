@@ -258,6 +258,17 @@ impl Run {
         self.inner.readers.read("reading ended jobs", move |conn| roll::finals(conn, roll, after, limit)).await
     }
 
+    /// Whether messages of ended jobs wait to be delivered: whoever recorded the end died before everybody had heard of
+    /// it. Those that somebody holds are not counted.
+    ///
+    /// # Errors
+    /// What the database said.
+    pub async fn has_unacknowledged(&self) -> Result<bool, StoreError> {
+        let (pool, now) = (self.pool, self.inner.clock.now());
+        let look = move |conn: &Connection| roll::has_unacknowledged(conn, pool, now);
+        self.inner.readers.read("looking for ends that were not made known", look).await
+    }
+
     /// Changes whenever this process has committed an end; to wait on instead of polling. What other processes
     /// commit is only found by [`Run::finals`].
     pub fn ended(&self) -> tokio::sync::watch::Receiver<u64> {

@@ -14,7 +14,7 @@ use super::process::Inner;
 use super::rows::{JobRow, final_row};
 use super::transaction::Tx;
 use super::trouble;
-use crate::job::ident::{BatchKey, Digest, JobKey};
+use crate::job::ident::{BatchKey, BatchName, Digest, JobKey};
 use crate::job::lifecycle::{State, Step};
 use crate::job::outcome::{Ending, Tally, Usage};
 use crate::job::units::{Timestamp, Usd};
@@ -45,6 +45,11 @@ impl Ledger for EmbeddedLedger {
     async fn begin(&self, fence: &Fence, tally: Tally, open: Usd, cap: Option<Usd>) -> Result<BeginReply, StoreError> {
         let fence = fence.clone();
         self.inner.committer.commit("recording a call", move |tx| begin(tx, &fence, tally, open, cap)).await
+    }
+
+    async fn settle(&self, fence: &Fence, tally: Tally) -> Result<Entry, StoreError> {
+        let fence = fence.clone();
+        self.inner.committer.commit("recording the end of a call", move |tx| settle(tx, &fence, tally)).await
     }
 
     async fn extend(&self, fences: Vec<Fence>, lease: Duration) -> Result<Vec<Entry>, StoreError> {
@@ -114,23 +119,25 @@ impl Ledger for EmbeddedLedger {
     }
 }
 
-/// Ends the leases of a dead process's jobs. `suspect`: whether its death is held against them. It weighs one in
-/// all, spread over the jobs whose calls were open.
+/// Hands back the jobs of a process that is no more; how its open calls ended nobody will know. `suspect`: whether its
+/// end is held against them. It weighs one in all, spread over the jobs whose calls were open.
 pub(super) fn release_held_by(tx: &mut Tx<'_>, epoch: i64, suspect: bool) -> rusqlite::Result<()> {
-    if suspect {
-        let begun: u32 = tx
-            .conn
-            .prepare_cached("SELECT count(*) FROM job WHERE epoch = ?1 AND open IS NOT NULL")?
-            .query_row([epoch], |row| row.get(0))?;
-        if begun > 0 {
-            tx.conn
-                .prepare_cached("UPDATE job SET suspicion = suspicion + ?2 WHERE epoch = ?1 AND open IS NOT NULL")?
-                .execute(params![epoch, 1.0 / f64::from(begun)])?;
+    let mut held = JobRow::held_by(tx.conn, epoch)?;
+    let begun = u32::try_from(held.iter().filter(|row| row.open.is_some()).count()).unwrap_or(u32::MAX);
+    for row in &mut held {
+        let before = row.share();
+        row.state = row.state.after(Step::Release).ok_or_else(|| trouble::unreadable("state"))?;
+        if let Some(open) = row.open.take() {
+            row.tally.unknown += open;
+            if suspect {
+                row.suspicion += 1.0 / f64::from(begun);
+            }
         }
+        (row.epoch, row.lease_until) = (None, Timestamp(0));
+        row.store_owner(tx.conn)?;
+        let key = BatchRow::key_of(tx.conn, row.batch)?.ok_or_else(|| trouble::unreadable("batch"))?;
+        tx.batch_or_new(&key)?.swap(Some(before), Some(row.share()));
     }
-    tx.conn
-        .prepare_cached("UPDATE job SET epoch = NULL, lease_until = ?2 WHERE epoch = ?1")?
-        .execute([epoch, tx.now.0])?;
     Ok(())
 }
 
@@ -158,10 +165,7 @@ fn claim(
     row.state = row.state.after(step).ok_or_else(|| trouble::unreadable("state"))?;
     if let Some(open) = row.open.take() {
         row.tally.unknown += open;
-        // A process known to be dead was weighed when it was found so, and its mark is gone.
-        if row.epoch.is_some() {
-            row.suspicion += 1.0;
-        }
+        row.suspicion += 1.0;
     }
     row.token += 1;
     row.epoch = Some(tx.epoch);
@@ -232,17 +236,37 @@ fn begin(tx: &mut Tx<'_>, fence: &Fence, tally: Tally, open: Usd, cap: Option<Us
     row.open = None;
     let settled = row.share();
     row.open = Some(open);
-    let batch = tx.batch_or_new(&fence.key.batch_key())?;
     if let Some(cap) = cap {
-        let committed = batch.committed.saturating_sub(before.committed()) + settled.committed();
+        let (whole, others) = committed_and_open(tx, &fence.key.batch)?;
+        let committed = whole.saturating_sub(before.committed()) + settled.committed();
         if committed + open > cap {
-            let open = batch.open.saturating_sub(before.open.unwrap_or_default());
+            let open = others.saturating_sub(before.open.unwrap_or_default());
             return Ok(BeginReply::OverCap { committed, open });
         }
     }
-    batch.swap(Some(before), Some(row.share()));
+    tx.batch_or_new(&fence.key.batch_key())?.swap(Some(before), Some(row.share()));
     row.store_tally(tx.conn)?;
     Ok(BeginReply::Begun)
+}
+
+/// Of all tenants of a batch, this group's own changes included.
+fn committed_and_open(tx: &mut Tx<'_>, name: &BatchName) -> rusqlite::Result<(Usd, Usd)> {
+    let mut sums = (Usd::ZERO, Usd::ZERO);
+    for key in BatchRow::keys(tx.conn, name)? {
+        if let Some(batch) = tx.batch(&key)? {
+            sums = (sums.0 + batch.committed, sums.1 + batch.open);
+        }
+    }
+    Ok(sums)
+}
+
+fn settle(tx: &mut Tx<'_>, fence: &Fence, tally: Tally) -> rusqlite::Result<Entry> {
+    let Some(mut row) = ours(tx, fence)? else { return Ok(Err(EntryError::NotOurs)) };
+    let before = row.share();
+    (row.tally, row.open) = (tally, None);
+    row.store_tally(tx.conn)?;
+    tx.batch_or_new(&fence.key.batch_key())?.swap(Some(before), Some(row.share()));
+    Ok(Ok(()))
 }
 
 fn extend(tx: &mut Tx<'_>, fence: &Fence, lease: Duration) -> rusqlite::Result<Entry> {

@@ -9,7 +9,7 @@ use super::trouble;
 use crate::job::ident::{BatchName, Tenant};
 use crate::job::lifecycle::{State, Status};
 use crate::job::outcome::{Pointer, Tally};
-use crate::job::units::Usd;
+use crate::job::units::{Timestamp, Usd};
 
 /// The place of an end in the order of all ends of a state directory; zero comes before the first.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
@@ -118,6 +118,19 @@ pub(super) fn ended_since(conn: &Connection, roll: i64, after: i64) -> rusqlite:
         }
     }
     Ok((states, last))
+}
+
+/// Whether a message that nobody holds belongs to a job that has ended.
+pub(super) fn has_unacknowledged(conn: &Connection, pool: i64, now: Timestamp) -> rusqlite::Result<bool> {
+    let free = "pool = ?1 AND (hidden_until IS NULL OR hidden_until <= ?2)";
+    let exists = |sql: &str| -> rusqlite::Result<bool> {
+        conn.prepare_cached(sql)?.query_row(params![pool, now.0], |row| row.get(0))
+    };
+    // The first question is answered by an index, and most often with no.
+    Ok(exists(&format!("SELECT EXISTS (SELECT 1 FROM message WHERE {free})"))?
+        && exists(&format!(
+            "SELECT EXISTS (SELECT 1 FROM job WHERE done IS NOT NULL AND message IN (SELECT id FROM message WHERE {free}))"
+        ))?)
 }
 
 /// Jobs at work, money spent and money committed in all batches of that name.

@@ -65,6 +65,12 @@ impl JobRow {
         rows.next().transpose()
     }
 
+    /// Those that a process holds.
+    pub(super) fn held_by(conn: &Connection, epoch: i64) -> rusqlite::Result<Vec<Self>> {
+        let sql = format!("SELECT {} FROM job WHERE epoch = ?1", Self::COLUMNS);
+        conn.prepare_cached(&sql)?.query_and_then([epoch], Self::read)?.collect()
+    }
+
     /// What it adds to its batch.
     pub(super) fn share(&self) -> Share {
         Share {

@@ -15,7 +15,8 @@ use crate::job::units::Usd;
 /// Rows removed in one transaction: few enough that the jobs at work hardly notice.
 pub(super) const CHUNK: usize = 500;
 
-const STRAY: &str = "state = 'queued'
+/// A job whose process died waits too, though its row says `running` until somebody takes it over.
+const STRAY: &str = "(state = 'queued' OR state = 'running' AND epoch IS NULL)
     AND NOT EXISTS (SELECT 1 FROM roll_line l JOIN roll r ON r.no = l.roll JOIN process p ON p.epoch = r.epoch
         WHERE l.job = job.no)
     AND NOT EXISTS (SELECT 1 FROM message m WHERE m.id = job.message AND m.epoch IS NOT NULL)";
@@ -43,14 +44,20 @@ pub(super) fn withdraw(tx: &mut Tx<'_>, no: i64) -> rusqlite::Result<bool> {
     if !tx.conn.prepare_cached(&sql)?.query_row([no], |row| row.get::<_, bool>(0))? {
         return Ok(false);
     }
-    let Some(row) = JobRow::by_no(tx.conn, no)? else { return Ok(false) };
+    let Some(mut row) = JobRow::by_no(tx.conn, no)? else { return Ok(false) };
     let Some(key) = BatchRow::key_of(tx.conn, row.batch)? else { return Ok(false) };
     if let Some(message) = row.message {
         queue::remove(tx.conn, message)?;
     }
     tx.conn.prepare_cached("DELETE FROM roll_line WHERE job = ?1")?.execute([no])?;
     tx.conn.prepare_cached("DELETE FROM job WHERE no = ?1")?.execute([no])?;
-    tx.batch_or_new(&key)?.swap(Some(Share { spent: Usd::ZERO, unknown: Usd::ZERO, ..row.share() }), None);
+    let before = row.share();
+    // A call whose end nobody saw may have been paid for as well.
+    row.tally.unknown += row.open.take().unwrap_or_default();
+    let settled = row.share();
+    let batch = tx.batch_or_new(&key)?;
+    batch.swap(Some(before), Some(settled));
+    batch.swap(Some(Share { spent: Usd::ZERO, unknown: Usd::ZERO, ..settled }), None);
     Ok(true)
 }
 

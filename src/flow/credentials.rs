@@ -35,15 +35,16 @@ impl Default for CredentialsGate {
 impl CredentialsGate {
     /// The service refused them.
     pub fn refused(&self, why: &str) {
-        self.lock().get_or_insert_with(|| (Instant::now(), why.to_owned()));
+        // Both under the lock: shut without trouble on record, nobody would open it again.
+        let mut trouble = self.lock();
+        trouble.get_or_insert_with(|| (Instant::now(), why.to_owned()));
         self.open.send_replace(false);
     }
 
     /// The service accepted them.
     pub fn accepted(&self) {
-        // Every answer comes by here; the lock is only taken when there is something to forget.
-        if !*self.open.borrow() || self.lock().is_some() {
-            self.lock().take();
+        let mut trouble = self.lock();
+        if trouble.take().is_some() {
             self.open.send_replace(true);
         }
     }
@@ -72,7 +73,10 @@ impl CredentialsGate {
                 () = ended.cancelled() => return,
                 refused = shut.wait_for(|open| !*open) => if refused.is_err() { return },
             }
-            let reloaded = model.refresh_credentials().await;
+            let reloaded = tokio::select! {
+                () = ended.cancelled() => return,
+                reloaded = model.refresh_credentials() => reloaded,
+            };
             let Some((since, why)) = self.trouble() else { continue };
             if since.elapsed() >= GIVE_UP_AFTER {
                 stop.drain(Reason::Credentials(reloaded.err().unwrap_or(why)));

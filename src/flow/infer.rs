@@ -8,6 +8,7 @@ use crate::job::failure::Consequence;
 use crate::job::outcome::Tally;
 use crate::job::units::{Tokens, Usd};
 use crate::ports::{BeginReply, Billing, CallFailure, LaneId, ModelCall};
+use crate::rules::pace::LONGEST_HINT;
 use crate::rules::retry;
 
 use super::context::Context;
@@ -26,6 +27,9 @@ pub enum Inferred {
 
 /// How long a job waits for open calls to settle when their price is what stands between it and the cap.
 const CAP_RECHECK: Duration = Duration::from_millis(200);
+/// After that long it makes room in its slot for so long: the call it waits for can be one that nobody sees the end of
+/// before its job is delivered again, and that needs a slot.
+const CAP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Calls once.
 ///
@@ -39,13 +43,22 @@ pub async fn infer(
 ) -> Result<Inferred, Exit> {
     let Placement { plan, held, body, text_bytes, price, timeout } = placement;
     let lane = held.lane().id.clone();
-    if !begin(context, claim, price).await? {
-        held.unused();
-        return Ok(Inferred::Again);
+    match begin(context, claim, price).await {
+        Ok(true) => {}
+        Ok(false) => {
+            held.unused();
+            return Ok(Inferred::Again);
+        }
+        Err(exit) => {
+            held.unused();
+            return Err(exit);
+        }
     }
     let started = Instant::now();
     let call = ModelCall { lane: lane.clone(), body, timeout };
     let reply = tokio::select! {
+        // An answer that is there is never thrown away.
+        biased;
         reply = context.model.call(call) => reply,
         () = context.stop.aborted() => {
             claim.tally.unknown += price;
@@ -79,7 +92,11 @@ pub async fn infer(
             context.meter.call_failed(&lane, &failure.failure, billed);
             let probe = held.probe;
             tell_lane(context, held, &failure, plan.burndown);
-            Ok(consequence(context, claim, &lane, failure, probe, started.into_std()))
+            let inferred = consequence(context, claim, &lane, failure, probe, started.into_std());
+            if matches!(inferred, Inferred::Again) {
+                context.ledger.settle(&claim.fence, claim.tally).await?.map_err(|_| Exit::Lost)?;
+            }
+            Ok(inferred)
         }
     }
 }
@@ -90,10 +107,15 @@ async fn begin(context: &Context, claim: &mut Claim, price: Usd) -> Result<bool,
     match context.ledger.begin(&claim.fence, counted, price, context.settings.cost_cap).await? {
         BeginReply::Begun => {
             claim.tally = counted;
+            claim.journey.at_cap_since = None;
             Ok(true)
         }
         BeginReply::Lost => Err(Exit::Lost),
         BeginReply::OverCap { open, .. } if open > Usd::ZERO => {
+            let since = *claim.journey.at_cap_since.get_or_insert_with(now);
+            if now().duration_since(since) >= CAP_PATIENCE {
+                return Err(Exit::HandBack { after: CAP_PATIENCE });
+            }
             claim.journey.not_before = Some(now() + CAP_RECHECK);
             Ok(false)
         }
@@ -149,7 +171,8 @@ fn consequence(
                 return Inferred::Over(Verdict::of_failure(failure));
             }
             let back_off = retry::back_off(failure.class, claim.tally.attempts, rand::random());
-            claim.journey.not_before = Some(now() + back_off.max(retry_after.unwrap_or_default()));
+            let hint = retry_after.unwrap_or_default().min(LONGEST_HINT);
+            claim.journey.not_before = Some(now() + back_off.max(hint));
             claim.journey.last_failure = Some(failure);
             Inferred::Again
         }

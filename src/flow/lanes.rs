@@ -208,6 +208,10 @@ impl Lane {
     }
 }
 
+/// Between the reservation of a call and its admission by the service: the write that puts it on record, the way there,
+/// and a connection that may have to be opened.
+const ADMITTED_WITHIN: Duration = Duration::from_secs(1);
+
 /// Every model and lane. Ids that no configuration names become plans when they are first asked for.
 pub struct Catalogue {
     bare: Bare,
@@ -278,7 +282,7 @@ impl Catalogue {
                         id: route.lane,
                         changed: Notify::new(),
                         state: Mutex::new(LaneState {
-                            ledger: LaneLedger::new(route.limits),
+                            ledger: LaneLedger::new(route.limits).with_slack(ADMITTED_WITHIN),
                             breaker: Breaker::new(self.breaker),
                             cool_down: CoolDown::default(),
                             out: None,

@@ -61,6 +61,8 @@ pub struct Journey {
     pub last_failure: Option<Failure>,
     /// Not before this: a back-off.
     pub not_before: Option<Instant>,
+    /// Since when it waits for room under the cap on cost.
+    pub at_cap_since: Option<Instant>,
     /// Since when nothing but the service's absence has held it up.
     pub away_since: Option<Instant>,
 }

@@ -7,10 +7,11 @@ use bytes::Bytes;
 
 use crate::job::lifecycle::Status;
 use crate::job::outcome::{Ending, JobResult, Timing, Usage};
-use crate::ports::{StoreError, StoreTrouble};
+use crate::ports::{FinishReply, StoreError, StoreTrouble};
 
 use super::context::Context;
 use super::proof::{Claim, Delivery, Exit, Receipt, Verdict};
+use super::stop::Reason;
 
 /// Between two attempts to record an answer that is paid for.
 const RETRY_EVERY: Duration = Duration::from_millis(500);
@@ -19,12 +20,22 @@ const RETRY_EVERY: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// [`Exit::Lost`] if the job is somebody else's by now; [`Exit::Store`] if the back end could not take it within `drain`,
-/// which stops the worker: an answer that cannot be recorded must not be followed by another.
+/// which stops the worker whatever the trouble: an answer that cannot be recorded must not be followed by another.
 pub async fn record(context: &Context, delivery: &Delivery, claim: &Claim, verdict: Verdict) -> Result<Receipt, Exit> {
     let (result, line) = compose(context, claim, verdict);
     if delivery.lease.is_lost() {
         return Err(Exit::Lost);
     }
+    let status = result.status;
+    let reply = write(context, claim, result, line)
+        .await
+        .inspect_err(|error| context.stop.drain(Reason::Store(error.clone())))?;
+    let receipt = Receipt::recorded(reply).ok_or(Exit::Lost)?;
+    context.meter.ended(status);
+    Ok(receipt)
+}
+
+async fn write(context: &Context, claim: &Claim, result: JobResult, line: Bytes) -> Result<FinishReply, StoreError> {
     let batch = claim.fence.key.batch_key();
     let pointer = patiently(context, || context.bodies.append(&batch, line.clone())).await?;
     let ending = Ending {
@@ -34,10 +45,7 @@ pub async fn record(context: &Context, delivery: &Delivery, claim: &Claim, verdi
         error: result.error,
         result: pointer,
     };
-    let reply = patiently(context, || context.ledger.finish(&claim.fence, claim.tally, ending.clone())).await?;
-    let receipt = Receipt::recorded(reply).ok_or(Exit::Lost)?;
-    context.meter.ended(ending.status);
-    Ok(receipt)
+    patiently(context, || context.ledger.finish(&claim.fence, claim.tally, ending.clone())).await
 }
 
 /// Tries again while the trouble may pass, as long as a shutdown would wait for it.

@@ -7,10 +7,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use futures_util::future::select_all;
 
 use crate::job::failure::{Class, Failure};
 use crate::job::intake::{WireBody, wire_body};
+use crate::job::spec::Job;
 use crate::job::units::{Tokens, Usd};
 use crate::ports::{CallBody, Gate as Shut, LaneId};
 use crate::rules::breaker::Gate;
@@ -58,13 +60,17 @@ async fn find_place(context: &Context, delivery: &Delivery, claim: &mut Claim) -
         return Ok(Routed::Over(Verdict::of_failure(failure)));
     }
     loop {
-        if let Some(not_before) = claim.journey.not_before.take()
-            && let Some(verdict) = wait(context, delivery, claim, not_before, For::Service).await?
-        {
-            return Ok(Routed::Over(verdict));
+        if let Some(not_before) = claim.journey.not_before.filter(|not_before| now() < *not_before) {
+            if let Some(verdict) = wait(context, delivery, claim, not_before, For::Service).await? {
+                return Ok(Routed::Over(verdict));
+            }
+            continue;
         }
         if !context.credentials.is_open() {
-            wait_for_credentials(context, delivery).await?;
+            tokio::select! {
+                () = context.credentials.opened() => {}
+                ended = cut_short(context, delivery, &claim.job) => return ended.map(Routed::Over),
+            }
         }
         match take_turn(context, delivery, claim, &plan, &size).await? {
             Turn::Placed(held) => return Ok(Routed::Placed(Box::new(placement(claim, plan, size, held)))),
@@ -74,6 +80,7 @@ async fn find_place(context: &Context, delivery: &Delivery, claim: &mut Claim) -
                     return Ok(Routed::Over(verdict));
                 }
             }
+            Turn::Again => {}
         }
     }
 }
@@ -91,7 +98,11 @@ fn placement(claim: &Claim, plan: Arc<Plan>, size: Size, held: Held) -> Placemen
 enum Turn {
     Placed(Held),
     Over(Verdict),
-    StepAside { until: Instant },
+    StepAside {
+        until: Instant,
+    },
+    /// Credentials were refused while it stood in line.
+    Again,
 }
 
 /// Stands in line, then chooses; waits for tokens without giving up its place.
@@ -104,10 +115,16 @@ async fn take_turn(
 ) -> Result<Turn, Exit> {
     let _turn = tokio::select! {
         turn = plan.turn.lock() => turn,
-        () = context.stop.drained() => return Err(Exit::HandBack { after: Duration::ZERO }),
-        () = delivery.lease.lost() => return Err(Exit::Lost),
+        ended = cut_short(context, delivery, &claim.job) => return ended.map(Turn::Over),
     };
     loop {
+        if !context.credentials.is_open() {
+            return Ok(Turn::Again);
+        }
+        // Whatever ended the wait, nothing is begun that should not be any more.
+        if let Some(ended) = cut_short(context, delivery, &claim.job).now_or_never() {
+            return ended.map(Turn::Over);
+        }
         let candidates = candidates(claim, plan, size);
         let rules = RoutingRules {
             multi_region: context.settings.multi_region,
@@ -129,13 +146,13 @@ async fn take_turn(
                 }
             }
             Choice::WaitUntil(until) => until,
+            Choice::RestUntil(until) => {
+                shut_gates(context, plan, &candidates, until).await;
+                return Ok(Turn::StepAside { until });
+            }
             Choice::NoneLeft => return Ok(Turn::Over(none_left(claim, plan))),
         };
         shut_gates(context, plan, &candidates, until).await;
-        let is_for_tokens = candidates.iter().any(|lane| !lane.out && lane.available_at <= now());
-        if !is_for_tokens {
-            return Ok(Turn::StepAside { until });
-        }
         if let Some(verdict) = wait(context, delivery, claim, until, For::Quota(&plan.routes)).await? {
             return Ok(Turn::Over(verdict));
         }
@@ -156,7 +173,8 @@ fn candidates(claim: &Claim, plan: &Plan, size: &Size) -> Vec<Candidate> {
         Candidate {
             primary: route.primary,
             out: never || state.out.is_some() || !is_resident(claim, &route.lane.id),
-            available_at: state.breaker.shut_until(now).map_or(rest, |until| until.max(rest)),
+            available_at: rest,
+            shut_until: state.breaker.shut_until(now).unwrap_or(now),
             admits_at,
             sent: claim.journey.failures(&route.lane.id) > 0,
             failures: claim.journey.failures(&route.lane.id),
@@ -224,7 +242,7 @@ async fn wait(
 ) -> Result<Option<Verdict>, Exit> {
     let start = now();
     let end = match (claim.job.deadline, what) {
-        (Some(deadline), _) => Some(start + deadline.since(context.now())),
+        (Some(_), _) => None,
         (None, For::Service) => Some(*claim.journey.away_since.get_or_insert(start) + context.settings.give_up_after),
         (None, For::Quota(_)) => {
             claim.journey.away_since = None;
@@ -243,25 +261,33 @@ async fn wait(
     tokio::select! {
         () = tokio::time::sleep_until(until.into()) => {}
         () = changed => {}
-        () = context.stop.drained() => return Err(Exit::HandBack { after: Duration::ZERO }),
-        () = delivery.lease.lost() => return Err(Exit::Lost),
+        ended = cut_short(context, delivery, &claim.job) => return ended.map(Some),
     }
     if end.is_none_or(|end| now() < end) {
         return Ok(None);
     }
-    Ok(Some(if claim.job.deadline.is_some() {
-        Verdict::of_failure(Failure::new(Class::Expired, "its deadline passed while it waited to be sent"))
-    } else {
-        let gave_up = || Failure::new(Class::Unavailable, "the service stayed away past `give_up_after`");
-        Verdict::of_failure(claim.journey.last_failure.clone().unwrap_or_else(gave_up))
-    }))
+    let gave_up = || Failure::new(Class::Unavailable, "the service stayed away past `give_up_after`");
+    Ok(Some(Verdict::of_failure(claim.journey.last_failure.clone().unwrap_or_else(gave_up))))
 }
 
-async fn wait_for_credentials(context: &Context, delivery: &Delivery) -> Result<(), Exit> {
+/// Ends when a job may not be waited with any longer, whatever it waits for: the worker stops, the job is somebody
+/// else's, or its deadline passes.
+async fn cut_short(context: &Context, delivery: &Delivery, job: &Job) -> Result<Verdict, Exit> {
+    let late = async {
+        match job.deadline {
+            Some(deadline) if deadline <= context.now() => {}
+            Some(deadline) => tokio::time::sleep(deadline.since(context.now())).await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
-        () = context.credentials.opened() => Ok(()),
+        biased;
         () = context.stop.drained() => Err(Exit::HandBack { after: Duration::ZERO }),
         () = delivery.lease.lost() => Err(Exit::Lost),
+        () = late => {
+            let message = "its deadline passed while it waited to be sent";
+            Ok(Verdict::of_failure(Failure::new(Class::Expired, message)))
+        }
     }
 }
 
@@ -279,7 +305,7 @@ async fn shut_gates(context: &Context, plan: &Plan, candidates: &[Candidate], un
         if candidate.out {
             continue;
         }
-        let opens = candidate.available_at.max(candidate.admits_at);
+        let opens = candidate.available_at.max(candidate.shut_until).max(candidate.admits_at);
         let shut = {
             let mut state = route.lane.state();
             let binding = state.ledger.paused_until(now).map(|(_, binding)| binding);
@@ -301,7 +327,7 @@ async fn shut_gates(context: &Context, plan: &Plan, candidates: &[Candidate], un
 }
 
 fn reason(candidate: &Candidate, paused: Option<Binding>, now: Instant) -> String {
-    if candidate.available_at > now {
+    if candidate.available_at.max(candidate.shut_until) > now {
         return "resting after failures (cool-down or open breaker)".to_owned();
     }
     paused.unwrap_or(Binding::Tokens).to_string()

@@ -103,6 +103,19 @@ pub struct LaneLedger {
     latest: Option<Instant>,
     pause: Option<Pause>,
     throttles: Throttles,
+    trial: Trial,
+    slack: Duration,
+}
+
+/// After a throttle one call goes first; the others follow when it is answered, or when it was not refused in time.
+#[derive(Clone, Copy, Debug, Default)]
+enum Trial {
+    #[default]
+    None,
+    Wanted,
+    Running {
+        since: Instant,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -127,9 +140,10 @@ impl Throttles {
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const TRIAL: Duration = Duration::from_secs(1);
 const DAY_PAUSE: Duration = Duration::from_secs(60 * 60);
 /// A hint beyond this is taken for a mistake: nobody plans further ahead by a header.
-const LONGEST_HINT: Duration = Duration::from_secs(24 * 60 * 60);
+pub const LONGEST_HINT: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl LaneLedger {
     /// An empty ledger. Without any limit it keeps no charges and admits everything that is not paused.
@@ -141,7 +155,17 @@ impl LaneLedger {
             latest: None,
             pause: None,
             throttles: Throttles::default(),
+            trial: Trial::default(),
+            slack: Duration::ZERO,
         }
+    }
+
+    /// Charges count for so much longer: the service counts a call from when it admits it, which nobody outside sees
+    /// and which comes after the reservation.
+    #[must_use]
+    pub fn with_slack(mut self, slack: Duration) -> Self {
+        self.slack = slack;
+        self
     }
 
     /// The limits it holds.
@@ -156,7 +180,11 @@ impl LaneLedger {
     pub fn reserve(&mut self, now: Instant, tokens: Tokens) -> Result<Reservation, Refusal> {
         self.ask(now, tokens)?;
         let now = self.advance(now);
-        let charge = self.keeps_minute().then(|| self.minute.charge(now, tokens.0, 1));
+        let charge = self.keeps_minute().then(|| self.minute.charge(now + self.slack, tokens.0, 1));
+        self.trial = match self.trial {
+            Trial::Wanted => Trial::Running { since: now },
+            Trial::None | Trial::Running { .. } => Trial::None,
+        };
         let bucket = self.limits.tokens_per_day.map(|_| self.day.charge(now, tokens.0));
         Ok(Reservation { made: now, tokens: tokens.0, charge, bucket })
     }
@@ -169,7 +197,8 @@ impl LaneLedger {
         let now = self.advance(now);
         self.fits_at_all(tokens)?;
         let pause = self.pause.filter(|pause| now < pause.until).map(|pause| (pause.until, pause.binding));
-        match pause.into_iter().chain(self.charges_allow(tokens)).max_by_key(|(at, _)| *at) {
+        let trial = self.trial_until().filter(|until| now < *until).map(|until| (until, Binding::Throttled));
+        match pause.into_iter().chain(trial).chain(self.charges_allow(tokens)).max_by_key(|(at, _)| *at) {
             Some((at, binding)) => Err(Refusal::NotUntil { at, binding }),
             None => Ok(()),
         }
@@ -184,6 +213,7 @@ impl LaneLedger {
         let now = self.advance(now);
         if !self.throttles.sent_before_seen(reservation.made) {
             self.throttles = Throttles::default();
+            self.trial = Trial::None;
         }
         let excess = used.0.saturating_sub(reservation.tokens);
         if excess == 0 {
@@ -191,7 +221,7 @@ impl LaneLedger {
             return;
         }
         if self.keeps_minute() {
-            self.minute.charge(now, excess, 0);
+            self.minute.charge(now + self.slack, excess, 0);
         }
         if self.limits.tokens_per_day.is_some() {
             self.day.charge(now, excess);
@@ -224,6 +254,7 @@ impl LaneLedger {
             let known = self.charges_allow(tokens).map(|(at, _)| at).max();
             until = until.max(known.unwrap_or_else(|| now + self.escalate()));
         }
+        self.trial = Trial::Wanted;
         self.pause_until(until, Binding::Throttled)
     }
 
@@ -276,6 +307,14 @@ impl LaneLedger {
         [(minute, Binding::Tokens), (requests, Binding::Requests), (day, Binding::Day)]
             .into_iter()
             .filter_map(|(at, binding)| at.map(|at| (at, binding)))
+    }
+
+    /// Until when the call on trial keeps the others back. A refusal comes at once; an answer may take minutes.
+    fn trial_until(&self) -> Option<Instant> {
+        match self.trial {
+            Trial::Running { since } => Some(since + TRIAL),
+            Trial::None | Trial::Wanted => None,
+        }
     }
 
     fn give_back(&mut self, reservation: &Reservation, tokens: u64, requests: u64) {
@@ -533,6 +572,40 @@ mod tests {
         let dearer = lane.reserve(now + secs(1), Tokens(0)).unwrap();
         lane.settle(dearer, now + secs(2), Tokens(30));
         assert_eq!(lane.throttled(refused, now + secs(2), None), now + MINUTE);
+    }
+
+    #[test]
+    fn after_a_throttle_one_call_goes_first() {
+        let mut now = Instant::now();
+        let mut lane = LaneLedger::new(Limits::default());
+        let refused = lane.reserve(now, Tokens(1)).unwrap();
+        now = lane.throttled(refused, now, None);
+        let first = lane.reserve(now, Tokens(1)).unwrap();
+        let held = lane.reserve(now, Tokens(1)).unwrap_err();
+        assert_eq!(held, Refusal::NotUntil { at: now + TRIAL, binding: Binding::Throttled });
+        now += TRIAL / 10;
+        lane.settle(first, now, Tokens(1));
+        let _rest = [lane.reserve(now, Tokens(1)).unwrap(), lane.reserve(now, Tokens(1)).unwrap()];
+    }
+
+    #[test]
+    fn a_call_on_trial_that_takes_long_keeps_the_others_back_for_a_second_only() {
+        let mut now = Instant::now();
+        let mut lane = LaneLedger::new(Limits::default());
+        let refused = lane.reserve(now, Tokens(1)).unwrap();
+        now = lane.throttled(refused, now, None);
+        let _first = lane.reserve(now, Tokens(1)).unwrap();
+        let _rest = [lane.reserve(now + TRIAL, Tokens(1)).unwrap(), lane.reserve(now + TRIAL, Tokens(1)).unwrap()];
+    }
+
+    #[test]
+    fn q1_with_slack_a_call_admitted_late_still_counts() {
+        let start = Instant::now();
+        let slack = Duration::from_secs(1);
+        let mut lane = tokens_only(100).with_slack(slack);
+        let _late = lane.reserve(start, Tokens(100)).unwrap();
+        let refused = lane.reserve(start + MINUTE, Tokens(1)).unwrap_err();
+        assert_eq!(refused, Refusal::NotUntil { at: start + MINUTE + slack, binding: Binding::Tokens });
     }
 
     #[test]

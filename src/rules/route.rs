@@ -25,8 +25,10 @@ pub struct Candidate {
     pub primary: bool,
     /// Whether this job can never go there: access denied, outside its residency, larger than the quota.
     pub out: bool,
-    /// End of its cool-down or of its breaker's open time, whichever is later.
+    /// End of its cool-down.
     pub available_at: Instant,
+    /// End of its breaker's open time.
+    pub shut_until: Instant,
     /// When its quota, and any pause the service imposed, lets this job start.
     pub admits_at: Instant,
     /// Whether this job was sent there at all.
@@ -40,8 +42,10 @@ pub struct Candidate {
 pub enum Choice {
     /// To the candidate at this index, which can start now.
     Lane(usize),
-    /// Nowhere before that; ask again then.
+    /// Lanes that are well have no tokens before that; ask again then.
     WaitUntil(Instant),
+    /// No lane that it may use is well before that; ask again then.
+    RestUntil(Instant),
     /// Every lane is out.
     NoneLeft,
 }
@@ -86,11 +90,14 @@ pub fn choose(now: Instant, rules: &RoutingRules, candidates: &[Candidate], spre
     if let Some(current) = allowed.iter().find(|(_, lane)| is_staying(rules, lane)).copied() {
         allowed = vec![current];
     }
-    let is_cooled = |lane: &Candidate| now < lane.available_at && !is_staying(rules, lane);
+    let is_cooled = |lane: &Candidate| now < lane.shut_until || (now < lane.available_at && !is_staying(rules, lane));
+    let back_at = |lane: &Candidate| {
+        let rest = if is_staying(rules, lane) { now } else { lane.available_at };
+        rest.max(lane.shut_until).max(lane.admits_at)
+    };
     let Some(best) = allowed.iter().filter(|(_, lane)| !is_cooled(lane)).map(|(_, lane)| rank(rules, lane)).min()
     else {
-        let soonest = allowed.iter().map(|(_, lane)| lane.available_at.max(lane.admits_at)).min();
-        return soonest.map_or(Choice::NoneLeft, Choice::WaitUntil);
+        return allowed.iter().map(|(_, lane)| back_at(lane)).min().map_or(Choice::NoneLeft, Choice::RestUntil);
     };
     let able = allowed
         .iter()
@@ -106,11 +113,7 @@ pub fn choose(now: Instant, rules: &RoutingRules, candidates: &[Candidate], spre
         return Choice::Lane(index);
     }
     // A lane that comes back from its cool-down may overtake those that wait for tokens.
-    let soonest = allowed
-        .iter()
-        .filter(|(_, lane)| rank(rules, lane) <= best)
-        .map(|(_, lane)| if is_cooled(lane) { lane.available_at.max(lane.admits_at) } else { lane.admits_at })
-        .min();
+    let soonest = allowed.iter().filter(|(_, lane)| rank(rules, lane) <= best).map(|(_, lane)| back_at(lane)).min();
     soonest.map_or(Choice::NoneLeft, Choice::WaitUntil)
 }
 
@@ -152,7 +155,7 @@ mod tests {
     }
 
     fn lane(now: Instant, primary: bool) -> Candidate {
-        Candidate { primary, out: false, available_at: now, admits_at: now, sent: false, failures: 0 }
+        Candidate { primary, out: false, available_at: now, shut_until: now, admits_at: now, sent: false, failures: 0 }
     }
 
     fn once(now: Instant, rules: &RoutingRules, lanes: &[Candidate]) -> Choice {
@@ -281,6 +284,17 @@ mod tests {
     }
 
     #[test]
+    fn b2_a_job_that_stays_waits_for_an_open_breaker() {
+        let now = Instant::now();
+        let rules = RoutingRules { attempts_per_endpoint: NonZeroU32::new(2).unwrap(), ..rules() };
+        let mut lanes = [lane(now, true)];
+        lanes[0] = Candidate { failures: 1, sent: true, shut_until: now + SECOND, ..lanes[0] };
+        lanes[0].available_at = now + 9 * SECOND;
+        assert_eq!(once(now, &rules, &lanes), Choice::RestUntil(now + SECOND), "its own stamp is not in the way");
+        assert_eq!(once(now + SECOND, &rules, &lanes), Choice::Lane(0));
+    }
+
+    #[test]
     fn r06_one_region_only_is_the_first_that_was_chosen() {
         let now = Instant::now();
         let rules = RoutingRules { multi_region: false, ..rules() };
@@ -288,7 +302,7 @@ mod tests {
         lanes[1] = Candidate { sent: true, failures: 1, ..lanes[1] };
         assert_eq!(once(now, &rules, &lanes), Choice::Lane(1));
         lanes[1].available_at = now + SECOND;
-        assert_eq!(once(now, &rules, &lanes), Choice::WaitUntil(now + SECOND));
+        assert_eq!(once(now, &rules, &lanes), Choice::RestUntil(now + SECOND));
         lanes[1].out = true;
         assert_eq!(once(now, &rules, &lanes), Choice::NoneLeft);
     }
@@ -299,7 +313,7 @@ mod tests {
         let mut lanes = [lane(now, true)];
         lanes[0].available_at = now + SECOND;
         let just_before = now + SECOND - Duration::from_nanos(1);
-        assert_eq!(once(just_before, &rules(), &lanes), Choice::WaitUntil(now + SECOND));
+        assert_eq!(once(just_before, &rules(), &lanes), Choice::RestUntil(now + SECOND));
         assert_eq!(once(now + SECOND, &rules(), &lanes), Choice::Lane(0));
     }
 
@@ -309,7 +323,7 @@ mod tests {
         let mut lanes = [true, false].map(|primary| lane(now, primary));
         lanes[0].available_at = now + 5 * SECOND;
         lanes[1].available_at = now + 3 * SECOND;
-        assert_eq!(once(now, &rules(), &lanes), Choice::WaitUntil(now + 3 * SECOND));
+        assert_eq!(once(now, &rules(), &lanes), Choice::RestUntil(now + 3 * SECOND));
     }
 
     #[test]

@@ -63,3 +63,24 @@ fn sigterm_is_taken_as_the_first_interrupt() {
     first.finish().exits(130);
     assert!(place.results().iter().all(|result| result["model_calls"] == 1));
 }
+
+#[test]
+fn an_interrupt_is_heard_while_standard_input_says_nothing() {
+    let place = Place::new();
+    let mut command = place.command(["run", "-", "--simulate"]);
+    command.stdin(std::process::Stdio::piped());
+    let mut running = Running::start(command);
+    // The database is made after signals are listened to.
+    let began = Instant::now();
+    while place.status("stdin").is_none() && !place.path(".aquifer/simulated/aquifer.db").exists() {
+        assert!(began.elapsed() < Duration::from_secs(60), "it does not begin");
+    }
+    running.signal("INT");
+    running.until_said(&HEARD);
+    let began = Instant::now();
+    // Whoever types has the other end open all the while.
+    let typing = running.child.stdin.take();
+    running.finish().exits(130);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    drop(typing);
+}

@@ -211,6 +211,12 @@ impl Running {
         }
     }
 
+    /// Waits for a line on stderr that holds this, and returns it.
+    pub(crate) fn until_said_with(&mut self, word: &str) -> String {
+        self.until_said(&[word]);
+        self.said.lines().rfind(|line| line.contains(word)).unwrap().to_owned()
+    }
+
     /// Waits for its end.
     pub(crate) fn finish(mut self) -> Ended {
         loop {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::support::{Ended, Place, Running, assert_all_succeeded};
+use crate::support::{Ended, Place, Running, SIMULATED, assert_all_succeeded, json_lines};
 
 /// A configuration as for a real account.
 const REAL: &str = "[[model]]\nname = \"haiku\"\nid = \"anthropic.claude-haiku-4-5-20251001-v1:0\"\n\n[[endpoint]]\nregion = \"us-west-2\"\nprimary = true\n";
@@ -221,4 +221,38 @@ fn t3_what_the_model_refuses_is_called_once_and_tried_again_only_on_demand() {
     let retried = place.aquifer(["run", "demo.jsonl", "--simulate", "--retry-failed", "--json"]).exits(0).json();
     assert_eq!((&retried["model_calls"], &retried["failed"]), (&1.into(), &0.into()));
     assert_all_succeeded(&place.results(), 5);
+}
+
+#[test]
+fn d9_a_job_whose_notice_could_not_be_written_is_made_known_by_the_next_run() {
+    let place = Place::new();
+    place.write_jobs("demo.jsonl", 1);
+    let log = place.path(SIMULATED).join("events.jsonl");
+    std::fs::create_dir_all(&log).unwrap();
+    place.aquifer(["run", "demo.jsonl", "--simulate"]).exits(1).says(&["events.jsonl", "notice"]);
+    std::fs::remove_dir(&log).unwrap();
+    let summary = place.aquifer(["run", "demo.jsonl", "--simulate", "--json"]).exits(0).json();
+    assert_eq!(summary["model_calls"], 0);
+    let notices = json_lines(&std::fs::read(&log).unwrap());
+    let kinds: Vec<_> = notices.iter().map(|notice| notice["kind"].as_str().unwrap()).collect();
+    assert!(kinds.contains(&"job"), "{kinds:?}");
+    place.aquifer(["run", "demo.jsonl", "--simulate"]).exits(0).says(&["nothing to do"]);
+    assert_eq!(json_lines(&std::fs::read(&log).unwrap()).len(), notices.len(), "and not again");
+}
+
+#[test]
+fn a_results_file_outlives_the_state_that_it_came_from() {
+    let place = Place::new();
+    let mut service = Running::start(place.command(["simulate", "--listen", "127.0.0.1:0"]));
+    let address = service.until_said_with("http://");
+    let address = address.split_whitespace().find(|word| word.starts_with("http://")).unwrap();
+    let place = place_with(&format!("{REAL}endpoint_url = \"{address}\"\n"));
+    run_with_credentials(&place, &[]).exits(0);
+    let results = place.read("results.jsonl");
+    let connection = rusqlite::Connection::open(place.path(".aquifer/aquifer.db")).unwrap();
+    assert!(connection.execute("UPDATE batch SET last = 0", []).unwrap() > 0);
+    drop(connection);
+    // `[state] keep` is over: the batch goes, and the only copy of what was paid for must not go with it.
+    run_with_credentials(&place, &[]).exits(2).says(&["results.jsonl"]);
+    assert_eq!(place.read("results.jsonl"), results);
 }

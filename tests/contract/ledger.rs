@@ -193,6 +193,16 @@ pub(crate) async fn the_cap_holds_under_concurrency(w: World) {
     assert_eq!((begun, over), (10, 30));
 }
 
+pub(crate) async fn the_cap_is_one_for_all_tenants_of_a_batch(w: World) {
+    let a = w.claim("a").await.fence;
+    let theirs = JobKey { tenant: Tenant::new("acme").unwrap(), ..key("b") };
+    let reply = w.ledger.claim(&theirs, content(), Timestamp(5), LEASE).await.unwrap();
+    let ClaimReply::Claimed(b) = reply else { panic!("{reply:?}") };
+    assert_eq!(w.ledger.begin(&a, calls(1, Usd::ZERO), CENT, Some(CENT)).await.unwrap(), BeginReply::Begun);
+    let reply = w.ledger.begin(&b.fence, calls(1, Usd::ZERO), CENT, Some(CENT)).await.unwrap();
+    assert_eq!(reply, BeginReply::OverCap { committed: CENT, open: CENT });
+}
+
 pub(crate) async fn an_open_call_makes_room_when_it_settles_lower(w: World) {
     let cap = Some(Usd::from_nanos(CENT.nanos() * 3 / 2));
     let (a, b) = (w.claim("a").await.fence, w.claim("b").await.fence);

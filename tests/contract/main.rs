@@ -59,6 +59,7 @@ on_every_back_end! {
         an_extended_lease_is_not_taken_over
         calls_nobody_settled_are_counted_as_unknown
         the_cap_holds_under_concurrency
+        the_cap_is_one_for_all_tenants_of_a_batch
         an_open_call_makes_room_when_it_settles_lower
         a_batch_completes_exactly_when_its_last_job_does
         a_batch_that_is_not_marked_is_announced_again

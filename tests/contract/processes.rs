@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use aquifer::embedded::Store;
+use aquifer::embedded::{Standing, Store};
 use aquifer::job::lifecycle::Status;
 use aquifer::job::outcome::Tally;
 use aquifer::job::units::{Timestamp, Usd};
-use aquifer::ports::{BATCH_ENTRIES, ClaimReply, FinishReply, Gate, StoreTrouble};
+use aquifer::ports::{BATCH_ENTRIES, BeginReply, ClaimReply, Claimed, FinishReply, Gate, Ledger, StoreTrouble};
 
-use crate::world::{LEASE, claim, content, embedded, key, open, outgoing};
+use crate::world::{LEASE, batch, claim, content, embedded, job, key, named, open, outgoing};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const CENT: Usd = Usd::from_nanos(10_000_000);
@@ -56,6 +56,39 @@ async fn d6_a_death_weighs_one_over_the_jobs_it_had_begun() {
     next.reap().await.unwrap();
     assert_eq!(claim(next.ledger().as_ref(), "a").await.suspicion, 0.25);
     assert_eq!(claim(next.ledger().as_ref(), "idle").await.suspicion, 0.0);
+}
+
+#[tokio::test]
+async fn a_killed_process_leaves_its_jobs_queued_and_none_of_its_calls_open() {
+    let w = embedded().await;
+    let lines = |ids: &[&str]| (0..).zip(ids).map(|(position, id)| named(position, id, id)).collect::<Vec<_>>();
+    w.store.begin_run(&batch()).await.unwrap().enrol(lines(&["a", "b"]), false).await.unwrap();
+    for id in ["a", "b"] {
+        w.queue.receive(1, HOUR, Duration::ZERO).await.unwrap();
+        let claimed = claim_of(w.ledger.as_ref(), id).await;
+        w.ledger.begin(&claimed.fence, Tally::default(), CENT, None).await.unwrap();
+    }
+    w.store.abandon();
+    let next = open(w.dir.path(), &w.clock).await;
+    // The input has lost a line meanwhile, of a job that was at work.
+    let run = next.begin_run(&batch()).await.unwrap();
+    assert_eq!(run.enrol(lines(&["a"]), false).await.unwrap(), [Standing::Queued]);
+    assert_eq!(run.seal().await.unwrap().withdrawn, 1, "nobody asks for it any more");
+    let taken = claim_of(next.ledger().as_ref(), "a").await;
+    let reply = next.ledger().begin(&taken.fence, taken.tally, CENT, Some(CENT)).await.unwrap();
+    let both = Usd::from_nanos(2 * CENT.nanos());
+    assert_eq!(
+        reply,
+        BeginReply::OverCap { committed: both, open: Usd::ZERO },
+        "what b may have cost is not forgotten"
+    );
+}
+
+async fn claim_of(ledger: &dyn Ledger, id: &str) -> Claimed {
+    match ledger.claim(&key(id), job(id, id).digest(), Timestamp(5), LEASE).await.unwrap() {
+        ClaimReply::Claimed(claimed) => claimed,
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]

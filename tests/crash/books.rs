@@ -89,9 +89,10 @@ pub(crate) fn audit(place: &Place, seen: &mut BTreeSet<String>) -> Ledger {
     Ledger { newest_epoch, finals: finals.len(), held: of_newest(""), open: of_newest("AND open IS NOT NULL") }
 }
 
-/// How many final rows name a body that this process wrote.
-pub(crate) fn recorded_by(place: &Place) -> HashMap<i64, usize> {
-    let db = open(&copy_of(&place.path(STATE)).unwrap());
+/// How many final rows name a body that a process wrote, by its epoch.
+pub(crate) fn recorded_by(place: &Place) -> HashMap<usize, usize> {
+    let copy = copy_of(&place.path(STATE)).unwrap();
+    let db = open(&copy);
     let mut rows = db.prepare("SELECT uri FROM job WHERE done IS NOT NULL").unwrap();
     let mut by_epoch = HashMap::new();
     for uri in rows.query_map([], |row| row.get::<_, String>(0)).unwrap() {
@@ -111,7 +112,7 @@ pub(crate) fn assert_complete(place: &Place, batch: &str, jobs: usize, outputs: 
         assert_all_succeeded(&all, jobs);
     }
     for result in &all {
-        assert_eq!((&result["attempts"], &result["error"]), (&0.into(), &Value::Null), "{result}");
+        assert_eq!(result["error"], Value::Null, "{result}");
         assert!(result["model_calls"].as_u64().unwrap() >= 1, "{result}");
     }
 
@@ -146,7 +147,9 @@ fn assert_notices(place: &Place, batch: &str, results: &[Value]) {
     let by_id: HashMap<String, &Value> = results.iter().map(|result| (id_of(result), result)).collect();
     for notice in whole_lines(place, &format!("{STATE}/events.jsonl")) {
         let notice_id = notice["notice_id"].as_str().unwrap().to_owned();
-        assert_eq!(notice["batch"], batch);
+        if notice["batch"] != batch {
+            continue;
+        }
         if notice["kind"] == "batch" {
             assert_eq!((&notice["total"], &notice["succeeded"]), (&results.len().into(), &results.len().into()));
             let cost = notice["cost_usd"].as_f64().unwrap();
@@ -203,4 +206,12 @@ fn copy_of(state: &Path) -> Option<tempfile::TempDir> {
 
 fn open(copy: &tempfile::TempDir) -> Connection {
     Connection::open_with_flags(copy.path().join("aquifer.db"), OpenFlags::SQLITE_OPEN_READ_WRITE).unwrap()
+}
+
+/// Whether nobody is in the middle of a write.
+pub(crate) fn is_at_rest(place: &Place) -> bool {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+    let db = Connection::open_with_flags(place.path(STATE).join("aquifer.db"), flags).unwrap();
+    db.busy_timeout(std::time::Duration::ZERO).unwrap();
+    db.execute_batch("BEGIN IMMEDIATE; ROLLBACK;").is_ok()
 }

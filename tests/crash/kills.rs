@@ -7,7 +7,7 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 
-use crate::books::{assert_complete, audit};
+use crate::books::{Ledger, assert_complete, audit};
 use crate::relay::Log;
 use crate::support::Place;
 use crate::world::{Life, Service, assert_prompt, configure, dice, first_call, moment};
@@ -47,7 +47,7 @@ fn d2_f3_f14_a_run_survives_thirty_kills_with_one_result_a_job_and_pays_only_for
     let service = Service::start(&place, "2s");
     let run = ["run", "demo.jsonl", "--json"];
 
-    let (mut toll, mut seen, mut before) = (Toll::default(), BTreeSet::new(), audit(&place, &mut BTreeSet::new()));
+    let (mut dead, mut seen, mut before) = (Vec::new(), BTreeSet::new(), Ledger::default());
     for end in ends(&mut dice, kills, slots) {
         let life = Life::start(&place, &run, &service);
         match end {
@@ -57,21 +57,14 @@ fn d2_f3_f14_a_run_survives_thirty_kills_with_one_result_a_job_and_pays_only_for
                 std::thread::sleep(then);
             }
         }
-        let dead = life.kill();
+        let corpse = life.kill();
         let now = audit(&place, &mut seen);
         assert!(now.finals < jobs, "killed with work in hand");
         // A life that was killed before it joined holds nothing, and the newest process on record is the one before it.
         let (held, open) = if now.newest_epoch > before.newest_epoch { (now.held, now.open) } else { (0, 0) };
-        let recorded = now.finals - before.finals;
-        before = now;
-        let log = dead.bury();
         assert!(held <= slots, "{held} of {slots} slots");
-        assert!(
-            log.requests.len() <= recorded + open,
-            "a call that is not on record: {} of {recorded} + {open}",
-            log.requests.len()
-        );
-        toll.note(&log, held, open);
+        dead.push((corpse, now.finals - before.finals, held, open));
+        before = now;
     }
     let last = Life::start(&place, &run, &service);
     let (ended, log) = last.finish();
@@ -79,9 +72,16 @@ fn d2_f3_f14_a_run_survives_thirty_kills_with_one_result_a_job_and_pays_only_for
     assert_eq!(summary["succeeded"], jobs, "{summary}");
     assert_eq!(summary["model_calls"], log.requests.len(), "{summary}");
     assert_prompt(&log);
+    let mut toll = Toll::default();
     toll.note(&log, 0, 0);
+    for (corpse, recorded, held, open) in dead {
+        let log = corpse.bury();
+        assert!(log.requests.len() <= recorded + open, "only calls on record are made: {recorded} + {open}, {log:?}");
+        toll.note(&log, held, open);
+    }
 
     let results = assert_complete(&place, "demo", jobs, &["results.jsonl"]);
+    assert!(results.iter().all(|result| result["attempts"] == 0), "a kill is no failure of the job");
     let (again, silence) = Life::start(&place, &run, &service).finish();
     assert_eq!((again.exits(0).json()["model_calls"].as_u64(), silence.requests.len()), (Some(0), 0));
     println!("{jobs} jobs, {kills} kills, {slots} slots: {toll:?}");

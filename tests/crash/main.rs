@@ -17,7 +17,13 @@
 )]
 
 mod books;
+mod disk_full;
+mod edited;
+mod forget;
 mod kills;
+mod last_result;
+mod network;
+mod pair;
 mod relay;
 #[allow(dead_code, reason = "shared with the command line's tests, which use all of it")]
 #[path = "../cli/support.rs"]

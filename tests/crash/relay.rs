@@ -78,8 +78,8 @@ impl Relay {
         self.address
     }
 
-    /// Waits until what it saw satisfies `enough`.
-    pub(crate) fn until(&self, what: &str, enough: impl Fn(&Log) -> bool) {
+    /// Waits until what it saw satisfies `enough`; that.
+    pub(crate) fn until(&self, what: &str, enough: impl Fn(&Log) -> bool) -> Log {
         let began = Instant::now();
         let mut log = self.log();
         while !enough(&log) {
@@ -87,6 +87,7 @@ impl Relay {
             let left = left.unwrap_or_else(|| panic!("waited in vain for {what}: {:?}", *log));
             log = self.shared.changed.wait_timeout(log, left).unwrap().0;
         }
+        log.clone()
     }
 
     /// Waits until everything that was sent has been answered; all of what it saw. The caller must have ended.
@@ -95,6 +96,11 @@ impl Relay {
         drop(TcpStream::connect(self.address).unwrap());
         self.acceptor.join().unwrap();
         self.shared.log.lock().unwrap().clone()
+    }
+
+    /// What it saw so far.
+    pub(crate) fn seen(&self) -> Log {
+        self.log().clone()
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {

@@ -42,9 +42,19 @@ impl Service {
         Self::start_at(place, latency, "127.0.0.1:0")
     }
 
+    /// Likewise, with answers like these.
+    pub(crate) fn start_with(place: &Place, latency: &str, answer: &str) -> Self {
+        Self::start_as(place, latency, answer, "127.0.0.1:0")
+    }
+
+    /// Likewise, at this address.
     pub(crate) fn start_at(place: &Place, latency: &str, listen: &str) -> Self {
+        Self::start_as(place, latency, "mean = 40.0", listen)
+    }
+
+    fn start_as(place: &Place, latency: &str, answer: &str, listen: &str) -> Self {
         let latency = format!("constant = \"{latency}\"\nper_output_token = \"0s\"");
-        place.write("scenario.toml", format!("[latency]\n{latency}\n[answer]\nmean = 40.0\n"));
+        place.write("scenario.toml", format!("[latency]\n{latency}\n[answer]\n{answer}\n"));
         let arguments = ["simulate", "--listen", listen, "--scenario", "scenario.toml"];
         let mut running = Running::start(place.command(arguments));
         let line = running.until_said(&["http://"]);
@@ -81,14 +91,6 @@ pub(crate) fn configure(place: &Place, worker: &str) {
     );
 }
 
-/// The binary, with credentials that nobody issued, calling the service at this address.
-pub(crate) fn real_run(place: &Place, arguments: &[&str], service: SocketAddr) -> Command {
-    let mut command = place.command(arguments);
-    command.env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE").env("AWS_SECRET_ACCESS_KEY", "not-a-secret");
-    command.env("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", format!("http://{service}"));
-    command
-}
-
 /// One life of `aquifer run`, from its start to its kill or its end.
 pub(crate) struct Life {
     running: Running,
@@ -98,10 +100,31 @@ pub(crate) struct Life {
 
 impl Life {
     pub(crate) fn start(place: &Place, arguments: &[&str], service: &Service) -> Self {
+        Self::with(place.command(arguments), &[], service)
+    }
+
+    /// With more in its environment.
+    pub(crate) fn start_in(place: &Place, environment: &[(&str, &str)], arguments: &[&str], service: &Service) -> Self {
+        Self::with(place.command(arguments), environment, service)
+    }
+
+    /// Started by a shell, which finds the binary as the last of its arguments.
+    pub(crate) fn start_by(place: &Place, shell: &[&str], service: &Service) -> Self {
+        let mut command = Command::new(shell[0]);
+        command.args(&shell[1..]).arg(env!("CARGO_BIN_EXE_aquifer")).current_dir(place.path("")).env_clear();
+        command.env("HOME", place.path("")).env("PATH", std::env::var_os("PATH").unwrap());
+        Self::with(command, &[], service)
+    }
+
+    /// Credentials are such as nobody issued.
+    fn with(mut command: Command, environment: &[(&str, &str)], service: &Service) -> Self {
         let relay = Relay::start(service.address);
+        command.env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE").env("AWS_SECRET_ACCESS_KEY", "not-a-secret");
+        command.env("AWS_EC2_METADATA_DISABLED", "true");
+        command.env("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", format!("http://{}", relay.address()));
+        command.envs(environment.iter().copied());
         let born = Instant::now();
-        let running = Running::start(real_run(place, arguments, relay.address()));
-        Self { running, relay, born }
+        Self { running: Running::start(command), relay, born }
     }
 
     /// Waits until it has made its first call.
@@ -118,6 +141,18 @@ impl Life {
 
     pub(crate) fn signal(&self, name: &str) {
         self.running.signal(name);
+    }
+
+    /// Waits for a line on stderr that holds this.
+    pub(crate) fn until_said(&mut self, words: &str) -> String {
+        self.running.until_said(&[words])
+    }
+
+    /// `kill -9`, should it still be alive.
+    pub(crate) fn end(mut self) -> Log {
+        self.running.child.kill().unwrap();
+        self.running.child.wait().unwrap();
+        self.relay.finish()
     }
 
     /// `kill -9`. It must have been alive.

@@ -61,6 +61,8 @@ impl State {
 pub enum Reply {
     Text(&'static str),
     Fail(Class, Billing),
+    /// A failure that nothing was billed for, with the service's own word on when to come back.
+    Later(Class, Duration),
     /// Never.
     Hang,
 }
@@ -132,6 +134,11 @@ impl Model for Scripted {
             Reply::Fail(class, billing) => {
                 Err(CallFailure { failure: Failure::new(class, "as the script says"), billing, retry_after: None })
             }
+            Reply::Later(class, hint) => Err(CallFailure {
+                failure: Failure::new(class, "as the script says"),
+                billing: Billing::Nothing,
+                retry_after: Some(hint),
+            }),
             Reply::Hang => std::future::pending().await,
         }
     }

@@ -12,6 +12,9 @@
 )]
 
 mod harness;
+mod money;
+mod storage;
+mod waiting;
 
 use std::sync::Arc;
 use std::time::Duration;

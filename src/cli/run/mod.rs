@@ -299,7 +299,9 @@ async fn work(
     let before = projector.ended.all();
     let mut progress = Progress::new(enrolled.jobs);
     let mut trouble = None;
-    if before < enrolled.jobs && !context.stop.is_draining() {
+    // A run that was killed at its very end has recorded everything and not made everything known.
+    let is_left = before < enrolled.jobs || projector.roll.has_unacknowledged().await?;
+    if is_left && !context.stop.is_draining() {
         let worker = Worker::new(Arc::clone(context));
         let mut working = tokio::spawn(async move { worker.run().await });
         let mut look = tokio::time::interval(LOOK_EVERY);
@@ -316,7 +318,7 @@ async fn work(
                 context.stop.drain(Reason::Output);
                 trouble = Some(report);
             }
-            if projector.ended.all() >= enrolled.jobs {
+            if projector.ended.all() >= enrolled.jobs && !projector.roll.has_unacknowledged().await? {
                 context.stop.drain(Reason::Done);
             }
             progress.show(Instant::now(), &view(context, &projector, enrolled).await?);

@@ -1,7 +1,7 @@
 //! How far is it? A bar where somebody watches, a line every few seconds where nobody does.
 //!
 //! The estimate of the end is made from what was done in the last half minute, so that it is honest about a throttle
-//! or a pause; it is left out until there is something to go by.
+//! or a pause; it is left out until there is something to go by, and while a lane is held shut.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
