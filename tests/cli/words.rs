@@ -204,3 +204,10 @@ fn the_built_in_models_are_called_by_their_inference_profiles() {
     let used: Vec<Value> = place.results().iter().map(|result| result["model_used"].clone()).collect();
     assert_eq!(used, ["us.anthropic.claude-haiku-4-5-20251001-v1:0"]);
 }
+
+#[test]
+fn calls_of_a_model_without_a_price_are_not_called_free() {
+    let place = demo(2);
+    let ended = place.aquifer(["run", "demo.jsonl", "--simulate", "--model", "vendor.unpriced-v1:0"]).exits(0);
+    ended.says(&["without the calls to `vendor.unpriced-v1:0`"]);
+}

@@ -129,6 +129,7 @@ fn describe(view: &View, per_second: Option<f64>) -> String {
     if view.stopping {
         parts.push("stopping".to_owned());
     } else if let Some(rate) = per_second.filter(|_| left > 0 && view.gates.is_empty()) {
+        // While a lane waits, how fast it went before foretells nothing.
         parts.push(format!("ETA {}", span(Duration::from_secs_f64(left as f64 / rate))));
     }
     match projected_total(view.spent, view.paid, left) {
@@ -206,6 +207,12 @@ mod tests {
             "1 without success · $0.0400 of about $0.1000 · waiting until 01:01:01Z: throttled by the service \
              (us-east-1/m) · 2.0/s"
         );
+    }
+
+    #[test]
+    fn the_end_is_foretold_only_while_nothing_waits() {
+        let view = View { total: 10, done: 4, ..View::default() };
+        assert_eq!(describe(&view, Some(2.0)), "ETA 3s · $0.00 · 2.0/s");
     }
 
     #[test]

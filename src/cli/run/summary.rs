@@ -186,7 +186,7 @@ impl Summary<'_> {
             lines.push(format!("simulator: {}", report.to_string().trim_end().replace('\n', "\n  ")));
         }
         if left > 0 {
-            lines.push(self.why_left(&counted(left, "job")));
+            lines.push(self.why_left(left));
         } else if ended.of(Status::Failed) + ended.of(Status::Expired) > 0 {
             lines.push("run it again with --retry-failed to try those that failed or expired".to_owned());
         }
@@ -227,20 +227,22 @@ impl Summary<'_> {
         cost
     }
 
-    fn why_left(&self, left: &str) -> String {
+    fn why_left(&self, left: u64) -> String {
+        let are = if left == 1 { "is" } else { "are" };
+        let left = counted(left, "job");
         match &self.reason {
             Some(Reason::CapReached { .. }) => {
                 let cap = self.cost_cap.map(|cap| format!(" {cap}")).unwrap_or_default();
                 format!(
-                    "stopped: the next call could exceed --max-cost{cap}; {left} left queued: run it again with a \
+                    "stopped: the next call could exceed --max-cost{cap}; {left} {are} left queued: run it again with a \
                      higher one to go on"
                 )
             }
             Some(Reason::Interrupted) => {
-                format!("interrupted: {left} left queued; run the same command again to go on")
+                format!("interrupted: {left} {are} left queued; run the same command again to go on")
             }
             Some(Reason::Store(_) | Reason::Credentials(_) | Reason::Output | Reason::Done) | None => {
-                format!("{left} left queued; run the same command again to go on")
+                format!("{left} {are} left queued; run the same command again to go on")
             }
         }
     }
