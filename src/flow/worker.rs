@@ -142,7 +142,9 @@ impl Worker {
                 if error.kind != StoreTrouble::Away {
                     self.context.stop.drain(Reason::Store(error));
                 }
-                Disposition::Release { after: AFTER_TROUBLE, claim }
+                // Nobody is here to wait for it: whoever comes next takes it up at once.
+                let after = if self.context.stop.is_draining() { Duration::ZERO } else { AFTER_TROUBLE };
+                Disposition::Release { after, claim }
             }
         }
     }
