@@ -82,7 +82,9 @@ fn read(args: &RunArgs, catalogue: &Catalogue, batch: &BatchName, model: Option<
                     Some((None, "`deadline` has passed already".to_owned()))
                 }
                 Ok(draft) => match seen.note(&draft.job, draft.auto_id) {
-                    Sight::Conflict => Some((None, "this id stands for other content already".to_owned())),
+                    Sight::Conflict => {
+                        Some((None, format!("id `{}` stands for other content already", draft.job.key.id)))
+                    }
                     Sight::Again => None,
                     Sight::New => load.add(&mut estimate, catalogue, &draft.job).err().map(|reason| (None, reason)),
                 },

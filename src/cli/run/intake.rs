@@ -293,7 +293,10 @@ async fn enrol_chunk(
                 continue;
             }
             Standing::SameLineTwice => continue,
-            Standing::Conflict { with } => (Class::IdConflict, conflict(with)),
+            Standing::Conflict { with } => {
+                let id = named.as_ref().map_or("", |(id, _, _)| id.as_str());
+                (Class::IdConflict, conflict(id, with))
+            }
             Standing::StaleDeadline => (Class::BadInput, "`deadline` has passed already".to_owned()),
         };
         let (id, tenant) = match named {
@@ -311,14 +314,14 @@ async fn enrol_chunk(
     Ok(())
 }
 
-fn conflict(with: State) -> String {
+fn conflict(id: &str, with: State) -> String {
     let advice = match with {
         State::Final(crate::job::lifecycle::Status::Failed | crate::job::lifecycle::Status::Expired) => {
             "; --retry-failed runs it with the new content"
         }
         State::Queued | State::Running | State::Final(_) => "; give it another id, or name another --batch",
     };
-    format!("this id stands for other content already ({}){advice}", with.word())
+    format!("id `{id}` stands for other content already ({}){advice}", with.word())
 }
 
 /// A file as messages call it.
