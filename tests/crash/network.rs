@@ -8,7 +8,7 @@ const BREAKER: &str = "slots = 8\n\n[breaker]\nopen_for = \"3s\"";
 const JOBS: usize = 60;
 
 /// What a run says while its only lane is shut.
-const WHY: &str = "waits until";
+const WHY: &str = "waiting until";
 
 #[test]
 fn t3_a_service_that_is_gone_for_a_while_is_waited_for_and_no_job_fails() {
