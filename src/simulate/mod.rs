@@ -7,12 +7,15 @@
 //! Same seed and same requests, same answers, latencies and faults by chance, in whatever order they arrive.
 //! What AWS does not document is a setting of the scenario (see `examples/scenarios/`).
 //!
-//! A call goes through [`http`] (the wire), [`request`] (what is asked), [`service`] (admission by [`ledger`] and
-//! [`cache`], faults by [`fault`]), [`answer`] and [`respond`].
+//! A call comes in by [`http`] (the wire) or [`door`] (a caller in this process, whose clock may stand still), and is
+//! [`call`] from there on: [`request`] (what is asked), [`service`] (admission by [`ledger`] and [`cache`], faults by
+//! [`fault`]), [`answer`] and [`respond`].
 
 mod answer;
 mod cache;
+mod call;
 mod chance;
+mod door;
 mod errors;
 mod fault;
 mod file;
@@ -35,6 +38,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+pub use door::{ErrorResponse, InProcess, NoAnswer, Operation};
 pub use report::{ModelReport, Report};
 pub use scenario::{Scenario, ScenarioError};
 use service::Service;
