@@ -12,9 +12,11 @@ use bytes::Bytes;
 use super::answer::Answer;
 use super::errors::Refused;
 use super::fault::Kind;
+use super::open::Open;
 use super::request::{self, Ask, Family, Operation};
 use super::respond;
-use super::service::{Open, Service};
+use super::scope::Target;
+use super::service::Service;
 
 /// The largest body of InvokeModel, in bytes; taken for all operations.
 pub(super) const BODY_LIMIT: usize = 25_000_000;
@@ -51,14 +53,14 @@ pub(super) enum Form {
 }
 
 /// Answers one call. Never returns for a `hang`: that ends when the caller goes away and drops this.
-pub(super) async fn answer(service: &Arc<Service>, id: &str, action: Action, body: &[u8]) -> Reply {
-    match read(service, id, action, body) {
+pub(super) async fn answer(service: &Arc<Service>, target: Target<'_>, action: Action, body: &[u8]) -> Reply {
+    match read(service, target, action, body) {
         Ok(Read::Count(tokens)) => {
             service.counted_tokens();
             Reply::Whole(Form::Json, format!("{{\"inputTokens\":{tokens}}}").into_bytes())
         }
-        Ok(Read::Ask(operation, ask)) => match service.admit(id, operation == Operation::ConverseStream, ask) {
-            Ok(open) => work(id, operation, open).await,
+        Ok(Read::Ask(operation, ask)) => match service.admit(target, operation == Operation::ConverseStream, ask) {
+            Ok(open) => work(target.id, operation, open).await,
             Err(refused) => Reply::Refused(refused),
         },
         Err(refused) => {
@@ -73,28 +75,28 @@ enum Read {
     Ask(Operation, Ask),
 }
 
-fn read(service: &Service, id: &str, action: Action, body: &[u8]) -> Result<Read, Refused> {
+fn read(service: &Service, target: Target<'_>, action: Action, body: &[u8]) -> Result<Read, Refused> {
     if body.len() > BODY_LIMIT {
         return Err(request::malformed());
     }
     let operation = match action {
         Action::CountTokens => {
-            service.scenario.counts_tokens(id)?;
-            return request::count_tokens(id, body).map(Read::Count);
+            service.scenario.counts_tokens(target)?;
+            return request::count_tokens(target.id, body).map(Read::Count);
         }
         Action::Converse => Operation::Converse,
         Action::ConverseStream => Operation::ConverseStream,
         Action::Invoke => {
             // An unknown id is that before it is a body in the wrong format.
-            service.scenario.model(id)?;
-            Operation::Invoke(request::family(id).ok_or_else(request::no_format)?)
+            service.scenario.model(target)?;
+            Operation::Invoke(request::family(target.id).ok_or_else(request::no_format)?)
         }
     };
-    request::read(id, operation, body).map(|ask| Read::Ask(operation, ask))
+    request::read(target.id, operation, body).map(|ask| Read::Ask(operation, ask))
 }
 
-async fn work(id: &str, operation: Operation, mut open: Open) -> Reply {
-    let fault = open.fault.take();
+async fn work(id: &str, operation: Operation, open: Open) -> Reply {
+    let fault = open.fault().cloned();
     if fault == Some(Kind::Hang) {
         std::future::pending::<Infallible>().await;
     }
@@ -105,7 +107,7 @@ async fn work(id: &str, operation: Operation, mut open: Open) -> Reply {
         return Reply::Refused(refused);
     }
     let answer = if fault == Some(Kind::Empty) { Answer::empty() } else { open.answer() };
-    let generating = open.model.latency.generating(answer.output_tokens);
+    let generating = open.generating(answer.output_tokens);
     if operation == Operation::ConverseStream {
         pause(latency).await;
         return stream_out(open, &answer, generating, fault);
@@ -113,14 +115,14 @@ async fn work(id: &str, operation: Operation, mut open: Open) -> Reply {
     pause(latency + generating).await;
     let (body, output_tokens) = match operation {
         Operation::Converse | Operation::ConverseStream => {
-            (respond::converse(&answer, open.split, open.elapsed_ms()), answer.output_tokens)
+            (respond::converse(&answer, open.split(), open.elapsed_ms()), answer.output_tokens)
         }
         Operation::Invoke(Family::TitanEmbedding) => {
             let vector = open.embedding().filter(|_| fault != Some(Kind::Empty)).unwrap_or_default();
             (respond::embedding(&vector, open.input_tokens()), 0)
         }
         Operation::Invoke(family) => {
-            (respond::invoke(family, id, &answer, open.split, open.digest()), answer.output_tokens)
+            (respond::invoke(family, id, &answer, open.split(), open.digest()), answer.output_tokens)
         }
     };
     match fault {
@@ -157,7 +159,7 @@ async fn work(id: &str, operation: Operation, mut open: Open) -> Reply {
 
 fn stream_out(open: Open, answer: &Answer, generating: Duration, fault: Option<Kind>) -> Reply {
     let latency_ms = open.elapsed_ms().saturating_add(u64::try_from(generating.as_millis()).unwrap_or(u64::MAX));
-    let mut frames = respond::frames(answer, open.split, latency_ms);
+    let mut frames = respond::frames(answer, open.split(), latency_ms);
     let tokens = answer.output_tokens;
     match fault {
         Some(Kind::Drop) => {

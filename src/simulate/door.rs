@@ -10,6 +10,7 @@ use super::call::{self, Action, Reply};
 use super::errors::Refused;
 use super::report::Report;
 use super::scenario::Scenario;
+use super::scope::Target;
 use super::service::Service;
 
 /// A simulated service that is called directly. Its clock is tokio's, and starts when it is made.
@@ -61,18 +62,24 @@ impl InProcess {
         Self { service: Arc::new(Service::new(scenario)) }
     }
 
-    /// Calls once; `Ok` is the body of the 200, whatever it holds. A call that the scenario lets hang never returns:
+    /// Calls once, signed for this region; `Ok` is the body of the 200, whatever it holds. A call that the scenario lets hang never returns:
     /// dropping it is how its caller goes away, and leaves it charged.
     ///
     /// # Errors
     /// [`NoAnswer`], which says whether the service answered at all.
-    pub async fn call(&self, model_id: &str, operation: Operation, body: &[u8]) -> Result<Vec<u8>, NoAnswer> {
+    pub async fn call(
+        &self,
+        region: &str,
+        model_id: &str,
+        operation: Operation,
+        body: &[u8],
+    ) -> Result<Vec<u8>, NoAnswer> {
         let request_id = self.service.request_id();
         let action = match operation {
             Operation::Converse => Action::Converse,
             Operation::Invoke => Action::Invoke,
         };
-        match call::answer(&self.service, model_id, action, body).await {
+        match call::answer(&self.service, Target { region, id: model_id }, action, body).await {
             Reply::Whole(_, body) => Ok(body),
             Reply::Paced(_, mut paced) => {
                 let mut body = Vec::with_capacity(paced.length());
@@ -123,7 +130,7 @@ mod tests {
         let text = format!("{number:>40}");
         let body = json!({ "messages": [{ "role": "user", "content": [{ "text": text }] }],
             "inferenceConfig": { "maxTokens": max_tokens } });
-        let answer = service.call(ID, Operation::Converse, body.to_string().as_bytes()).await?;
+        let answer = service.call("us-east-1", ID, Operation::Converse, body.to_string().as_bytes()).await?;
         Ok(serde_json::from_slice(&answer).unwrap())
     }
 

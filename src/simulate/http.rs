@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use super::call::{self, Action, BODY_LIMIT, Form, Paced, Reply};
 use super::errors::Refused;
 use super::request;
+use super::scope::Target;
 use super::service::Service;
 
 /// Serves one connection until either side closes it.
@@ -58,11 +59,12 @@ async fn respond(service: &Arc<Service>, request: Request<Incoming>) -> Reply {
     let Some((id, action)) = route(&head.method, head.uri.path()) else {
         return Reply::Refused(Refused::no_operation());
     };
-    if !head.headers.contains_key(AUTHORIZATION) {
+    let Some(authorization) = head.headers.get(AUTHORIZATION) else {
         return Reply::Refused(Refused::no_credentials());
-    }
+    };
+    let target = Target { region: region(authorization), id: &id };
     if let Ok(body) = Limited::new(body, BODY_LIMIT).collect().await {
-        call::answer(service, &id, action, &body.to_bytes()).await
+        call::answer(service, target, action, &body.to_bytes()).await
     } else {
         service.reject();
         Reply::Refused(request::malformed())
@@ -81,6 +83,12 @@ fn route<'a>(method: &Method, path: &'a str) -> Option<(Cow<'a, str>, Action)> {
     };
     let id = percent_decode_str(id).decode_utf8().ok()?;
     (*method == Method::POST && !id.is_empty()).then_some((id, action))
+}
+
+/// The region that a request was signed for; empty for a bearer token, which names none.
+fn region(authorization: &HeaderValue) -> &str {
+    let scope = authorization.to_str().ok().and_then(|text| text.split_once("Credential=")).map(|(_, scope)| scope);
+    scope.and_then(|scope| scope.split([',', ' ']).next()?.split('/').nth(2)).unwrap_or_default()
 }
 
 fn spread(paced: Paced) -> Pieces {
@@ -149,6 +157,20 @@ fn gone() -> io::Error {
 #[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_region_is_the_one_signed_for() {
+        for (header, expected) in [
+            (
+                "AWS4-HMAC-SHA256 Credential=AKID/20261121/us-west-2/bedrock/aws4_request, SignedHeaders=host, Signature=0a/b/c",
+                "us-west-2",
+            ),
+            ("AWS4-HMAC-SHA256 Credential=AKID, SignedHeaders=a/b/c", ""),
+            ("Bearer a/b/c/d", ""),
+        ] {
+            assert_eq!(region(&HeaderValue::from_static(header)), expected, "{header}");
+        }
+    }
 
     #[test]
     fn a_model_id_is_decoded_from_the_path() {

@@ -9,6 +9,7 @@
     reason = "tests"
 )]
 
+mod language;
 mod played;
 
 use std::sync::Arc;
@@ -110,6 +111,8 @@ async fn the_model_played_in_process_reads_every_trouble_as_the_client_does_over
     for class in [Class::QuotaMinute, Class::QuotaDay, Class::Overloaded, Class::Unavailable, Class::Timeout] {
         assert!(classes.contains(&class), "{class:?} was not ordered");
     }
+    let lanes = server.report().lanes;
+    assert_eq!(lanes.into_keys().collect::<Vec<_>>(), ["us-east-1"], "the region is the one signed for");
     let (counted, counted_in_process) = (server.stop().await, played.service.report());
     assert_eq!((counted.calls, &counted.faults), (counted_in_process.calls, &counted_in_process.faults));
 }

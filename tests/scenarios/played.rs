@@ -29,7 +29,7 @@ impl Model for Played {
             CallBody::Converse(body) => (Operation::Converse, body),
             CallBody::Invoke(body) => (Operation::Invoke, body),
         };
-        let called = self.service.call(&call.lane.model_id, operation, body);
+        let called = self.service.call(&call.lane.region, &call.lane.model_id, operation, body);
         match tokio::time::timeout(call.timeout, called).await {
             Ok(Ok(body)) => read(operation, &body),
             Ok(Err(NoAnswer::Error(response))) => Err(refused(&response)),
