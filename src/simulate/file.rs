@@ -2,6 +2,7 @@
 //!
 //! Every key, its unit, default and bounds stand in `examples/scenarios/`.
 
+mod events;
 mod fault;
 mod model;
 mod values;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use self::events::{TypedQuota, TypedStranger};
 use self::fault::TypedFault;
 use self::model::{TypedAnswer, TypedLatency, TypedModel};
 use self::values::{duration, limit, quoted, wrong};
@@ -45,6 +47,10 @@ struct File {
     model: Vec<TypedModel>,
     #[serde(default)]
     fault: Vec<TypedFault>,
+    #[serde(default)]
+    stranger: Vec<TypedStranger>,
+    #[serde(default)]
+    quota: Vec<TypedQuota>,
 }
 
 impl File {
@@ -88,6 +94,18 @@ impl File {
             let fault = fault.resolve(&key)?;
             scenario.knows(&key, &fault.scope)?;
             scenario.faults.push(fault);
+        }
+        for (place, stranger) in self.stranger.iter().enumerate() {
+            let key = format!("stranger[{place}]");
+            let stranger = stranger.resolve(&key)?;
+            scenario.knows(&key, &stranger.scope)?;
+            scenario.strangers.push(stranger);
+        }
+        for (place, quota) in self.quota.iter().enumerate() {
+            let key = format!("quota[{place}]");
+            let change = quota.resolve(&key)?;
+            scenario.knows(&key, &change.scope)?;
+            scenario.changes.push(change);
         }
         scenario.any = Arc::new(any);
         Ok(scenario)
@@ -187,6 +205,22 @@ mod tests {
             (
                 "[[model]]\nid = 'a.b'\n[[fault]]\nkind = 'hang'\nmodel = 'a.c'",
                 vec!["`fault[0].model`", "a.c", "[[model]]"],
+            ),
+            ("[[stranger]]\nmodel = 'a.b'", vec!["tokens_per_minute"]),
+            ("[[stranger]]\nmodel = 'a.b'\ntokens_per_minute = 0", vec!["`stranger[0].tokens_per_minute`", "0"]),
+            (
+                "[[stranger]]\nmodel = 'a.b'\ntokens_per_minute = 9\nevery = '1ms'",
+                vec!["`stranger[0].every`", "1ms", "10ms to 60s"],
+            ),
+            (
+                "[[stranger]]\nmodel = 'a.b'\ntokens_per_minute = 9\nfrom = '9s'\nuntil = '9s'",
+                vec!["`stranger[0].until`", "9s", "from"],
+            ),
+            ("[[quota]]\nmodel = 'a.b'\ntokens_per_minute = 9", vec!["from"]),
+            ("[[quota]]\nmodel = 'a.b'\nfrom = '9s'", vec!["`quota[0]`", "requests_per_minute"]),
+            (
+                "[[model]]\nid = 'a.b'\n[[quota]]\nmodel = 'a.c'\nfrom = '9s'\ntokens_per_minute = 1",
+                vec!["`quota[0].model`", "a.c", "[[model]]"],
             ),
             ("[[model]]\nid = 'a.b'\nregion = 'Oregon'", vec!["`model[0].region`", "Oregon", "us-west-2"]),
             ("[[fault]]\nkind = 'hang'\nregion = ''", vec!["`fault[0].region`", "\"\"", "us-west-2"]),

@@ -6,12 +6,15 @@ use super::cache::Cache;
 use super::ledger::{Ledger, Split};
 use super::report::{LaneReport, MinuteReport};
 use super::scenario::{Model, Scenario};
+use super::scope::Target;
+use super::unseen::{Event, Unseen};
 
 /// One model in one region.
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) ledger: Ledger,
     pub(super) cache: Cache,
+    unseen: Unseen,
     /// Admitted calls that have not ended yet.
     open: u64,
     report: LaneReport,
@@ -19,8 +22,33 @@ pub(super) struct Lane {
 
 impl Lane {
     /// As it is at the start, whenever it is first asked for.
-    pub(super) fn new(scenario: &Scenario, model: &Model) -> Self {
-        Self { ledger: scenario.ledger(model), cache: Cache::default(), open: 0, report: LaneReport::default() }
+    pub(super) fn new(scenario: &Scenario, target: Target<'_>, model: &Model) -> Self {
+        Self {
+            ledger: scenario.ledger(model),
+            cache: Cache::default(),
+            unseen: Unseen::new(scenario, target),
+            open: 0,
+            report: LaneReport::default(),
+        }
+    }
+
+    /// Catches up with what has happened unseen. Asked before everything else, so that the ledger sees no time go back.
+    pub(super) fn catch_up(&mut self, scenario: &Scenario, now: Duration) {
+        while let Some((at, event)) = self.unseen.next(now) {
+            match event {
+                Event::Used { tokens, requests } => {
+                    self.ledger.charge(at, tokens, requests);
+                    self.report.stranger_tokens += tokens;
+                }
+                Event::Changed { tokens, requests } => {
+                    let quotas = [(&mut self.ledger.minute, tokens), (&mut self.ledger.requests, requests)];
+                    for (window, limit) in quotas {
+                        let Some(limit) = limit else { continue };
+                        window.get_or_insert_with(|| scenario.minute(limit)).limit_to(at, limit);
+                    }
+                }
+            }
+        }
     }
 
     /// The count up to now.

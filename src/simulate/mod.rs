@@ -9,7 +9,7 @@
 //!
 //! A call comes in by [`http`] (the wire) or [`door`] (a caller in this process, whose clock may stand still), and is
 //! [`call`] from there on: [`request`] (what is asked), [`service`] (admission by the [`lane`]'s [`ledger`] and [`cache`],
-//! faults by [`fault`]), [`open`] until it is settled, [`answer`] and [`respond`].
+//! [`unseen`] charges, faults by [`fault`]), [`open`] until it is settled, [`answer`] and [`respond`].
 
 mod answer;
 mod cache;
@@ -29,6 +29,7 @@ mod respond;
 mod scenario;
 mod scope;
 mod service;
+mod unseen;
 #[cfg(test)]
 mod wire_tests;
 

@@ -11,6 +11,7 @@ use super::file;
 use super::ledger::{Counting, Excess, Ledger, Window};
 use super::request::{foundation, resource};
 use super::scope::Target;
+use super::unseen::{Change, Stranger};
 
 /// How the simulated service behaves. The default is a healthy one without quotas that knows every model.
 #[derive(Clone, Debug)]
@@ -30,6 +31,8 @@ pub struct Scenario {
     pub(super) models: BTreeMap<String, ByRegion>,
     pub(super) any: Arc<Model>,
     pub(super) faults: Vec<Fault>,
+    pub(super) strangers: Vec<Stranger>,
+    pub(super) changes: Vec<Change>,
 }
 
 /// How a model behaves where.
@@ -143,7 +146,8 @@ impl Scenario {
         self.account_tokens_per_day.map(|limit| self.whole_day(limit))
     }
 
-    fn minute(&self, limit: u64) -> Window {
+    /// A fresh quota of a minute.
+    pub(super) fn minute(&self, limit: u64) -> Window {
         Window::new(limit, Duration::from_secs(60), self.counting, self.minute_offset)
     }
 
@@ -175,6 +179,8 @@ impl Default for Scenario {
             models: BTreeMap::new(),
             any: Arc::new(Model::default()),
             faults: Vec::new(),
+            strangers: Vec::new(),
+            changes: Vec::new(),
         }
     }
 }

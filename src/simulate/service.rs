@@ -87,7 +87,8 @@ impl Service {
         let attempt = seen.times;
         let region = state.regions.entry(target.region.to_owned());
         let region = region.or_insert_with(|| Region { account: self.scenario.account(), lanes: BTreeMap::new() });
-        let lane = region.lanes.entry(name.to_owned()).or_insert_with(|| Lane::new(&self.scenario, model));
+        let lane = region.lanes.entry(name.to_owned()).or_insert_with(|| Lane::new(&self.scenario, target, model));
+        lane.catch_up(&self.scenario, now);
         lane.called(now);
 
         let mut fault = None;
@@ -153,6 +154,7 @@ impl Service {
         state.open -= 1;
         let Some(region) = state.regions.get_mut(&call.region) else { return };
         let Some(lane) = region.lanes.get_mut(&call.lane) else { return };
+        lane.catch_up(&self.scenario, now);
         lane.ended();
         let settled = match end {
             End::Answered | End::Wasted => call.split.settlement(output_tokens, call.model.burndown),
@@ -197,11 +199,15 @@ impl Service {
 
     /// The count up to now.
     pub(super) fn report(&self) -> Report {
-        let state = self.lock();
-        let reports = |region: &Region| {
-            region.lanes.iter().map(|(id, lane)| (id.clone(), lane.report())).collect::<BTreeMap<_, _>>()
-        };
-        let lanes = state.regions.iter().map(|(name, region)| (name.clone(), reports(region))).collect();
+        let mut state = self.lock();
+        let now = self.started.elapsed();
+        let mut lanes = BTreeMap::<_, BTreeMap<_, _>>::new();
+        for (name, region) in &mut state.regions {
+            for (id, lane) in &mut region.lanes {
+                lane.catch_up(&self.scenario, now);
+                lanes.entry(name.clone()).or_default().insert(id.clone(), lane.report());
+            }
+        }
         Report {
             rejected: state.rejected,
             answered_twice: state.answered_twice,

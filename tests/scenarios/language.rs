@@ -192,3 +192,64 @@ async fn an_answer_is_as_long_as_its_prompt_says() {
     let answer: Value = serde_json::from_slice(&answer).unwrap();
     assert!(answer["usage"]["outputTokens"].as_u64().unwrap() <= 10, "a marker is only text unless asked for");
 }
+
+/// How many calls of ten tokens get through at this moment, the quota being what stops them.
+async fn room(caller: &Caller) -> u32 {
+    let mut admitted = 0;
+    while caller.status(EAST).await == 200 {
+        admitted += 1;
+    }
+    admitted
+}
+
+#[tokio::test(start_paused = true)]
+async fn strangers_use_up_the_quota_unseen_under_every_counting() {
+    // Strangers use 10 a second from 60 s to 120 s, of 1,200 a minute. Everything is used up at 59 s. At 118.5 s the
+    // bucket has had 1,190 since and strangers 590; the sliding minute still holds what was used at 59 s; the fixed one
+    // holds the strangers' 590. At 150 s the sliding minute holds what they used after 90 s.
+    for (counting, rooms) in [("bucket", [120, 60, 62]), ("sliding", [120, 0, 91]), ("fixed", [120, 61, 120])] {
+        let scenario = format!(
+            "{INSTANT}counting = '{counting}'\nminute_offset = '0s'\n[[model]]\nid = '{HAIKU}'\ntokens_per_minute = 1200\n\
+             [[stranger]]\nmodel = '{HAIKU}'\ntokens_per_minute = 600\nevery = '1s'\nfrom = '60s'\nuntil = '120s'"
+        );
+        let caller = Caller::new(&scenario);
+        let mut found = Vec::new();
+        for at in [59.0, 118.5, 150.0] {
+            caller.until(at).await;
+            found.push(room(&caller).await);
+        }
+        assert_eq!(found, rooms, "{counting}");
+        assert_eq!(caller.report().stranger_tokens, 600, "{counting}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn strangers_in_one_region_leave_the_others_alone_and_use_requests_too() {
+    let stranger = format!(
+        "[[stranger]]\nmodel = '{HAIKU}'\nregion = '{WEST}'\ntokens_per_minute = 60\nrequests_per_minute = 60\nevery = '1s'"
+    );
+    let caller = with_model("requests_per_minute = 30", &stranger);
+    caller.until(29.5).await;
+    assert_eq!([caller.status(EAST).await, caller.status(WEST).await], [200, 429]);
+    let report = caller.report();
+    assert_eq!((report.lanes[EAST][HAIKU].stranger_tokens, report.lanes[WEST][HAIKU].stranger_tokens), (0, 30));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quota_may_change_while_it_is_used() {
+    let quota = |from, limit| format!("[[quota]]\nmodel = '{HAIKU}'\nfrom = '{from}'\ntokens_per_minute = {limit}\n");
+    let caller = with_model("tokens_per_minute = 100", &(quota("180s", 50) + &quota("90s", 200)));
+    let mut found = Vec::new();
+    for at in [0.0, 60.0, 89.9, 90.0, 150.0, 180.0, 210.0] {
+        caller.until(at).await;
+        found.push(room(&caller).await);
+    }
+    assert_eq!(found, [10, 10, 0, 10, 20, 0, 5]);
+    // A quota that was none before.
+    let caller = with_model("", &quota("60s", 50));
+    for _ in 0..100 {
+        assert_eq!(caller.status(EAST).await, 200);
+    }
+    caller.until(60.0).await;
+    assert_eq!(room(&caller).await, 5);
+}
