@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::brownout::Capacity;
 use super::cache::Cache;
 use super::ledger::{Ledger, Split};
 use super::report::{LaneReport, MinuteReport};
@@ -66,6 +67,16 @@ impl Lane {
     /// An ordered fault strikes it.
     pub(super) fn struck(&mut self, kind: &str) {
         *self.report.faults.entry(kind.to_owned()).or_default() += 1;
+    }
+
+    /// Whether the model works on fewer calls than it can.
+    pub(super) fn has_room(&self, capacity: &Capacity) -> bool {
+        self.open < capacity.calls
+    }
+
+    /// The model has no room for it.
+    pub(super) fn over_capacity(&mut self) {
+        self.report.counts.over_capacity += 1;
     }
 
     /// A quota refuses it.

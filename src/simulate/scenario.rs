@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::brownout::{Brownout, Capacity};
 use super::chance::{Latency, Length};
 use super::errors::{self, Refused};
 use super::fault::Fault;
@@ -18,8 +19,8 @@ use super::unseen::{Change, Stranger};
 pub struct Scenario {
     pub(super) seed: u64,
     pub(super) counting: Counting,
-    /// How far the first fixed minute has run at the start.
-    pub(super) minute_offset: Duration,
+    /// How far the first fixed minute has run at the start; `None` is as far as the clock's.
+    pub(super) minute_offset: Option<Duration>,
     pub(super) settlement_excess: Excess,
     pub(super) cache_reads_at_admission: bool,
     /// `false`: admits everything and counts what it would have refused.
@@ -31,6 +32,7 @@ pub struct Scenario {
     pub(super) models: BTreeMap<String, ByRegion>,
     pub(super) any: Arc<Model>,
     pub(super) faults: Vec<Fault>,
+    pub(super) brownouts: Vec<Brownout>,
     pub(super) strangers: Vec<Stranger>,
     pub(super) changes: Vec<Change>,
 }
@@ -62,6 +64,8 @@ pub(super) struct Model {
     /// A marker in the prompt says how long the answer is.
     pub(super) answer_from_prompt: bool,
     pub(super) reasoning: bool,
+    /// `None` is as many calls at once as come.
+    pub(super) capacity: Option<Capacity>,
 }
 
 /// Why a scenario was refused.
@@ -82,6 +86,8 @@ pub enum ScenarioError {
     },
 }
 
+const MINUTE: Duration = Duration::from_secs(60);
+
 impl Scenario {
     /// Reads a scenario file.
     ///
@@ -89,6 +95,13 @@ impl Scenario {
     /// [`ScenarioError`] with the first thing wrong; unknown keys are errors.
     pub fn from_toml(text: &str) -> Result<Self, ScenarioError> {
         file::read(text)
+    }
+
+    /// Fixed minutes turn with those of a clock that says `since_epoch` at the start, unless the scenario says when.
+    pub(super) fn starting_at(mut self, since_epoch: Duration) -> Self {
+        let into_the_minute = Duration::from_secs(since_epoch.as_secs() % MINUTE.as_secs());
+        self.minute_offset.get_or_insert(into_the_minute + Duration::from_nanos(since_epoch.subsec_nanos().into()));
+        self
     }
 
     /// The model of this id in this region, and the name under which its quota is kept there.
@@ -148,7 +161,7 @@ impl Scenario {
 
     /// A fresh quota of a minute.
     pub(super) fn minute(&self, limit: u64) -> Window {
-        Window::new(limit, Duration::from_secs(60), self.counting, self.minute_offset)
+        Window::new(limit, MINUTE, self.counting, self.minute_offset.unwrap_or_default())
     }
 
     /// Days are counted as whole ones whatever the minutes do: a bucket would refill within seconds, and nobody
@@ -170,7 +183,7 @@ impl Default for Scenario {
         Self {
             seed: 1,
             counting: Counting::default(),
-            minute_offset: Duration::ZERO,
+            minute_offset: None,
             settlement_excess: Excess::default(),
             cache_reads_at_admission: false,
             enforce: true,
@@ -179,6 +192,7 @@ impl Default for Scenario {
             models: BTreeMap::new(),
             any: Arc::new(Model::default()),
             faults: Vec::new(),
+            brownouts: Vec::new(),
             strangers: Vec::new(),
             changes: Vec::new(),
         }
@@ -199,6 +213,7 @@ impl Default for Model {
             answer: Length::default(),
             answer_from_prompt: false,
             reasoning: false,
+            capacity: None,
         }
     }
 }

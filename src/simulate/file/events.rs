@@ -1,12 +1,26 @@
-//! How is written down what comes and goes by itself? `[[stranger]]` and `[[quota]]`.
+//! How is written down what comes and goes by itself? `[[brownout]]`, `[[stranger]]` and `[[quota]]`.
 
 use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::super::brownout::Brownout;
 use super::super::scenario::ScenarioError;
 use super::super::unseen::{Change, Stranger};
+use super::model::capacity;
 use super::values::{duration, limit, scope, wrong};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TypedBrownout {
+    model: Option<String>,
+    region: Option<String>,
+    from: Option<String>,
+    until: Option<String>,
+    latency_factor: Option<f64>,
+    capacity: Option<u64>,
+    error: Option<String>,
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,6 +42,21 @@ pub(super) struct TypedQuota {
     from: String,
     tokens_per_minute: Option<u64>,
     requests_per_minute: Option<u64>,
+}
+
+impl TypedBrownout {
+    pub(super) fn resolve(&self, key: &str) -> Result<Brownout, ScenarioError> {
+        let latency_factor = self.latency_factor.unwrap_or(1.0);
+        if !(0.01..=1_000.0).contains(&latency_factor) {
+            return Err(wrong(format!("{key}.latency_factor"), latency_factor, "0.01 to 1000"));
+        }
+        let capacity = capacity(key, ["capacity", "error"], self.capacity, self.error.as_deref())?;
+        if self.latency_factor.is_none() && capacity.is_none() {
+            return Err(wrong(key, "without an effect", "`latency_factor`, `capacity` or both"));
+        }
+        let words = [&self.model, &self.region, &self.from, &self.until].map(Option::as_deref);
+        Ok(Brownout { scope: scope(key, words)?, latency_factor, capacity })
+    }
 }
 
 impl TypedStranger {
