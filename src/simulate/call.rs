@@ -36,7 +36,7 @@ pub(super) enum Reply {
     /// 200 with all of its body.
     Whole(Form, Vec<u8>),
     /// 200 with all of its body, a piece at a time.
-    Paced(Form, Paced),
+    Paced(Form, Box<Paced>),
     /// 200 that was to have this body, and breaks off halfway.
     Cut(Form, Bytes),
     /// An error.
@@ -142,7 +142,7 @@ async fn work(id: &str, operation: Operation, open: Open) -> Reply {
             let body = Bytes::from(body);
             let step = whole.div_ceil(SLOW_PIECES).max(1);
             let pieces = (0..whole).step_by(step).map(|at| body.slice(at..whole.min(at + step))).collect();
-            Reply::Paced(Form::Json, Paced::new(pieces, over, open, output_tokens))
+            Reply::Paced(Form::Json, Box::new(Paced::new(pieces, over, open, output_tokens)))
         }
         Some(Kind::Empty) => {
             open.wasted(output_tokens);
@@ -173,7 +173,7 @@ fn stream_out(open: Open, answer: &Answer, generating: Duration, fault: Option<K
             open.wasted(tokens);
             Reply::Cut(Form::EventStream, frames.concat().into())
         }
-        Some(Kind::SlowBody(over)) => Reply::Paced(Form::EventStream, Paced::new(frames, over, open, tokens)),
+        Some(Kind::SlowBody(over)) => Reply::Paced(Form::EventStream, Box::new(Paced::new(frames, over, open, tokens))),
         Some(Kind::Empty) => {
             open.wasted(tokens);
             Reply::Whole(Form::EventStream, frames.concat())
@@ -193,7 +193,7 @@ fn stream_out(open: Open, answer: &Answer, generating: Duration, fault: Option<K
                 open.answered(tokens);
                 Reply::Whole(Form::EventStream, frames.concat())
             } else {
-                Reply::Paced(Form::EventStream, Paced::new(frames, generating, open, tokens))
+                Reply::Paced(Form::EventStream, Box::new(Paced::new(frames, generating, open, tokens)))
             }
         }
     }

@@ -91,7 +91,7 @@ fn region(authorization: &HeaderValue) -> &str {
     scope.and_then(|scope| scope.split([',', ' ']).next()?.split('/').nth(2)).unwrap_or_default()
 }
 
-fn spread(paced: Paced) -> Pieces {
+fn spread(paced: Box<Paced>) -> Pieces {
     Box::pin(stream::unfold(paced, |mut paced| async move {
         let piece = paced.next().await?;
         Some((Ok(Frame::data(piece)), paced))

@@ -5,12 +5,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::chance::{Dice, Purpose};
 use super::errors::{Refused, TOO_MANY_A_DAY, TOO_MANY_REQUESTS, TOO_MANY_TOKENS};
-use super::fault::Kind;
+use super::fault::{Fault, Kind};
 use super::lane::Lane;
 use super::ledger::{Refusal, Window};
 use super::open::{Admitted, End, Open};
@@ -107,18 +108,8 @@ impl Service {
         lane.catch_up(&self.scenario, now);
         lane.called(now);
 
-        let mut fault = None;
-        for (place, candidate) in self.scenario.faults.iter().enumerate() {
-            if !candidate.concerns(target, streaming) {
-                continue;
-            }
-            let number = &mut state.concerned[place];
-            *number += 1;
-            let dice = || Dice::new(self.scenario.seed, ask.digest, attempt, Purpose::Fault(place));
-            if fault.is_none() && candidate.strikes(now, *number, dice) {
-                fault = Some(candidate);
-            }
-        }
+        let dice = |place| Dice::new(self.scenario.seed, ask.digest, attempt, Purpose::Fault(place));
+        let fault = strike(&self.scenario.faults, &mut state.concerned, (target, streaming), now, dice);
         if let Some(fault) = fault
             && let Some(denied) = at_the_door(&fault.kind)
         {
@@ -241,6 +232,27 @@ impl Service {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The first fault that strikes a call; every one that concerns it numbers it.
+fn strike<'a>(
+    faults: &'a [Fault],
+    concerned: &mut [u64],
+    (target, streaming): (Target<'_>, bool),
+    now: Duration,
+    dice: impl Fn(usize) -> Dice,
+) -> Option<&'a Fault> {
+    let mut struck = None;
+    for (place, (fault, number)) in faults.iter().zip(concerned).enumerate() {
+        if !fault.concerns(target, streaming) {
+            continue;
+        }
+        *number += 1;
+        if struck.is_none() && fault.strikes(now, *number, || dice(place)) {
+            struck = Some(fault);
+        }
+    }
+    struck
 }
 
 /// A fault that strikes before the call is let in.

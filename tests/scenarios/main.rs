@@ -9,6 +9,7 @@
     reason = "tests"
 )]
 
+mod examples;
 mod language;
 mod played;
 
@@ -115,6 +116,23 @@ async fn the_model_played_in_process_reads_every_trouble_as_the_client_does_over
     assert_eq!(lanes.into_keys().collect::<Vec<_>>(), ["us-east-1"], "the region is the one signed for");
     let (counted, counted_in_process) = (server.stop().await, played.service.report());
     assert_eq!((counted.calls, &counted.faults), (counted_in_process.calls, &counted_in_process.faults));
+}
+
+/// A socket knows the region only once it has read the request, so that its client cannot know that nobody has.
+#[tokio::test]
+async fn a_refused_connection_costs_nothing_as_far_as_the_caller_can_know() {
+    let scenario = Scenario::from_toml("[[fault]]\nkind = 'refuse'\nregion = 'us-east-1'").unwrap();
+    let server = simulate::start("127.0.0.1:0".parse().unwrap(), scenario.clone()).await.unwrap();
+    let endpoint = Endpoint { region: "us-east-1".into(), endpoint_url: Some(format!("http://{}", server.address())) };
+    let client = Bedrock::connect(vec![endpoint], Credentials::Simulator).await.unwrap();
+    let over_http = client.call(converse(1)).await.unwrap_err();
+    assert_eq!((over_http.failure.class, over_http.billing), (Class::Unavailable, Billing::Unknown));
+    let played = Played::new(scenario);
+    let in_process = played.call(converse(1)).await.unwrap_err();
+    assert_eq!((in_process.failure.class, in_process.billing), (Class::Unavailable, Billing::Nothing));
+    for report in [server.stop().await, played.service.report()] {
+        assert_eq!((report.calls, report.faults["refuse"], report.admitted_tokens), (1, 1, 0));
+    }
 }
 
 #[tokio::test(start_paused = true)]
