@@ -6,6 +6,7 @@
 
 mod builtin;
 mod endpoint;
+mod endpoints_file;
 mod environment;
 mod error;
 mod model;
@@ -20,6 +21,7 @@ pub use self::endpoint::{EndpointSettings, QuotaOverride};
 pub use self::error::{ConfigError, ConfigErrors};
 pub use self::model::{Counting, ModelSettings, Quota, burndown_of};
 
+use self::endpoints_file::EndpointsFile;
 use self::typed::{Problems, Section};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -35,7 +37,15 @@ pub struct Settings {
     pub backend: Backend,
     /// `[[model]]`, in their order: the first is the default of lines that name none. May be empty.
     pub models: Vec<ModelSettings>,
-    /// `[[endpoint]]`, in their order. Empty: the region that the SDK finds is the only one.
+    /// What `routing.endpoints_file` lists, and then `[[endpoint]]`, each in their order. Empty: the region that the SDK
+    /// finds is the only one.
+    ///
+    /// `endpoints_file` (`AQUIFER_ROUTING_ENDPOINTS_FILE`): the path of a JSON list of `region`, `next_available_time`,
+    /// `primary` and `region_profile_prefix`, as a well-known helper keeps it; relative to the folder of the configuration
+    /// file, else to the working directory. It is read once, at the start, and never written. Default none: leave it
+    /// alone unless you have such a file. At least one entry, each region once, further keys are passed over;
+    /// `next_available_time` is in seconds since 1970 or an ISO 8601 time (UTC where it has no offset), at most the end
+    /// of 9999. An `[[endpoint]]` of a region that it lists goes over the entry, key by key.
     pub endpoints: Vec<EndpointSettings>,
     /// `[routing]`.
     pub routing: RoutingSettings,
@@ -136,16 +146,21 @@ impl Default for Settings {
     /// What holds where nothing is set: no model, no endpoint.
     fn default() -> Self {
         let mut problems = Problems::default();
-        settings(toml::Table::new(), &mut problems)
+        settings(toml::Table::new(), |_| Err("nothing is read for the defaults".to_owned()), &mut problems)
     }
 }
 
 /// Reads a configuration file (its name, for messages, and its text) and lays the `AQUIFER_*` variables over it.
-/// Variables of other names are passed over, and so is `AQUIFER_LOG`, which belongs to the log.
+/// Variables of other names are passed over, and so is `AQUIFER_LOG`, which belongs to the log. `read` gets the text of
+/// the file that `routing.endpoints_file` names, by its path as typed, or says why not; it is not called where none is named.
 ///
 /// # Errors
 /// [`ConfigErrors`], with everything that is wrong.
-pub fn resolve(text: Option<(&str, &str)>, env: &BTreeMap<String, String>) -> Result<Settings, ConfigErrors> {
+pub fn resolve(
+    text: Option<(&str, &str)>,
+    env: &BTreeMap<String, String>,
+    read: impl FnOnce(&str) -> Result<String, String>,
+) -> Result<Settings, ConfigErrors> {
     let file = text.map(|(file, _)| file.to_owned());
     let mut problems = Problems::default();
     let mut table = match toml::from_str::<toml::Table>(text.map_or("", |(_, text)| text)) {
@@ -156,23 +171,28 @@ pub fn resolve(text: Option<(&str, &str)>, env: &BTreeMap<String, String>) -> Re
         }
     };
     environment::lay_over(&mut table, env, &mut problems);
-    let settings = settings(table, &mut problems);
+    let settings = settings(table, read, &mut problems);
     if problems.errors.is_empty() { Ok(settings) } else { Err(ConfigErrors { file, errors: problems.errors }) }
 }
 
 /// Reads all of it; where something is wrong it is noted and the default put in its place.
-fn settings(table: toml::Table, problems: &mut Problems) -> Settings {
+fn settings(
+    table: toml::Table,
+    read: impl FnOnce(&str) -> Result<String, String>,
+    problems: &mut Problems,
+) -> Settings {
     let mut unused = Vec::new();
     let mut top = Section::new(String::new(), table, problems);
     let backend = backend(&mut top);
     let models: Vec<_> =
         top.tables("model").into_iter().filter_map(|table| model::read(table, top.problems(), &mut unused)).collect();
-    let endpoints: Vec<_> =
-        top.tables("endpoint").into_iter().filter_map(|table| endpoint::read(table, top.problems())).collect();
+    let (routing, endpoints_file) = routing(&mut top);
+    let listed = endpoints_file.map(|file| file.endpoints(read, top.problems())).unwrap_or_default();
+    let tables = top.tables("endpoint").into_iter();
+    let endpoints: Vec<_> = tables.filter_map(|table| endpoint::read(table, &listed, top.problems())).collect();
     for endpoint in endpoints.iter().filter(|endpoint: &&EndpointSettings| endpoint.tokens_per_day.is_some()) {
         unused.push(not_yet(&format!("tokens_per_day of endpoint {}", endpoint.region)));
     }
-    let routing = routing(&mut top);
     let breaker = breaker(&mut top);
     let worker = worker(&mut top, &mut unused);
     let mut state = top.section("state");
@@ -185,6 +205,7 @@ fn settings(table: toml::Table, problems: &mut Problems) -> Settings {
     top.finish();
     model::check(&models, problems);
     endpoint::check(&endpoints, &models, problems);
+    let endpoints = endpoint::merge(listed, endpoints);
     Settings { backend, models, endpoints, routing, breaker, worker, keep, notify, notices_of_the_unused: unused }
 }
 
@@ -202,7 +223,7 @@ fn backend(top: &mut Section<'_>) -> Backend {
     Backend::Embedded
 }
 
-fn routing(top: &mut Section<'_>) -> RoutingSettings {
+fn routing(top: &mut Section<'_>) -> (RoutingSettings, Option<EndpointsFile>) {
     let mut section = top.section("routing");
     let max_attempts = section.number("max_attempts", 1..=100).unwrap_or(number(5));
     let attempts_per_endpoint = section.number("attempts_per_endpoint", 1..=100).unwrap_or(number(1));
@@ -220,9 +241,10 @@ fn routing(top: &mut Section<'_>) -> RoutingSettings {
         cool_down: section.duration("cool_down", SECOND..=HOUR).unwrap_or(30 * SECOND),
         give_up_after: section.duration("give_up_after", SECOND..=365 * DAY).unwrap_or(DAY),
     };
-    section.later("endpoints_file");
+    let key = section.key("endpoints_file");
+    let endpoints_file = section.text("endpoints_file").map(|path| EndpointsFile { key, path });
     section.finish();
-    settings
+    (settings, endpoints_file)
 }
 
 fn breaker(top: &mut Section<'_>) -> BreakerSettings {

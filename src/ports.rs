@@ -415,6 +415,64 @@ pub trait Model: Send + Sync {
     async fn refresh_credentials(&self) -> Result<(), String>;
 }
 
+// ------------------------------------------------------------------------------------------------- allowance
+
+/// A lane's state is at most this long, in bytes: more than the rules ever need, and less than any store can hold.
+pub const LANE_STATE_BYTES: usize = 64 * 1_024;
+
+/// Grows with every swap of a lane's state; 0 says that there is none yet.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Version(pub u64);
+
+/// What stands in a lane's row.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Shared {
+    /// Of the state; what a swap must name to replace it.
+    pub version: Version,
+    /// As it was last swapped in, byte for byte; empty under version 0.
+    pub state: Bytes,
+    /// The store's own clock at the reply, see [`Allowance`].
+    pub now: Timestamp,
+}
+
+/// What a swap came to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Swap {
+    /// The state is the given one.
+    Swapped {
+        /// Its version, higher than every one before it.
+        version: Version,
+        /// The store's own clock at the reply, see [`Allowance`].
+        now: Timestamp,
+    },
+    /// Another state had been swapped in meanwhile, this one; nothing was changed.
+    Stale(Shared),
+}
+
+/// What every worker knows of one lane: an opaque state, by compare-and-swap. The arithmetic is the reader's; the store
+/// neither reads a state nor merges two.
+///
+/// * Shared by all that open the same store, whatever process or machine they are on. A swap is durable once it is
+///   [`Swap::Swapped`], and every read that begins after that finds it, or a later one.
+/// * A version is never used twice for one lane, so that equal versions are equal states. Lanes do not touch each other.
+/// * A state stays until it is swapped: it outlives its writer and every batch.
+/// * `now` is read after the state it comes with. As long as the store's clock does not jump back, no reply is earlier than one
+///   that was there before its request, nor than the swap that wrote its state. When the clock does jump, `now`
+///   says what it says.
+#[async_trait]
+pub trait Allowance: Send + Sync {
+    /// What stands there; an empty state under version 0 if nothing was ever written.
+    async fn read(&self, lane: &LaneId) -> Result<Shared, StoreError>;
+
+    /// Replaces the state if its version is still `expected` (0: there is none yet). Of any number that race with one
+    /// version, one is [`Swap::Swapped`]. A state beyond [`LANE_STATE_BYTES`] is refused with an error, and an empty one
+    /// is as good as any.
+    ///
+    /// After another error the swap may have been carried out all the same, with its reply lost on the way: repeated, it is
+    /// then [`Swap::Stale`] over its own state.
+    async fn swap(&self, lane: &LaneId, expected: Version, state: Bytes) -> Result<Swap, StoreError>;
+}
+
 // ----------------------------------------------------------------------------------------------------- clock
 
 /// The wall clock. Waiting is done on tokio's clock, which tests pause; this one is derived from it there.

@@ -150,6 +150,7 @@ fn plan() -> PlanSpec {
         routes: vec![RouteSpec {
             lane: LaneId { region: REGION.into(), model_id: MODEL.into() },
             primary: true,
+            not_before: None,
             limits: Limits::default(),
         }],
     }

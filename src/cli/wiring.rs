@@ -52,10 +52,18 @@ pub(crate) fn settings(file: Option<&Path>, simulate: bool) -> Result<Settings, 
     let environment: BTreeMap<String, String> =
         std::env::vars().filter(|(name, _)| name.starts_with("AQUIFER_")).collect();
     let typed = text.as_ref().map(|(name, text)| (name.as_str(), text.as_str()));
-    let mut settings = config::resolve(typed, &environment).map_err(Report::usage)?;
+    let folder = found.and_then(Path::parent).unwrap_or(Path::new(""));
+    let read_endpoints = |path: &str| {
+        let path = folder.join(path);
+        std::fs::read_to_string(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+    };
+    let mut settings = config::resolve(typed, &environment, read_endpoints).map_err(Report::usage)?;
     if typed.is_none() && simulate {
         let built_in = config::simulated();
-        (settings.models, settings.endpoints) = (built_in.models, built_in.endpoints);
+        settings.models = built_in.models;
+        if settings.endpoints.is_empty() {
+            settings.endpoints = built_in.endpoints;
+        }
     }
     Ok(settings)
 }
@@ -208,6 +216,7 @@ fn plan_spec(settings: &Settings, model: &ModelSettings, endpoints: &[EndpointSe
             model_id: endpoint.model_id(&model.id, settings.routing.cross_region_inference),
         },
         primary: endpoint.primary,
+        not_before: endpoint.next_available_time,
         limits: limits(model, endpoint),
     };
     let mut names = vec![Arc::clone(&model.name)];

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::error::ConfigError;
 use super::model::{ModelSettings, Quota, no_such_model, read_quota, required};
 use super::typed::{Named, Problems, Section};
-use crate::job::units::PerDay;
+use crate::job::units::{PerDay, Timestamp};
 
 /// Every key of an `[[endpoint]]` that a variable may set: all but the region, by which the variable finds it.
 pub(super) const KEYS: [&str; 5] = ["primary", "region_profile_prefix", "endpoint_url", "tokens_per_day", "quota"];
@@ -13,7 +13,10 @@ pub(super) const KEYS: [&str; 5] = ["primary", "region_profile_prefix", "endpoin
 /// The geographies of inference profiles.
 const GEOGRAPHIES: [&str; 9] = ["us", "us-gov", "eu", "apac", "au", "jp", "ca", "sa", "global"];
 
-/// One `[[endpoint]]`.
+pub(super) const REGION: &str = "a region, such as \"us-east-1\"";
+pub(super) const GEOGRAPHY: &str = "a geography without its dot, such as \"us\", or \"\"";
+
+/// One `[[endpoint]]`, or one entry of the endpoints file, or what the two say together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EndpointSettings {
     /// `region`: such as `us-west-2`. Required, unique.
@@ -29,6 +32,9 @@ pub struct EndpointSettings {
     pub tokens_per_day: Option<PerDay>,
     /// `quota`: where this endpoint differs from the models' own quotas.
     pub quota: Vec<QuotaOverride>,
+    /// `next_available_time`, in the endpoints file only: it is not called before this moment. One that has passed means
+    /// nothing. Default none.
+    pub next_available_time: Option<Timestamp>,
 }
 
 /// One entry of `quota`.
@@ -50,6 +56,7 @@ impl EndpointSettings {
             endpoint_url: None,
             tokens_per_day: None,
             quota: Vec::new(),
+            next_available_time: None,
         }
     }
 
@@ -79,17 +86,21 @@ impl EndpointSettings {
     }
 }
 
-pub(super) fn read(named: Named, problems: &mut Problems) -> Option<EndpointSettings> {
+/// Reads an `[[endpoint]]`. What it does not say is as `listed`, the endpoints file, has it for the same region.
+pub(super) fn read(named: Named, listed: &[EndpointSettings], problems: &mut Problems) -> Option<EndpointSettings> {
     let mut section = Section::new(named.path, named.table, problems);
     let region = required(&mut section, "region");
     if let Some(region) = region.as_deref().filter(|region| !is_word(region)) {
-        section.out_of_bounds("region", region, "a region, such as \"us-east-1\"");
+        section.out_of_bounds("region", region, REGION);
     }
-    let primary = section.flag("primary").unwrap_or(false);
+    let listed = listed.iter().find(|endpoint| region.as_deref() == Some(&*endpoint.region));
+    let primary = section.flag("primary").unwrap_or(listed.is_some_and(|endpoint| endpoint.primary));
     let region_profile_prefix = section.text("region_profile_prefix");
     if let Some(prefix) = region_profile_prefix.as_deref().filter(|prefix| !prefix.is_empty() && !is_word(prefix)) {
-        section.out_of_bounds("region_profile_prefix", prefix, "a geography without its dot, such as \"us\", or \"\"");
+        section.out_of_bounds("region_profile_prefix", prefix, GEOGRAPHY);
     }
+    let region_profile_prefix =
+        region_profile_prefix.or_else(|| listed.and_then(|endpoint| endpoint.region_profile_prefix.clone()));
     let endpoint_url = section.text("endpoint_url");
     if let Some(url) = endpoint_url.as_deref().filter(|url| !is_url(url)) {
         section.out_of_bounds("endpoint_url", url, "a URL that begins with http:// or https://");
@@ -99,7 +110,28 @@ pub(super) fn read(named: Named, problems: &mut Problems) -> Option<EndpointSett
     let quota = quota.into_iter().filter_map(|entry| read_override(entry, section.problems())).collect();
     section.finish();
     let region = region?.as_str().into();
-    Some(EndpointSettings { region, primary, region_profile_prefix, endpoint_url, tokens_per_day, quota })
+    let next_available_time = listed.and_then(|endpoint| endpoint.next_available_time);
+    Some(EndpointSettings {
+        region,
+        primary,
+        region_profile_prefix,
+        endpoint_url,
+        tokens_per_day,
+        quota,
+        next_available_time,
+    })
+}
+
+/// The endpoints of the file in its order, each as its `[[endpoint]]` has it where there is one, and then the others.
+pub(super) fn merge(listed: Vec<EndpointSettings>, tables: Vec<EndpointSettings>) -> Vec<EndpointSettings> {
+    let mut endpoints = listed;
+    for table in tables {
+        match endpoints.iter_mut().find(|endpoint| endpoint.region == table.region) {
+            Some(endpoint) => *endpoint = table,
+            None => endpoints.push(table),
+        }
+    }
+    endpoints
 }
 
 fn read_override(named: Named, problems: &mut Problems) -> Option<QuotaOverride> {
@@ -130,7 +162,7 @@ pub(super) fn check(endpoints: &[EndpointSettings], models: &[ModelSettings], pr
     }
 }
 
-fn is_word(text: &str) -> bool {
+pub(super) fn is_word(text: &str) -> bool {
     text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 

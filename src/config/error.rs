@@ -19,7 +19,7 @@ impl fmt::Display for ConfigErrors {
                 writeln!(f)?;
             }
             match &self.file {
-                Some(file) if !error.is_of_environment() => write!(f, "{file}: {error}")?,
+                Some(file) if !error.names_its_source() => write!(f, "{file}: {error}")?,
                 Some(_) | None => write!(f, "{error}")?,
             }
         }
@@ -107,6 +107,26 @@ pub enum ConfigError {
         /// What the other key demands.
         bound: String,
     },
+    /// A file that is named as the endpoints file and is none.
+    #[error("`{key}` must be the path of a file with a JSON list of endpoints, found \"{value}\": {why}")]
+    NoEndpointsFile {
+        /// Which key.
+        key: String,
+        /// The path, as typed.
+        value: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Something wrong in the endpoints file.
+    #[error("{file}, entry {entry}: {error}")]
+    InEndpointsFile {
+        /// Its path, as typed.
+        file: String,
+        /// In which entry of its list, counted from 1.
+        entry: usize,
+        /// What it is; its `key` is the entry's.
+        error: Box<ConfigError>,
+    },
     /// A key or value of a version to come.
     #[error("`{key}`{} belongs to a later version; leave it out", of_value(value.as_deref()))]
     Later {
@@ -118,10 +138,10 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// Whether a variable is to blame and not the file.
-    fn is_of_environment(&self) -> bool {
+    /// Whether it says by itself that a variable or the endpoints file is to blame.
+    fn names_its_source(&self) -> bool {
         match self {
-            Self::UnknownVariable { .. } => true,
+            Self::UnknownVariable { .. } | Self::InEndpointsFile { .. } => true,
             Self::UnknownKey { key, .. }
             | Self::WrongType { key, .. }
             | Self::OutOfBounds { key, .. }
@@ -129,6 +149,7 @@ impl ConfigError {
             | Self::Twice { key, .. }
             | Self::NoSuchModel { key, .. }
             | Self::Contradiction { key, .. }
+            | Self::NoEndpointsFile { key, .. }
             | Self::Later { key, .. } => key.starts_with("AQUIFER_"),
             Self::Syntax { .. } => false,
         }

@@ -1,15 +1,19 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail loudly")]
 
 use super::*;
-use crate::job::units::{PerDay, PerMinute, Price, Usd};
+use crate::job::units::{PerDay, PerMinute, Price, Timestamp, Usd};
 
 fn read(text: &str) -> Result<Settings, ConfigErrors> {
-    resolve(Some(("aquifer.toml", text)), &BTreeMap::new())
+    resolve(Some(("aquifer.toml", text)), &BTreeMap::new(), no_file)
+}
+
+fn no_file(path: &str) -> Result<String, String> {
+    panic!("nothing names {path}")
 }
 
 fn with_env(text: &str, env: &[(&str, &str)]) -> Result<Settings, ConfigErrors> {
     let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    resolve(Some(("aquifer.toml", text)), &env)
+    resolve(Some(("aquifer.toml", text)), &env, no_file)
 }
 
 #[track_caller]
@@ -105,7 +109,7 @@ fn the_example_of_the_contract_is_read_and_its_values_are_the_defaults() {
     assert_eq!((settings.routing, settings.breaker), (defaults.routing, defaults.breaker));
     assert_eq!((settings.worker, settings.keep), (defaults.worker, defaults.keep));
     assert_eq!(settings.notify, defaults.notify);
-    assert_eq!(resolve(None, &BTreeMap::new()).unwrap(), defaults);
+    assert_eq!(resolve(None, &BTreeMap::new(), no_file).unwrap(), defaults);
 }
 
 #[test]
@@ -230,7 +234,6 @@ fn what_belongs_to_a_later_version_is_refused_by_name() {
         ("[tenant.acme]\noutput_tokens_per_day = 1", "tenant"),
         ("[aws]\ntable = 'aquifer'", "aws"),
         ("backend = 'aws'", "backend"),
-        ("[routing]\nendpoints_file = 'x'", "routing.endpoints_file"),
         ("[notify]\nwebhook = 'http://x'", "notify.webhook"),
     ] {
         let found = errors(text);
@@ -327,6 +330,188 @@ fn an_endpoint_overrides_what_it_says_and_nothing_else() {
     assert_eq!(quota.tokens_per_minute, PerMinute::new(2_000_000));
     assert_eq!(quota.requests_per_minute, PerMinute::new(10_000));
     assert_eq!(endpoint.quota_of(settings.model("nova-lite").unwrap()), Quota::default());
+}
+
+/// With an endpoints file of this text, named by `NAMES_FILE` or by a variable.
+fn with_file(text: &str, json: &str) -> Result<Settings, ConfigErrors> {
+    let read = |path: &str| {
+        assert_eq!(path, "conf/endpoints.conf", "as typed");
+        Ok(json.to_owned())
+    };
+    resolve(Some(("aquifer.toml", text)), &BTreeMap::new(), read)
+}
+
+const NAMES_FILE: &str = "[routing]\nendpoints_file = 'conf/endpoints.conf'\n";
+
+#[test]
+fn r13_the_endpoints_file_of_the_helper_is_read_as_it_is() {
+    let json = r#"[
+        {"region":"us-west-2", "next_available_time":0, "primary":true, "region_profile_prefix": "us"},
+        {"region":"us-east-1", "next_available_time":1893456000, "primary":false, "region_profile_prefix": "",
+         "comment": {"ours": ["not"]}, "weight": 3},
+        {"region":"eu-west-3", "next_available_time":null, "primary":null, "region_profile_prefix": null},
+        {"region":"ap-southeast-2"}
+    ]"#;
+    let settings = with_file(NAMES_FILE, json).unwrap();
+    let endpoint = |region: &str, primary, prefix: Option<&str>, seconds: Option<i64>| EndpointSettings {
+        primary,
+        region_profile_prefix: prefix.map(str::to_owned),
+        next_available_time: seconds.map(|seconds| Timestamp(seconds * 1_000)),
+        ..EndpointSettings::bare(region)
+    };
+    let expected = [
+        endpoint("us-west-2", true, Some("us"), Some(0)),
+        endpoint("us-east-1", false, Some(""), Some(1_893_456_000)),
+        endpoint("eu-west-3", false, None, None),
+        endpoint("ap-southeast-2", false, None, None),
+    ];
+    assert_eq!(settings.endpoints, expected);
+    let ids = settings.endpoints.iter().map(|endpoint| endpoint.model_id(&"vendor.m".into(), true).to_string());
+    assert_eq!(ids.collect::<Vec<_>>(), ["us.vendor.m", "vendor.m", "vendor.m", "vendor.m"]);
+    assert!(settings.notices_of_the_unused.is_empty(), "{:?}", settings.notices_of_the_unused);
+}
+
+#[test]
+fn r7_a_next_available_time_is_a_number_of_seconds_or_a_time() {
+    let read = |value: &str| {
+        let json = format!(r#"[{{"region": "r", "next_available_time": {value}}}]"#);
+        with_file(NAMES_FILE, &json).map(|settings| settings.endpoints[0].next_available_time.map(|time| time.0))
+    };
+    for (value, expected) in [
+        ("1893456000", Some(1_893_456_000_000)),
+        ("1893456000.25", Some(1_893_456_000_250)),
+        ("1.893456e9", Some(1_893_456_000_000)),
+        ("0", Some(0)),
+        ("-1", Some(0)),
+        ("253402300799", Some(253_402_300_799_000)),
+        ("\"2030-01-01T00:00:00Z\"", Some(1_893_456_000_000)),
+        ("\"2030-01-01T01:00:00.500+01:00\"", Some(1_893_456_000_500)),
+        ("\"2030-01-01 00:00:00.123456+00:00\"", Some(1_893_456_000_123)),
+        ("\"2030-01-01T00:00:00\"", Some(1_893_456_000_000)),
+        ("\"2030-01-01\"", Some(1_893_456_000_000)),
+        ("\"\"", None),
+        ("\"  \"", None),
+        ("null", None),
+    ] {
+        assert_eq!(read(value).unwrap(), expected, "{value}");
+    }
+    // The second looks like milliseconds: taken at its word it would shut the endpoint until the year 61,970.
+    for value in ["253402300800", "1893456000000", "\"tomorrow\"", "\"1893456000\"", "true", "[0]", "{}"] {
+        let shown = read(value).unwrap_err().to_string();
+        let expected = "conf/endpoints.conf, entry 1: `next_available_time` must be a number of seconds since 1970, at most \
+                        253402300799, or a time such as \"2026-11-21T18:00:00Z\", or null, found ";
+        assert_eq!(shown.strip_prefix(expected), Some(value), "{shown}");
+    }
+}
+
+#[test]
+fn every_mistake_in_the_endpoints_file_names_file_entry_key_value_and_bound() {
+    let json = r#"[
+        {"region": "us-west-2", "primary": "yes", "region_profile_prefix": "us.", "next_available_time": []},
+        7,
+        {"primary": true},
+        {"region": ""},
+        {"region": ["us-east-1"]},
+        {"region": "us east"},
+        {"region": "us-west-2", "region_profile_prefix": 1}
+    ]"#;
+    let shown = with_file(&format!("{NAMES_FILE}max_attempts = 0"), json).unwrap_err().to_string();
+    let expected = r#"aquifer.toml: `routing.max_attempts` must be a whole number from 1 to 100, found 0
+conf/endpoints.conf, entry 1: `primary` must be true or false, found "yes"
+conf/endpoints.conf, entry 1: `region_profile_prefix` must be a geography without its dot, such as "us", or "", found "us."
+conf/endpoints.conf, entry 1: `next_available_time` must be a number of seconds since 1970, at most 253402300799, or a time such as "2026-11-21T18:00:00Z", or null, found []
+conf/endpoints.conf, entry 2: `entry` must be an object, found 7
+conf/endpoints.conf, entry 3: `region` is missing
+conf/endpoints.conf, entry 4: `region` must be a region, such as "us-east-1", found ""
+conf/endpoints.conf, entry 5: `region` must be a region, such as "us-east-1", found ["us-east-1"]
+conf/endpoints.conf, entry 6: `region` must be a region, such as "us-east-1", found "us east"
+conf/endpoints.conf, entry 7: `region_profile_prefix` must be a geography without its dot, such as "us", or "", found 1
+conf/endpoints.conf, entry 7: `region`: us-west-2 stands there twice"#;
+    assert_eq!(shown, expected);
+}
+
+#[test]
+fn an_endpoints_file_that_lists_nothing_is_an_error() {
+    for (json, why) in [
+        ("[]", "its list is empty"),
+        ("{\"region\": \"us-west-2\"}", "it holds {\"region\":\"us-west-2\"} and no list"),
+        ("null", "it holds null and no list"),
+        ("", "not valid JSON: EOF while parsing a value at line 1 column 0"),
+        ("[{]", "not valid JSON: key must be a string at line 1 column 3"),
+    ] {
+        let (key, value) = ("routing.endpoints_file".to_owned(), "conf/endpoints.conf".to_owned());
+        let expected = ConfigError::NoEndpointsFile { key, value, why: why.to_owned() };
+        assert_eq!(with_file(NAMES_FILE, json).unwrap_err().errors, [expected], "{json}");
+    }
+}
+
+#[test]
+fn an_endpoints_file_that_cannot_be_read_is_an_error_of_whatever_named_it() {
+    let missing = |_: &str| Err("cannot read etc/none.conf: not there".to_owned());
+    let shown = |text: &str, env: &[(&str, &str)]| {
+        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        resolve(Some(("aquifer.toml", text)), &env, missing).unwrap_err().to_string()
+    };
+    let rest = "must be the path of a file with a JSON list of endpoints, found \"none.conf\": cannot read \
+                etc/none.conf: not there";
+    let typed = shown("[routing]\nendpoints_file = 'none.conf'", &[]);
+    assert_eq!(typed, format!("aquifer.toml: `routing.endpoints_file` {rest}"));
+    let variable = shown(NAMES_FILE, &[("AQUIFER_ROUTING_ENDPOINTS_FILE", "none.conf")]);
+    assert_eq!(variable, format!("`AQUIFER_ROUTING_ENDPOINTS_FILE` {rest}"));
+    let found = errors("[routing]\nendpoints_file = ['a', 'b']");
+    assert!(matches!(&found[..], [ConfigError::WrongType { key, .. }] if key == "routing.endpoints_file"), "{found:?}");
+}
+
+#[test]
+fn an_endpoint_table_goes_over_the_entry_of_its_region_key_by_key() {
+    let json = r#"[
+        {"region": "us-west-2", "next_available_time": 1893456000, "primary": true, "region_profile_prefix": "us"},
+        {"region": "us-east-1", "next_available_time": 0, "primary": true, "region_profile_prefix": "us"},
+        {"region": "eu-west-3", "primary": false, "region_profile_prefix": "eu"}
+    ]"#;
+    let text = format!(
+        "{HAIKU}{NAMES_FILE}[[endpoint]]\nregion = 'ap-southeast-2'\n\
+         [[endpoint]]\nregion = 'us-west-2'\nendpoint_url = 'http://127.0.0.1:9000'\n\
+         quota = [{{ model = 'haiku', tokens_per_minute = 7 }}]\n\
+         [[endpoint]]\nregion = 'us-east-1'\nprimary = false\nregion_profile_prefix = ''\n"
+    );
+    let settings = with_file(&text, json).unwrap();
+    let regions: Vec<_> = settings.endpoints.iter().map(|endpoint| &*endpoint.region).collect();
+    assert_eq!(
+        regions,
+        ["us-west-2", "us-east-1", "eu-west-3", "ap-southeast-2"],
+        "the file's order, then the tables'"
+    );
+    let [west, east, europe, asia] = &settings.endpoints[..] else { panic!("{:?}", settings.endpoints) };
+    assert_eq!((west.primary, west.region_profile_prefix.as_deref()), (true, Some("us")), "not said, so the file's");
+    assert_eq!(west.next_available_time, Some(Timestamp(1_893_456_000_000)));
+    assert_eq!(west.endpoint_url.as_deref(), Some("http://127.0.0.1:9000"));
+    assert_eq!(west.quota_of(settings.model("haiku").unwrap()).tokens_per_minute, PerMinute::new(7));
+    assert_eq!((east.primary, east.region_profile_prefix.as_deref()), (false, Some("")), "said, so the table's");
+    assert_eq!((europe.primary, europe.region_profile_prefix.as_deref()), (false, Some("eu")), "without a table");
+    assert_eq!((asia.primary, asia.region_profile_prefix.as_deref()), (false, None), "not in the file");
+
+    let twice = format!("{NAMES_FILE}{}", "[[endpoint]]\nregion = 'us-west-2'\n".repeat(2));
+    let expected = ConfigError::Twice { key: "endpoint.region".into(), value: "us-west-2".into() };
+    assert_eq!(with_file(&twice, json).unwrap_err().errors, [expected], "two tables of one region are still two");
+    let known = errors("[[endpoint]]\nregion = 'r'\nnext_available_time = 0");
+    assert!(matches!(&known[..], [ConfigError::UnknownKey { .. }]), "a key of the file alone: {known:?}");
+}
+
+#[test]
+fn the_examples_are_read() {
+    let text = include_str!("../../examples/aquifer.toml");
+    let alone = read(text).unwrap();
+    let named = "# endpoints_file = \"bedrock_endpoints.conf\"";
+    assert!(text.contains(named));
+    let text = text.replace(named, &named["# ".len()..]);
+    let list = |path: &str| {
+        assert_eq!(path, "bedrock_endpoints.conf");
+        Ok(include_str!("../../examples/bedrock_endpoints.conf").to_owned())
+    };
+    let both = resolve(Some(("aquifer.toml", &text)), &BTreeMap::new(), list).unwrap();
+    assert_eq!((alone.endpoints.len(), both.endpoints.len()), (2, 3), "two regions of the list have tables");
+    assert_eq!(both.models, alone.models);
 }
 
 #[test]

@@ -252,16 +252,20 @@ impl<'a> Section<'a> {
     }
 
     fn wrong_type<T>(&mut self, key: &str, value: &Value, expected: &str) -> Option<T> {
-        const SHOWN: usize = 60;
-        let mut shown = value.to_string();
-        if let Some((end, _)) = shown.char_indices().nth(SHOWN) {
-            shown.truncate(end);
-            shown.push_str("...");
-        }
-        let key = self.key(key);
-        self.problem(ConfigError::WrongType { key, value: shown, expected: expected.to_owned() });
+        let (key, value) = (self.key(key), shortened(value.to_string()));
+        self.problem(ConfigError::WrongType { key, value, expected: expected.to_owned() });
         None
     }
+}
+
+/// As much of a value as a message has room for.
+pub(super) fn shortened(mut value: String) -> String {
+    const SHOWN: usize = 60;
+    if let Some((end, _)) = value.char_indices().nth(SHOWN) {
+        value.truncate(end);
+        value.push_str("...");
+    }
+    value
 }
 
 /// What a table of an array is called: by its name, or its region.

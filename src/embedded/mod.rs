@@ -1,7 +1,7 @@
 //! The ports on SQLite and files, for one machine.
 //!
 //! ```text
-//! DIR/aquifer.db                         queue, ledger, rolls            (committer, transaction, schema, queue, ledger, desk)
+//! DIR/aquifer.db                         queue, ledger, rolls, lanes     (committer, transaction, schema, queue, ledger, desk, allowance)
 //! DIR/bodies/<batch>/<epoch>-<n>.jsonl   result lines                    (segments)
 //! DIR/events.jsonl                       notices                         (events)
 //! DIR/manifests/<batch>-<n>.jsonl        what a complete batch holds     (manifest)
@@ -10,6 +10,7 @@
 //!
 //! [`Store`] is the door for a process that works; [`Reader`] for one that only looks, beside those that work.
 
+mod allowance;
 mod appender;
 mod batch;
 mod clerk;
@@ -46,7 +47,7 @@ pub use roll::{DoneSeq, Ended, Progress};
 
 use crate::job::ident::BatchName;
 use crate::job::outcome::Pointer;
-use crate::ports::{Bodies, Clock, Ledger, Notices, Queue, StoreError, StoreTrouble};
+use crate::ports::{Allowance, Bodies, Clock, Ledger, Notices, Queue, StoreError, StoreTrouble};
 
 /// An open state directory. A clone is another handle on the same.
 ///
@@ -79,6 +80,11 @@ impl Store {
         Arc::new(ledger::EmbeddedLedger { inner: Arc::clone(&self.inner) })
     }
 
+    /// What the processes on this directory know of their lanes.
+    pub fn allowance(&self) -> Arc<dyn Allowance> {
+        Arc::new(allowance::EmbeddedAllowance { inner: Arc::clone(&self.inner) })
+    }
+
     /// The result lines.
     pub fn bodies(&self) -> Arc<dyn Bodies> {
         Arc::new(segments::EmbeddedBodies { inner: Arc::clone(&self.inner) })
@@ -108,7 +114,7 @@ impl Store {
     }
 
     /// Purges a complete batch: rows, messages, dead letters, results and manifests, and what the write-ahead log
-    /// still held of it. Notices stay: they hold no prompt and no answer.
+    /// still held of it. Notices and lanes stay: they hold no prompt and no answer.
     ///
     /// # Errors
     /// `Denied`, saying why, if there is no such batch, if it is not complete, or if another process works on it.

@@ -17,7 +17,6 @@ pub(super) const FILE: &str = "aquifer.db";
 
 /// "Aqui": told apart from anybody else's SQLite file.
 const APPLICATION_ID: i64 = 0x4171_7569;
-const VERSION: i64 = 1;
 
 /// Other processes hold the write lock for one group commit at a time, so a long wait means trouble.
 const BUSY_LIMIT: Duration = Duration::from_secs(10);
@@ -25,6 +24,11 @@ const BUSY_STEP: Duration = Duration::from_millis(1);
 
 /// A statement is planned once, whatever is bound to it; else SQLite prepares those with a limit or a range anew each time.
 const KEEP_PLANS: DbConfig = DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG;
+
+/// What brings a database from each version to the next. A new one goes the same way from nothing, so that one that was
+/// brought up cannot differ from one that was made. Steps are added and never changed: the earlier ones were taken.
+const STEPS: [&str; 2] = [TABLES, LANES];
+const VERSION: usize = STEPS.len();
 
 /// `unknown`, `open`, `spent`, `committed` are billionths of a dollar; times are milliseconds since 1970.
 const TABLES: &str = "
@@ -83,7 +87,12 @@ CREATE TABLE gate (
     until INTEGER NOT NULL, PRIMARY KEY (lane, epoch)) WITHOUT ROWID;
 ";
 
-/// Opens the database for writing, making or checking it. The caller holds the lock on opening.
+/// What is known of each lane. Written by compare-and-swap; what `state` holds is for the rules to say.
+const LANES: &str = "
+CREATE TABLE lane (id TEXT PRIMARY KEY, version INTEGER NOT NULL, state BLOB NOT NULL) WITHOUT ROWID;
+";
+
+/// Opens the database for writing: made, brought up to this version, or refused. The caller holds the lock on opening.
 pub(super) fn open_writer(dir: &Path) -> Result<Connection, StoreError> {
     let doing = "opening the state database";
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -100,9 +109,10 @@ pub(super) fn open_writer(dir: &Path) -> Result<Connection, StoreError> {
              PRAGMA cache_size = -32768; PRAGMA wal_autocheckpoint = 4000;",
         )?;
         connection.set_prepared_statement_cache_capacity(128);
-        if is_new(&connection)? {
+        let missing: String = STEPS.iter().skip(version(&connection)?).copied().collect();
+        if !missing.is_empty() {
             connection.execute_batch(&format!(
-                "BEGIN IMMEDIATE; {TABLES}
+                "BEGIN IMMEDIATE; {missing}
                  PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
             ))?;
         }
@@ -136,7 +146,7 @@ pub(super) fn open_reader(dir: &Path) -> Result<Connection, StoreError> {
         if let Some(refusal) = refusal(&connection)? {
             return Ok(Err(refusal));
         }
-        if is_new(&connection)? {
+        if version(&connection)? == 0 {
             return Ok(Err(trouble::of_ours(StoreTrouble::Damaged, doing, "the file is empty")));
         }
         connection.set_prepared_statement_cache_capacity(32);
@@ -147,12 +157,12 @@ pub(super) fn open_reader(dir: &Path) -> Result<Connection, StoreError> {
 
 fn refusal(connection: &Connection) -> rusqlite::Result<Option<StoreError>> {
     let doing = "opening the state database";
-    let number = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
-    let (ours, version) = (number("application_id")?, number("user_version")?);
+    let ours = connection.pragma_query_value(None, "application_id", |row| row.get::<_, i64>(0))?;
     if ours != APPLICATION_ID && !(ours == 0 && is_empty(connection)?) {
         let why = format!("{FILE} is an SQLite file of another program");
         return Ok(Some(trouble::of_ours(StoreTrouble::Damaged, doing, why)));
     }
+    let version = version(connection)?;
     if version > VERSION {
         let why = format!("it was written by a newer version of this program (schema {version}, ours is {VERSION})");
         return Ok(Some(trouble::of_ours(StoreTrouble::Newer, doing, why)));
@@ -160,8 +170,10 @@ fn refusal(connection: &Connection) -> rusqlite::Result<Option<StoreError>> {
     Ok(None)
 }
 
-fn is_new(connection: &Connection) -> rusqlite::Result<bool> {
-    Ok(connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? == 0)
+/// How many of the steps were taken; 0 for a file that is new.
+fn version(connection: &Connection) -> rusqlite::Result<usize> {
+    let steps: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    usize::try_from(steps).map_err(|_| trouble::unreadable("user_version"))
 }
 
 fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {

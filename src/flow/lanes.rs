@@ -12,7 +12,7 @@ use crate::job::failure::{Class, Failure};
 use crate::job::intake;
 use crate::job::outcome::Usage;
 use crate::job::spec::Job;
-use crate::job::units::{PerMinute, Price, Tokens};
+use crate::job::units::{PerMinute, Price, Timestamp, Tokens};
 use crate::ports::{Gate, LaneId};
 use crate::rules::breaker::{Breaker, BreakerRules};
 use crate::rules::cooldown::CoolDown;
@@ -60,6 +60,8 @@ pub struct RouteSpec {
     pub lane: LaneId,
     /// Whether it is tried before those that are not.
     pub primary: bool,
+    /// It is not called before this moment, which somebody set from outside; `None`, or one that has passed: it may be.
+    pub not_before: Option<Timestamp>,
     /// Its quota.
     pub limits: Limits,
 }

@@ -215,3 +215,44 @@ fn what_is_no_terminal_gets_plain_lines() {
         std::fs::remove_file(place.path("results.jsonl")).unwrap();
     }
 }
+
+#[test]
+fn r13_the_endpoints_file_lies_beside_the_configuration_that_names_it() {
+    let place = Place::new();
+    place.write_jobs("demo.jsonl", 3);
+    std::fs::create_dir(place.path("conf")).unwrap();
+    let list = |region: &str, prefix: &str| json!([{ "region": region, "region_profile_prefix": prefix }]).to_string();
+    place.write("conf/list.conf", list("eu-west-3", "eu"));
+    place.write("list.conf", list("us-east-2", "us"));
+    let model = "[[model]]\nname = 'm'\nid = 'vendor.m'\n";
+    place.write("conf/aquifer.toml", format!("{model}[routing]\nendpoints_file = 'list.conf'\n"));
+    let called = |place: &Place| {
+        let results = place.results();
+        assert_eq!(results.len(), 3);
+        let mut called: Vec<_> = results.iter().map(|r| (r["region"].clone(), r["model_used"].clone())).collect();
+        called.dedup();
+        called
+    };
+
+    place.aquifer(["run", "demo.jsonl", "--simulate", "--config", "conf/aquifer.toml", "--model", "m"]).exits(0);
+    assert_eq!(called(&place), [("eu-west-3".into(), "eu.vendor.m".into())]);
+
+    // Without a configuration it is named by the environment, and lies in the working directory.
+    let mut command = place.command(["run", "demo.jsonl", "--simulate", "--batch", "other", "--model", "nova-lite"]);
+    command.env("AQUIFER_ROUTING_ENDPOINTS_FILE", "list.conf");
+    std::fs::remove_file(place.path("results.jsonl")).unwrap();
+    crate::support::Running::start(command).finish().exits(0);
+    assert_eq!(called(&place), [("us-east-2".into(), "us.amazon.nova-lite-v1:0".into())]);
+}
+
+#[test]
+fn an_endpoints_file_that_is_not_there_is_named_before_anything_is_queued() {
+    let place = Place::new();
+    place.write_jobs("demo.jsonl", 1);
+    place.write("aquifer.toml", "[routing]\nendpoints_file = 'lists/none.conf'\n");
+    let ended = place.aquifer(["run", "demo.jsonl", "--simulate"]).exits(2);
+    let said = "aquifer.toml: `routing.endpoints_file` must be the path of a file with a JSON list of endpoints, found \
+                \"lists/none.conf\": cannot read lists/none.conf: ";
+    assert!(ended.stderr.contains(said), "{}", ended.stderr);
+    place.assert_nothing_queued();
+}

@@ -7,7 +7,7 @@ use aquifer::job::ident::{BatchName, JobId};
 use aquifer::job::lifecycle::{State, Status};
 use aquifer::job::outcome::Tally;
 use aquifer::job::units::Timestamp;
-use aquifer::ports::{ClaimReply, StoreTrouble};
+use aquifer::ports::{ClaimReply, LaneId, StoreTrouble, Version};
 
 use crate::world::{LEASE, World, batch, batch_key, embedded, job, key, named, refused};
 
@@ -96,6 +96,8 @@ async fn a_directory_without_a_database_is_named() {
 async fn forgetting_leaves_no_trace_of_a_prompt_or_an_answer() {
     let w = embedded().await;
     worked(&w).await;
+    let lane = LaneId { region: "us-west-2".into(), model_id: "m".into() };
+    w.allowance.swap(&lane, Version(0), "charges".into()).await.unwrap();
     let error = w.store.forget(&batch()).await.unwrap_err();
     assert!(error.why.contains("working on"), "our own run is on it: {error}");
     w.store.clone().close().await.unwrap();
@@ -112,6 +114,8 @@ async fn forgetting_leaves_no_trace_of_a_prompt_or_an_answer() {
         assert!(!found, "{file}");
     }
     assert!(Reader::open(w.dir.path()).unwrap().batches().unwrap().is_empty());
+    let shared = store.allowance().read(&lane).await.unwrap();
+    assert_eq!(&shared.state[..], b"charges", "a lane is no batch's, and holds nothing of it");
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod allowance;
 mod bodies;
 mod desk;
 mod ledger;
@@ -66,6 +67,19 @@ on_every_back_end! {
         an_unsealed_batch_is_never_complete
         f15_cost_and_usage_are_sums_over_final_rows
         a_failure_reads_back_as_it_was_written
+    }
+    allowance {
+        a_lane_that_was_never_written_is_empty_under_version_0
+        a_state_reads_back_byte_for_byte_under_a_growing_version
+        a_stale_swap_changes_nothing_and_returns_what_stands
+        q2_of_fifty_swaps_of_one_version_one_is_done
+        q2_fifty_tasks_count_to_fifty
+        f07_q1_two_workers_on_one_store_count_as_one
+        r16_lanes_do_not_touch_each_other
+        a_state_that_is_too_large_is_refused
+        r11_what_one_worker_swaps_the_other_sees_at_once
+        r12_a_state_outlives_its_writer
+        now_is_what_the_clock_of_the_store_says
     }
     bodies {
         a_line_reads_back

@@ -1,13 +1,16 @@
 //! Several processes on one state directory, and what a death among them leaves. Two stores on one directory hold
 //! two locks, as two processes do; `abandon` frees a lock as a kill does.
 
+use std::path::Path;
 use std::time::Duration;
 
 use aquifer::embedded::{Standing, Store};
-use aquifer::job::lifecycle::Status;
+use aquifer::job::lifecycle::{State, Status};
 use aquifer::job::outcome::Tally;
 use aquifer::job::units::{Timestamp, Usd};
-use aquifer::ports::{BATCH_ENTRIES, BeginReply, ClaimReply, Claimed, FinishReply, Gate, Ledger, StoreTrouble};
+use aquifer::ports::{
+    BATCH_ENTRIES, BeginReply, ClaimReply, Claimed, FinishReply, Gate, LaneId, Ledger, StoreTrouble, Swap, Version,
+};
 
 use crate::world::{LEASE, batch, claim, content, embedded, job, key, named, open, outgoing};
 
@@ -158,6 +161,17 @@ async fn everything_survives_a_reopening() {
 }
 
 #[tokio::test]
+async fn r12_what_is_known_of_a_lane_survives_a_kill() {
+    let w = embedded().await;
+    let lane = LaneId { region: "us-west-2".into(), model_id: "m".into() };
+    w.allowance.swap(&lane, Version(0), "cooled".into()).await.unwrap();
+    w.store.abandon();
+    let next = open(w.dir.path(), &w.clock).await;
+    let shared = next.allowance().read(&lane).await.unwrap();
+    assert_eq!((shared.version, &shared.state[..]), (Version(1), &b"cooled"[..]));
+}
+
+#[tokio::test]
 async fn a_gate_goes_with_its_process() {
     let w = embedded().await;
     let gate = Gate { reason: "tokens a minute".to_owned(), since: Timestamp(1), until: Timestamp(2) };
@@ -206,4 +220,47 @@ async fn a_directory_that_is_not_ours_to_work_is_refused_and_left_alone() {
     assert_eq!(refused("CREATE TABLE theirs (x)").await, StoreTrouble::Damaged);
     let newer = "PRAGMA application_id = 0x41717569; PRAGMA user_version = 1000000; CREATE TABLE t (x)";
     assert_eq!(refused(newer).await, StoreTrouble::Newer);
+}
+
+#[tokio::test]
+async fn a_directory_of_the_first_schema_is_brought_up_and_keeps_its_jobs() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("aquifer.db");
+    rusqlite::Connection::open(&file).unwrap().execute_batch(include_str!("schema_1.sql")).unwrap();
+    let reader = aquifer::embedded::Reader::open(dir.path()).unwrap();
+    assert_eq!(reader.batches().unwrap()[0].counts.total(), 2, "looking changes nothing and works all the same");
+    assert_eq!(schema_of(&file).0, 1);
+
+    for time in ["when it is brought up", "when it is opened again"] {
+        let clock = crate::world::ManualClock::new();
+        let store = open(dir.path(), &clock).await;
+        let (state, row) = store.ledger().look_up(&key("ended")).await.unwrap().unwrap();
+        assert_eq!(state, State::Final(Status::Succeeded), "{time}");
+        assert_eq!(row.unwrap().tally.spent, Usd::from_nanos(13_000), "{time}");
+        assert_eq!(store.queue(None).depth().await.unwrap().ready, 1, "{time}");
+        store.close().await.unwrap();
+    }
+    let clock = crate::world::ManualClock::new();
+    let store = open(dir.path(), &clock).await;
+    let message = store.queue(None).receive(1, HOUR, Duration::ZERO).await.unwrap().remove(0);
+    assert!(message.body.contains("another prompt"), "{}", message.body);
+    let prompt = job("waiting", "another prompt").digest();
+    let reply = store.ledger().claim(&key("waiting"), prompt, Timestamp(5), LEASE).await.unwrap();
+    assert!(matches!(reply, ClaimReply::Claimed(_)), "{reply:?}");
+    let lane = LaneId { region: "us-west-2".into(), model_id: "m".into() };
+    let swap = store.allowance().swap(&lane, Version(0), "a".into()).await.unwrap();
+    assert!(matches!(swap, Swap::Swapped { .. }), "{swap:?}");
+
+    let fresh = embedded().await;
+    assert_eq!(schema_of(&file), schema_of(&fresh.dir.path().join("aquifer.db")), "brought up, it is like a new one");
+}
+
+/// The version of a database, and everything that is defined in it.
+fn schema_of(file: &Path) -> (i64, Vec<(String, String)>) {
+    let database = rusqlite::Connection::open(file).unwrap();
+    let version = database.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    let mut statement =
+        database.prepare("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name").unwrap();
+    let defined = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    (version, defined.collect::<Result<_, _>>().unwrap())
 }

@@ -11,7 +11,7 @@ use aquifer::job::lifecycle::Status;
 use aquifer::job::outcome::{Ending, Pointer, Usage};
 use aquifer::job::spec::{Job, Priority, Request};
 use aquifer::job::units::Timestamp;
-use aquifer::ports::{Bodies, ClaimReply, Claimed, Clock, Ledger, Notices, Outgoing, Queue};
+use aquifer::ports::{Allowance, Bodies, ClaimReply, Claimed, Clock, Ledger, Notices, Outgoing, Queue};
 use serde_json::Map;
 
 /// Time passes when the test says so.
@@ -26,6 +26,10 @@ impl ManualClock {
     pub(crate) fn pass(&self, time: Duration) {
         self.0.fetch_add(i64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
     }
+
+    pub(crate) fn jump_back(&self, time: Duration) {
+        self.0.fetch_sub(i64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
+    }
 }
 
 impl Clock for ManualClock {
@@ -38,6 +42,7 @@ impl Clock for ManualClock {
 pub(crate) struct World {
     pub(crate) queue: Arc<dyn Queue>,
     pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) allowance: Arc<dyn Allowance>,
     pub(crate) bodies: Arc<dyn Bodies>,
     pub(crate) notices: Arc<dyn Notices>,
     pub(crate) clock: Arc<ManualClock>,
@@ -52,6 +57,7 @@ pub(crate) async fn embedded() -> World {
     World {
         queue: store.queue(None),
         ledger: store.ledger(),
+        allowance: store.allowance(),
         bodies: store.bodies(),
         notices: store.notices(),
         clock,
@@ -68,6 +74,17 @@ impl World {
     /// Says that no more jobs come, however the back end is told.
     pub(crate) async fn seal(&self, batch: &BatchName) {
         self.store.begin_run(batch).await.unwrap().seal().await.unwrap();
+    }
+
+    /// The allowance as another worker on the same store has it.
+    pub(crate) async fn another_worker(&self) -> Arc<dyn Allowance> {
+        open(self.dir.path(), &self.clock).await.allowance()
+    }
+
+    /// The allowance after everybody has left and somebody has come; and what keeps the store's place.
+    pub(crate) async fn close_and_reopen(self) -> (Arc<dyn Allowance>, tempfile::TempDir) {
+        self.store.close().await.unwrap();
+        (open(self.dir.path(), &self.clock).await.allowance(), self.dir)
     }
 
     /// The file behind a pointer.

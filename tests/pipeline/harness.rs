@@ -232,6 +232,7 @@ pub fn context(store: &Store, state: &State, model: Arc<dyn Model>, setup: Setup
         .map(|region| RouteSpec {
             lane: LaneId { region: (*region).into(), model_id: "vendor.m".into() },
             primary: true,
+            not_before: None,
             limits: setup.limits,
         })
         .collect();
