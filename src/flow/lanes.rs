@@ -13,12 +13,14 @@ use crate::job::intake;
 use crate::job::outcome::Usage;
 use crate::job::spec::Job;
 use crate::job::units::{PerMinute, Price, Timestamp, Tokens};
-use crate::ports::{Gate, LaneId};
-use crate::rules::breaker::{Breaker, BreakerRules};
-use crate::rules::cooldown::CoolDown;
+use crate::ports::LaneId;
+use crate::rules::breaker::BreakerRules;
 use crate::rules::estimate::{InputEstimate, OutputEstimate};
-use crate::rules::pace::{LaneLedger, Limits};
+use crate::rules::pace::{Counting, Limits, Terms};
 use crate::rules::route::Spread;
+
+use super::lane::Lane;
+use super::pace_clock::PaceClock;
 
 /// What is to be known of a model before the first call.
 #[derive(Clone, Debug)]
@@ -64,6 +66,8 @@ pub struct RouteSpec {
     pub not_before: Option<Timestamp>,
     /// Its quota.
     pub limits: Limits,
+    /// How the service counts it.
+    pub counting: Counting,
 }
 
 /// A model, ready to be called.
@@ -178,46 +182,17 @@ impl Plan {
     }
 }
 
-/// A lane: one model id as resolved for one endpoint.
-#[derive(Debug)]
-pub struct Lane {
-    /// Its name.
-    pub id: LaneId,
-    /// Told when tokens come back or a gate opens.
-    pub changed: Notify,
-    state: Mutex<LaneState>,
-}
-
-/// What is known of a lane.
-#[derive(Debug)]
-pub struct LaneState {
-    /// Its charges.
-    pub ledger: LaneLedger,
-    /// Whether it is well.
-    pub breaker: Breaker,
-    /// Until when it rests.
-    pub cool_down: CoolDown,
-    /// Why it is out for good.
-    pub out: Option<Failure>,
-    /// What holds it shut, as it was last posted.
-    pub posted: Option<Gate>,
-}
-
-impl Lane {
-    /// Its state, for a moment; never held across an await.
-    pub fn state(&self) -> MutexGuard<'_, LaneState> {
-        lock(&self.state)
-    }
-}
-
-/// Between the reservation of a call and its admission by the service: the write that puts it on record, the way there,
-/// and a connection that may have to be opened.
-const ADMITTED_WITHIN: Duration = Duration::from_secs(1);
+/// Between the sending of a call and its admission by the service: the way there, and a connection that may have to be
+/// opened.
+const ADMITTED_WITHIN: Duration = Duration::from_millis(300);
 
 /// Every model and lane. Ids that no configuration names become plans when they are first asked for.
 pub struct Catalogue {
     bare: Bare,
     breaker: BreakerRules,
+    clock: Arc<PaceClock>,
+    /// Told when a lane has something to write.
+    said: Arc<Notify>,
     known: RwLock<Known>,
 }
 
@@ -237,13 +212,21 @@ impl std::fmt::Debug for Catalogue {
 }
 
 impl Catalogue {
-    /// With the configured models; `bare` makes the plan of a model or profile id that none of them names.
+    /// With the configured models; `now` is the wall clock's time, and `bare` makes the plan of a model or profile id that
+    /// none of them names.
     pub fn new(
+        now: Timestamp,
         specs: Vec<PlanSpec>,
         breaker: BreakerRules,
         bare: impl Fn(&str) -> Option<PlanSpec> + Send + Sync + 'static,
     ) -> Self {
-        let catalogue = Self { bare: Box::new(bare), breaker, known: RwLock::default() };
+        let catalogue = Self {
+            bare: Box::new(bare),
+            breaker,
+            clock: Arc::new(PaceClock::starting_at(now)),
+            said: Arc::default(),
+            known: RwLock::default(),
+        };
         {
             let mut known = catalogue.known.write().unwrap_or_else(PoisonError::into_inner);
             for spec in specs {
@@ -268,6 +251,16 @@ impl Catalogue {
         self.known.read().unwrap_or_else(PoisonError::into_inner).lanes.values().cloned().collect()
     }
 
+    /// The time by which charges age.
+    pub fn clock(&self) -> &PaceClock {
+        &self.clock
+    }
+
+    /// Waits until a lane has something to write.
+    pub async fn said(&self) {
+        self.said.notified().await;
+    }
+
     fn add(&self, known: &mut Known, spec: PlanSpec) -> Arc<Plan> {
         let largest = spec
             .routes
@@ -280,17 +273,9 @@ impl Catalogue {
             .into_iter()
             .map(|route| {
                 let lane = known.lanes.entry(route.lane.clone()).or_insert_with(|| {
-                    Arc::new(Lane {
-                        id: route.lane,
-                        changed: Notify::new(),
-                        state: Mutex::new(LaneState {
-                            ledger: LaneLedger::new(route.limits).with_slack(ADMITTED_WITHIN),
-                            breaker: Breaker::new(self.breaker),
-                            cool_down: CoolDown::default(),
-                            out: None,
-                            posted: None,
-                        }),
-                    })
+                    let terms = Terms { limits: route.limits, counting: route.counting, slack: ADMITTED_WITHIN };
+                    let (clock, said) = (Arc::clone(&self.clock), Arc::clone(&self.said));
+                    Arc::new(Lane::new(route.lane, route.not_before, terms, self.breaker, clock, said))
                 });
                 Route { lane: Arc::clone(lane), primary: route.primary }
             })

@@ -6,9 +6,12 @@
 //! takes the place of a probe.
 
 use std::num::NonZeroU32;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::job::failure::Class;
+use crate::job::units::Timestamp;
 
 /// When a breaker opens, and how it closes again.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -31,15 +34,16 @@ pub enum Gate {
     /// No; ask again then.
     Open {
         /// The end of the open time; while probes are out, shortly after now, because their end is nobody's to foretell.
-        until: Instant,
+        until: Timestamp,
     },
 }
 
-/// The right to one call; exactly one of the three reports takes it back.
-#[must_use = "a probe that is never reported keeps the breaker half-open"]
-#[derive(Debug, Eq, PartialEq)]
+/// The right to one call; exactly one of the three reports takes it back. One that never comes, because its worker died,
+/// gives the place of a probe free after the open time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Permit {
     period: u64,
+    made: Timestamp,
 }
 
 /// What a report changed.
@@ -50,26 +54,46 @@ pub enum Turn {
     /// It opened.
     Opened {
         /// No call is made before.
-        until: Instant,
+        until: Timestamp,
     },
     /// It closed.
     Closed,
 }
 
 /// The breaker of one lane.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Breaker {
     rules: BreakerRules,
+    standing: Standing,
+}
+
+/// How a breaker stands, in a form that workers share.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Standing {
     state: State,
     /// Counts the changes of state: what was let through before the last one has no say any more.
     period: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
 enum State {
-    Closed { failures: u32 },
-    Open { until: Instant },
-    HalfOpen { probes_out: u32 },
+    Closed {
+        failures: u32,
+    },
+    Open {
+        until: Timestamp,
+    },
+    HalfOpen {
+        /// When each probe that is out was let through.
+        probes: Vec<Timestamp>,
+    },
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::Closed { failures: 0 }
+    }
 }
 
 const PROBE_CHECK: Duration = Duration::from_secs(1);
@@ -77,38 +101,54 @@ const PROBE_CHECK: Duration = Duration::from_secs(1);
 impl Breaker {
     /// A closed one.
     pub fn new(rules: BreakerRules) -> Self {
-        Self { rules, state: State::Closed { failures: 0 }, period: 0 }
+        Self { rules, standing: Standing::default() }
+    }
+
+    /// How it stands.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// Takes over how another worker left it.
+    pub fn take_over(&mut self, standing: Standing) {
+        self.standing = standing;
     }
 
     /// Lets a call through, or says when to ask again. Takes the place of a probe when half-open.
-    pub fn may_call(&mut self, now: Instant) -> Gate {
+    pub fn may_call(&mut self, now: Timestamp) -> Gate {
         if let Some(until) = self.shut_until(now) {
             return Gate::Open { until };
         }
-        match &mut self.state {
-            State::Closed { .. } => return Gate::Go(Permit { period: self.period }),
-            State::Open { .. } => self.enter(State::HalfOpen { probes_out: 1 }),
-            State::HalfOpen { probes_out } => *probes_out += 1,
+        match &mut self.standing.state {
+            State::Closed { .. } => return Gate::Go(self.permit(now)),
+            State::Open { .. } => self.enter(State::HalfOpen { probes: vec![now] }),
+            State::HalfOpen { probes } => {
+                probes.retain(|made| now < made.after(self.rules.open_for));
+                probes.push(now);
+            }
         }
-        Gate::Probe(Permit { period: self.period })
+        Gate::Probe(self.permit(now))
     }
 
     /// Until when [`may_call`](Self::may_call) would answer [`Gate::Open`]; `None` if a call could go now. Takes nothing.
-    pub fn shut_until(&self, now: Instant) -> Option<Instant> {
-        match self.state {
+    pub fn shut_until(&self, now: Timestamp) -> Option<Timestamp> {
+        match &self.standing.state {
             State::Closed { .. } => None,
-            State::Open { until } => (now < until).then_some(until),
-            State::HalfOpen { probes_out } => (probes_out >= self.rules.probes.get()).then(|| now + PROBE_CHECK),
+            State::Open { until } => (now < *until).then_some(*until),
+            State::HalfOpen { probes } => {
+                let out = probes.iter().filter(|made| now < made.after(self.rules.open_for)).count();
+                (out >= usize::try_from(self.rules.probes.get()).unwrap_or(usize::MAX)).then(|| now + PROBE_CHECK)
+            }
         }
     }
 
     /// The call was answered.
     pub fn on_success(&mut self, permit: Permit) -> Turn {
-        if !self.is_current(&permit) {
+        if !self.is_current(permit) {
             return Turn::Stays;
         }
-        match self.state {
-            State::Closed { .. } => self.state = State::Closed { failures: 0 },
+        match &mut self.standing.state {
+            State::Closed { failures } => *failures = 0,
             State::HalfOpen { .. } => {
                 self.enter(State::Closed { failures: 0 });
                 return Turn::Closed;
@@ -120,21 +160,21 @@ impl Breaker {
 
     /// The call failed. A class that does not count leaves a closed breaker as it is, and frees the place of a probe:
     /// whether the service is well is still open.
-    pub fn on_failure(&mut self, permit: Permit, now: Instant, class: Class) -> Turn {
-        if !self.is_current(&permit) {
+    pub fn on_failure(&mut self, permit: Permit, now: Timestamp, class: Class) -> Turn {
+        if !self.is_current(permit) {
             return Turn::Stays;
         }
         if !class.trips_breaker() {
             self.on_abandoned(permit);
             return Turn::Stays;
         }
-        let failures = match self.state {
+        let failures = match &self.standing.state {
             State::Closed { failures } => failures.saturating_add(1),
             State::HalfOpen { .. } => self.rules.failures.get(),
             State::Open { .. } => return Turn::Stays,
         };
         if failures < self.rules.failures.get() {
-            self.state = State::Closed { failures };
+            self.standing.state = State::Closed { failures };
             return Turn::Stays;
         }
         let until = now + self.rules.open_for;
@@ -144,20 +184,25 @@ impl Breaker {
 
     /// The call was not made, or nobody waited for its end.
     pub fn on_abandoned(&mut self, permit: Permit) {
-        if self.is_current(&permit)
-            && let State::HalfOpen { probes_out } = &mut self.state
+        if self.is_current(permit)
+            && let State::HalfOpen { probes } = &mut self.standing.state
+            && let Some(place) = probes.iter().position(|made| *made == permit.made)
         {
-            *probes_out = probes_out.saturating_sub(1);
+            probes.remove(place);
         }
     }
 
-    fn is_current(&self, permit: &Permit) -> bool {
-        permit.period == self.period
+    fn permit(&self, made: Timestamp) -> Permit {
+        Permit { period: self.standing.period, made }
+    }
+
+    fn is_current(&self, permit: Permit) -> bool {
+        permit.period == self.standing.period
     }
 
     fn enter(&mut self, state: State) {
-        self.state = state;
-        self.period += 1;
+        self.standing.state = state;
+        self.standing.period += 1;
     }
 }
 
@@ -165,6 +210,8 @@ impl Breaker {
 #[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 mod tests {
     use super::*;
+
+    const START: Timestamp = Timestamp(1_800_000_000_000);
 
     const OPEN_FOR: Duration = Duration::from_secs(60);
 
@@ -184,12 +231,12 @@ mod tests {
         }
     }
 
-    fn fail(breaker: &mut Breaker, now: Instant, class: Class) -> Turn {
+    fn fail(breaker: &mut Breaker, now: Timestamp, class: Class) -> Turn {
         let permit = pass(breaker.may_call(now));
         breaker.on_failure(permit, now, class)
     }
 
-    fn opened(now: Instant) -> Breaker {
+    fn opened(now: Timestamp) -> Breaker {
         let mut breaker = breaker(1, 1);
         assert_eq!(fail(&mut breaker, now, Class::Unavailable), Turn::Opened { until: now + OPEN_FOR });
         breaker
@@ -197,7 +244,7 @@ mod tests {
 
     #[test]
     fn b1_opens_after_so_many_failures_in_a_row() {
-        let now = Instant::now();
+        let now = START;
         let mut breaker = breaker(3, 1);
         for class in [Class::Unavailable, Class::Timeout] {
             assert_eq!(fail(&mut breaker, now, class), Turn::Stays);
@@ -212,7 +259,7 @@ mod tests {
 
     #[test]
     fn b1_only_failures_of_the_service_count() {
-        let now = Instant::now();
+        let now = START;
         for class in Class::ALL {
             let opened = fail(&mut breaker(1, 1), now, class) != Turn::Stays;
             assert_eq!(opened, matches!(class, Class::Overloaded | Class::Unavailable | Class::Timeout), "{class}");
@@ -221,17 +268,17 @@ mod tests {
 
     #[test]
     fn b2_no_call_while_open_and_one_probe_at_its_end() {
-        let now = Instant::now();
+        let now = START;
         let mut breaker = opened(now);
         let end = now + OPEN_FOR;
-        assert_eq!(breaker.may_call(end - Duration::from_nanos(1)), Gate::Open { until: end });
+        assert_eq!(breaker.may_call(end - Duration::from_millis(1)), Gate::Open { until: end });
         assert!(matches!(breaker.may_call(end), Gate::Probe(_)));
         assert_eq!(breaker.may_call(end), Gate::Open { until: end + PROBE_CHECK });
     }
 
     #[test]
     fn b2_at_most_so_many_probes_are_out_at_once() {
-        let now = Instant::now();
+        let now = START;
         let mut breaker = breaker(1, 3);
         fail(&mut breaker, now, Class::Unavailable);
         let end = now + OPEN_FOR;
@@ -245,7 +292,7 @@ mod tests {
 
     #[test]
     fn b2_a_probe_that_is_answered_closes_it_and_forgets_the_failures() {
-        let now = Instant::now();
+        let now = START;
         let mut breaker = breaker(2, 1);
         fail(&mut breaker, now, Class::Unavailable);
         fail(&mut breaker, now, Class::Unavailable);
@@ -257,7 +304,7 @@ mod tests {
 
     #[test]
     fn b2_a_probe_that_fails_opens_it_for_a_fresh_time() {
-        let now = Instant::now();
+        let now = START;
         let mut breaker = opened(now);
         let later = now + OPEN_FOR + Duration::from_secs(7);
         assert_eq!(fail(&mut breaker, later, Class::Timeout), Turn::Opened { until: later + OPEN_FOR });
@@ -266,7 +313,7 @@ mod tests {
 
     #[test]
     fn b2_a_probe_that_was_given_up_or_says_nothing_makes_room_for_the_next() {
-        let now = Instant::now();
+        let now = START;
         let mut breaker = opened(now);
         let end = now + OPEN_FOR;
         let probe = pass(breaker.may_call(end));
@@ -277,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_late_report_changes_nothing() {
-        let now = Instant::now();
+        let now = START;
         let mut breaker = breaker(1, 1);
         let late: Vec<_> = (0..3).map(|_| pass(breaker.may_call(now))).collect();
         fail(&mut breaker, now, Class::Unavailable);

@@ -4,24 +4,27 @@
 //! every half minute, and starts afresh with one success. Calls that were on their way when the first failure of a
 //! row was seen tell nothing new: fifty calls that fail together are one failure. A stamp never moves back.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::job::failure::Class;
+use crate::job::units::Timestamp;
 
 /// No window grows beyond this, unless its base is longer.
 const LONGEST: Duration = Duration::from_secs(10 * 60);
 
 /// The cool-down of one lane.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct CoolDown {
     in_a_row: u32,
     stamp: Option<Stamp>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 struct Stamp {
-    made: Instant,
-    until: Instant,
+    made: Timestamp,
+    until: Timestamp,
 }
 
 impl CoolDown {
@@ -32,7 +35,7 @@ impl CoolDown {
 
     /// A job leaves the lane at `now` with a failure of `class`; the call that failed was sent at `sent`. `base` is
     /// the first window. Returns until when the lane is left alone: the past, if the class cools nothing.
-    pub fn stamp(&mut self, sent: Instant, now: Instant, class: Class, base: Duration) -> Instant {
+    pub fn stamp(&mut self, sent: Timestamp, now: Timestamp, class: Class, base: Duration) -> Timestamp {
         if !cools(class) {
             return self.available_at(now);
         }
@@ -52,12 +55,12 @@ impl CoolDown {
     }
 
     /// When the lane may be used; `now` or earlier means it may at once.
-    pub fn available_at(&self, now: Instant) -> Instant {
+    pub fn available_at(&self, now: Timestamp) -> Timestamp {
         self.stamp.map_or(now, |stamp| stamp.until)
     }
 
     /// Whether it may be used at `now`: also at the very end of the window.
-    pub fn is_available(&self, now: Instant) -> bool {
+    pub fn is_available(&self, now: Timestamp) -> bool {
         self.available_at(now) <= now
     }
 }
@@ -101,6 +104,8 @@ fn window(base: Duration, in_a_row: u32) -> Duration {
 mod tests {
     use super::*;
 
+    const START: Timestamp = Timestamp(1_800_000_000_000);
+
     const BASE: Duration = Duration::from_secs(30);
 
     fn secs(count: u64) -> Duration {
@@ -109,22 +114,22 @@ mod tests {
 
     #[test]
     fn r07_available_at_the_very_end_of_the_window() {
-        let now = Instant::now();
+        let now = START;
         let mut lane = CoolDown::new();
         assert!(lane.is_available(now));
         lane.stamp(now, now, Class::Unavailable, BASE);
-        assert!(!lane.is_available(now + BASE - Duration::from_nanos(1)));
+        assert!(!lane.is_available(now + BASE - Duration::from_millis(1)));
         assert!(lane.is_available(now + BASE));
     }
 
     #[test]
     fn r08_the_window_doubles_up_to_ten_minutes() {
-        let mut now = Instant::now();
+        let mut now = START;
         let mut lane = CoolDown::new();
         let mut windows = Vec::new();
         for _ in 0..7 {
             let until = lane.stamp(now, now, Class::Overloaded, BASE);
-            windows.push((until - now).as_secs());
+            windows.push(until.since(now).as_secs());
             now = until;
         }
         assert_eq!(windows, [30, 60, 120, 240, 480, 600, 600]);
@@ -132,7 +137,7 @@ mod tests {
 
     #[test]
     fn r08_one_success_starts_again_with_the_first_window() {
-        let now = Instant::now();
+        let now = START;
         let mut lane = CoolDown::new();
         let first = lane.stamp(now, now, Class::Timeout, BASE);
         lane.stamp(first, first, Class::Timeout, BASE);
@@ -143,7 +148,7 @@ mod tests {
 
     #[test]
     fn r08_calls_that_fail_together_are_one_failure() {
-        let now = Instant::now();
+        let now = START;
         let mut lane = CoolDown::new();
         let seen = now + secs(5);
         for after in 0..50 {
@@ -156,7 +161,7 @@ mod tests {
 
     #[test]
     fn r08_a_stamp_never_moves_back() {
-        let now = Instant::now();
+        let now = START;
         let mut lane = CoolDown::new();
         let long = lane.stamp(now, now, Class::Unavailable, secs(300));
         lane.succeeded();
@@ -166,13 +171,13 @@ mod tests {
 
     #[test]
     fn r08_a_long_base_is_not_cut() {
-        let now = Instant::now();
+        let now = START;
         assert_eq!(CoolDown::new().stamp(now, now, Class::Unavailable, secs(1_200)), now + secs(1_200));
     }
 
     #[test]
     fn r10_only_a_service_that_is_not_well_is_left_alone() {
-        let now = Instant::now();
+        let now = START;
         for class in Class::ALL {
             let mut lane = CoolDown::new();
             lane.stamp(now, now, class, BASE);

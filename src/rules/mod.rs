@@ -7,14 +7,17 @@
 //! | What will it cost, and where is the batch heading? | [`budget`] |
 //! | Which lane gets it? | [`route`] |
 //! | Is that lane's service well? | [`breaker`] |
+//! | How many calls may be open on it at once? | [`concurrency`] |
+//! | What do all workers know of it? | [`lane`] |
 //! | How long is a lane left alone after a failure? | [`cooldown`] |
 //! | How long does a job wait before it is tried again? | [`retry`] |
 
 pub mod breaker;
 pub mod budget;
+pub mod concurrency;
 pub mod cooldown;
 pub mod estimate;
+pub mod lane;
 pub mod pace;
 pub mod retry;
 pub mod route;
-mod window;

@@ -5,7 +5,8 @@
 //! failed it the round starts again. Waiting for tokens does not change the rank: it is no reason to leave a primary.
 
 use std::num::NonZeroU32;
-use std::time::Instant;
+
+use crate::job::units::Timestamp;
 
 /// How lanes are chosen.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -26,11 +27,11 @@ pub struct Candidate {
     /// Whether this job can never go there: access denied, outside its residency, larger than the quota.
     pub out: bool,
     /// End of its cool-down.
-    pub available_at: Instant,
+    pub available_at: Timestamp,
     /// End of its breaker's open time.
-    pub shut_until: Instant,
+    pub shut_until: Timestamp,
     /// When its quota, and any pause the service imposed, lets this job start.
-    pub admits_at: Instant,
+    pub admits_at: Timestamp,
     /// Whether this job was sent there at all.
     pub sent: bool,
     /// How many of this job's calls there failed in a way that counts.
@@ -43,9 +44,9 @@ pub enum Choice {
     /// To the candidate at this index, which can start now.
     Lane(usize),
     /// Lanes that are well have no tokens before that; ask again then.
-    WaitUntil(Instant),
+    WaitUntil(Timestamp),
     /// No lane that it may use is well before that; ask again then.
-    RestUntil(Instant),
+    RestUntil(Timestamp),
     /// Every lane is out.
     NoneLeft,
 }
@@ -82,7 +83,7 @@ impl Spread {
 }
 
 /// Chooses for one job.
-pub fn choose(now: Instant, rules: &RoutingRules, candidates: &[Candidate], spread: &mut Spread) -> Choice {
+pub fn choose(now: Timestamp, rules: &RoutingRules, candidates: &[Candidate], spread: &mut Spread) -> Choice {
     let bound = !rules.multi_region && candidates.iter().any(|lane| lane.sent);
     let mut allowed: Vec<_> =
         candidates.iter().enumerate().filter(|(_, lane)| !lane.out && (!bound || lane.sent)).collect();
@@ -144,6 +145,8 @@ mod tests {
 
     use super::*;
 
+    const START: Timestamp = Timestamp(1_800_000_000_000);
+
     const SECOND: Duration = Duration::from_secs(1);
 
     fn rules() -> RoutingRules {
@@ -154,15 +157,15 @@ mod tests {
         RoutingRules { spread_primaries: false, ..rules() }
     }
 
-    fn lane(now: Instant, primary: bool) -> Candidate {
+    fn lane(now: Timestamp, primary: bool) -> Candidate {
         Candidate { primary, out: false, available_at: now, shut_until: now, admits_at: now, sent: false, failures: 0 }
     }
 
-    fn once(now: Instant, rules: &RoutingRules, lanes: &[Candidate]) -> Choice {
+    fn once(now: Timestamp, rules: &RoutingRules, lanes: &[Candidate]) -> Choice {
         choose(now, rules, lanes, &mut Spread::new())
     }
 
-    fn shares(now: Instant, lanes: &[Candidate], spread: &mut Spread, jobs: usize) -> Vec<usize> {
+    fn shares(now: Timestamp, lanes: &[Candidate], spread: &mut Spread, jobs: usize) -> Vec<usize> {
         let mut shares = vec![0; lanes.len()];
         for _ in 0..jobs {
             if let Choice::Lane(index) = choose(now, &rules(), lanes, spread) {
@@ -174,14 +177,14 @@ mod tests {
 
     #[test]
     fn r01_primaries_share_evenly_and_the_rest_gets_nothing() {
-        let now = Instant::now();
+        let now = START;
         let lanes = [true, false, true, true, false].map(|primary| lane(now, primary));
         assert_eq!(shares(now, &lanes, &mut Spread::new(), 3_000), [1_000, 0, 1_000, 1_000, 0]);
     }
 
     #[test]
     fn r02_spread_survives_a_cooled_primary() {
-        let now = Instant::now();
+        let now = START;
         let mut lanes = [true, true, true, false].map(|primary| lane(now, primary));
         let mut spread = Spread::new();
         lanes[1].available_at = now + SECOND;
@@ -192,7 +195,7 @@ mod tests {
 
     #[test]
     fn r02_a_primary_without_tokens_leaves_its_share_to_the_others() {
-        let now = Instant::now();
+        let now = START;
         let mut lanes = [true, true, true].map(|primary| lane(now, primary));
         lanes[0].admits_at = now + SECOND;
         assert_eq!(shares(now, &lanes, &mut Spread::new(), 2_000), [0, 1_000, 1_000]);
@@ -200,7 +203,7 @@ mod tests {
 
     #[test]
     fn r03_without_spread_each_group_is_filled_in_order() {
-        let now = Instant::now();
+        let now = START;
         let mut lanes = [false, true, false, true].map(|primary| lane(now, primary));
         let mut order = Vec::new();
         while let Choice::Lane(index) = once(now, &in_order(), &lanes) {
@@ -212,7 +215,7 @@ mod tests {
 
     #[test]
     fn r04_a_normal_endpoint_waits_until_every_primary_is_cooled_or_has_failed() {
-        let now = Instant::now();
+        let now = START;
         let mut lanes = [true, true, false].map(|primary| lane(now, primary));
         lanes[0].failures = 1;
         assert_eq!(once(now, &rules(), &lanes), Choice::Lane(1));
@@ -222,7 +225,7 @@ mod tests {
 
     #[test]
     fn r04_waiting_for_tokens_does_not_open_normal_endpoints() {
-        let now = Instant::now();
+        let now = START;
         let mut lanes = [true, true, false].map(|primary| lane(now, primary));
         lanes[0].admits_at = now + 3 * SECOND;
         lanes[1].admits_at = now + 2 * SECOND;
@@ -231,7 +234,7 @@ mod tests {
 
     #[test]
     fn r04_when_all_have_failed_the_round_starts_again() {
-        let now = Instant::now();
+        let now = START;
         let mut lanes = [true, false].map(|primary| lane(now, primary));
         let mut order = Vec::new();
         for _ in 0..5 {
@@ -245,7 +248,7 @@ mod tests {
 
     #[test]
     fn r04_a_lane_that_is_out_neither_holds_the_others_back_nor_is_called() {
-        let now = Instant::now();
+        let now = START;
         let mut lanes = [true, false].map(|primary| lane(now, primary));
         lanes[0].out = true;
         assert_eq!(once(now, &rules(), &lanes), Choice::Lane(1));
@@ -256,7 +259,7 @@ mod tests {
 
     #[test]
     fn r05_a_job_stays_for_its_attempts_in_a_row() {
-        let now = Instant::now();
+        let now = START;
         let rules = RoutingRules { attempts_per_endpoint: NonZeroU32::new(3).unwrap(), ..rules() };
         let mut lanes = [true, true].map(|primary| lane(now, primary));
         let mut spread = Spread::new();
@@ -274,7 +277,7 @@ mod tests {
 
     #[test]
     fn r05_a_job_that_stays_waits_for_tokens_there() {
-        let now = Instant::now();
+        let now = START;
         let rules = RoutingRules { attempts_per_endpoint: NonZeroU32::new(2).unwrap(), ..rules() };
         let mut lanes = [true, true].map(|primary| lane(now, primary));
         lanes[1] = Candidate { failures: 1, sent: true, admits_at: now + SECOND, ..lanes[1] };
@@ -285,7 +288,7 @@ mod tests {
 
     #[test]
     fn b2_a_job_that_stays_waits_for_an_open_breaker() {
-        let now = Instant::now();
+        let now = START;
         let rules = RoutingRules { attempts_per_endpoint: NonZeroU32::new(2).unwrap(), ..rules() };
         let mut lanes = [lane(now, true)];
         lanes[0] = Candidate { failures: 1, sent: true, shut_until: now + SECOND, ..lanes[0] };
@@ -296,7 +299,7 @@ mod tests {
 
     #[test]
     fn r06_one_region_only_is_the_first_that_was_chosen() {
-        let now = Instant::now();
+        let now = START;
         let rules = RoutingRules { multi_region: false, ..rules() };
         let mut lanes = [true, true, false].map(|primary| lane(now, primary));
         lanes[1] = Candidate { sent: true, failures: 1, ..lanes[1] };
@@ -309,17 +312,17 @@ mod tests {
 
     #[test]
     fn r07_a_lane_is_available_at_the_very_instant() {
-        let now = Instant::now();
+        let now = START;
         let mut lanes = [lane(now, true)];
         lanes[0].available_at = now + SECOND;
-        let just_before = now + SECOND - Duration::from_nanos(1);
+        let just_before = now + SECOND - Duration::from_millis(1);
         assert_eq!(once(just_before, &rules(), &lanes), Choice::RestUntil(now + SECOND));
         assert_eq!(once(now + SECOND, &rules(), &lanes), Choice::Lane(0));
     }
 
     #[test]
     fn r15_when_all_are_cooled_no_call_is_made_before_the_first_is_back() {
-        let now = Instant::now();
+        let now = START;
         let mut lanes = [true, false].map(|primary| lane(now, primary));
         lanes[0].available_at = now + 5 * SECOND;
         lanes[1].available_at = now + 3 * SECOND;
@@ -328,7 +331,7 @@ mod tests {
 
     #[test]
     fn a_primary_that_comes_back_overtakes_normals_that_wait_for_tokens() {
-        let now = Instant::now();
+        let now = START;
         let mut lanes = [true, false].map(|primary| lane(now, primary));
         lanes[0].available_at = now + 2 * SECOND;
         lanes[1].admits_at = now + 9 * SECOND;

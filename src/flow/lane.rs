@@ -1,0 +1,265 @@
+//! What does this worker know of a lane, and how does it come to terms with the others? It looks at its own copy of the
+//! shared row, and takes nothing of the quota before the row says so too.
+//!
+//! A reservation is one swap of the row. What happens to it afterwards (a refund, a refusal, a breaker that opens) is noted
+//! in the copy at once and written with the next swap, at the latest after [`SAID_WITHIN`]. A swap that finds another
+//! version takes that over, says again what is not in it yet, and tries once more. Should the store be away, nothing is
+//! reserved: a call never goes out on a guess.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use crate::job::failure::Failure;
+use crate::job::units::{Timestamp, Tokens};
+use crate::ports::{Allowance, Gate as Posted, LaneId, Shared, StoreError, StoreTrouble, Swap, Version};
+use crate::rules::breaker::{BreakerRules, Gate, Permit};
+use crate::rules::concurrency::Concurrency;
+use crate::rules::lane::{LaneBook, Word};
+use crate::rules::pace::{Reservation, Terms};
+
+use super::pace_clock::PaceClock;
+
+/// What was said is written at the latest after this.
+pub const SAID_WITHIN: Duration = Duration::from_millis(250);
+/// So many swaps may be lost in a row to other workers before the job looks around again.
+const SWAPS: usize = 20;
+
+/// A lane: one model id as resolved for one endpoint.
+#[derive(Debug)]
+pub struct Lane {
+    /// Its name.
+    pub id: LaneId,
+    /// Told when tokens come back or a gate opens.
+    pub changed: Notify,
+    /// Not used before this, as somebody has written into the endpoints file.
+    pub not_before: Option<Timestamp>,
+    clock: Arc<PaceClock>,
+    /// Told when something was said that is not written yet.
+    said: Arc<Notify>,
+    /// Who is at the row; the copy in `state` is only ever replaced under it.
+    desk: tokio::sync::Mutex<()>,
+    state: Mutex<LaneState>,
+}
+
+/// What is known of a lane.
+#[derive(Debug)]
+pub struct LaneState {
+    /// The copy of what all workers know.
+    pub book: LaneBook,
+    /// How many calls this worker may have open.
+    pub concurrency: Concurrency,
+    /// How many it has.
+    pub open: usize,
+    /// Why it is out for good.
+    pub out: Option<Failure>,
+    /// What holds it shut, as it was last posted.
+    pub posted: Option<Posted>,
+    row: Row,
+}
+
+/// How the copy stands to the row.
+#[derive(Debug)]
+struct Row {
+    /// `None`: never read, or nobody knows what became of the last swap.
+    version: Option<Version>,
+    /// Said since.
+    words: Vec<Word>,
+    /// Swaps whose end is not known: what each was signed with, and how many words were in it.
+    in_doubt: Vec<(u64, usize)>,
+    signature: u64,
+}
+
+/// What was taken for one call.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken {
+    /// The charge.
+    pub reservation: Reservation,
+    /// The breaker's leave.
+    pub permit: Permit,
+    /// Whether the breaker let the call through to find out.
+    pub probe: bool,
+}
+
+impl Lane {
+    /// A lane of which nothing is known yet.
+    pub fn new(
+        id: LaneId,
+        not_before: Option<Timestamp>,
+        terms: Terms,
+        breaker: BreakerRules,
+        clock: Arc<PaceClock>,
+        said: Arc<Notify>,
+    ) -> Self {
+        let row = Row { version: None, words: Vec::new(), in_doubt: Vec::new(), signature: rand::random() };
+        let state = LaneState {
+            book: LaneBook::new(terms, breaker),
+            concurrency: Concurrency::new(),
+            open: 0,
+            out: None,
+            posted: None,
+            row,
+        };
+        let (changed, desk) = (Notify::new(), tokio::sync::Mutex::default());
+        Self { id, changed, not_before, clock, said, desk, state: Mutex::new(state) }
+    }
+
+    /// Its state, for a moment; never held across an await.
+    pub fn state(&self) -> MutexGuard<'_, LaneState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The time by which its charges age.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Takes note of something that happened, for this worker at once and for the others soon.
+    pub fn say(&self, words: impl IntoIterator<Item = Word>) {
+        let now = self.now();
+        let mut state = self.state();
+        for word in words {
+            if state.book.note(now, &word) {
+                state.row.words.push(word);
+            }
+        }
+        if !state.row.words.is_empty() {
+            self.said.notify_one();
+        }
+    }
+
+    /// Takes tokens, a request and the breaker's leave together, or nothing: `None` if a gate is shut.
+    ///
+    /// # Errors
+    /// The store is in trouble; nothing was taken that does not age out.
+    pub async fn take(&self, allowance: &dyn Allowance, tokens: Tokens) -> Result<Option<Taken>, StoreError> {
+        let _desk = self.desk.lock().await;
+        self.read_first(allowance).await?;
+        for _ in 0..SWAPS {
+            let Some((taken, is_shared)) = self.take_from_copy(tokens) else { return Ok(None) };
+            if !is_shared || self.swap(allowance).await? {
+                self.state().open += 1;
+                return Ok(Some(taken));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Writes what was said and is not written yet.
+    ///
+    /// # Errors
+    /// The store is in trouble; what was said is kept.
+    pub async fn write(&self, allowance: &dyn Allowance) -> Result<(), StoreError> {
+        if self.state().row.words.is_empty() {
+            return Ok(());
+        }
+        let _desk = self.desk.lock().await;
+        self.read_first(allowance).await?;
+        for _ in 0..SWAPS {
+            if self.state().row.words.is_empty() || self.swap(allowance).await? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks whether others have written anything.
+    ///
+    /// # Errors
+    /// The store is in trouble.
+    pub async fn refresh(&self, allowance: &dyn Allowance) -> Result<(), StoreError> {
+        let _desk = self.desk.lock().await;
+        let shared = allowance.read(&self.id).await?;
+        if self.state().row.version != Some(shared.version) {
+            self.adopt(&shared);
+        }
+        Ok(())
+    }
+
+    async fn read_first(&self, allowance: &dyn Allowance) -> Result<(), StoreError> {
+        if self.state().row.version.is_none() {
+            let shared = allowance.read(&self.id).await?;
+            self.adopt(&shared);
+        }
+        Ok(())
+    }
+
+    /// The second is whether others have to agree.
+    fn take_from_copy(&self, tokens: Tokens) -> Option<(Taken, bool)> {
+        let now = self.now();
+        let mut state = self.state();
+        let state = &mut *state;
+        if state.open >= state.concurrency.limit() || state.out.is_some() {
+            return None;
+        }
+        if state.book.breaker.shut_until(now).is_some() {
+            return None;
+        }
+        let reservation = state.book.ledger.reserve(now, tokens).ok()?;
+        let (permit, probe) = match state.book.breaker.may_call(now) {
+            Gate::Go(permit) => (permit, false),
+            Gate::Probe(permit) => (permit, true),
+            Gate::Open { .. } => return None,
+        };
+        let is_shared = probe || state.book.ledger.has_limits();
+        Some((Taken { reservation, permit, probe }, is_shared))
+    }
+
+    /// Offers the copy as the new row; `false` if another worker was faster, whose row is the copy now.
+    async fn swap(&self, allowance: &dyn Allowance) -> Result<bool, StoreError> {
+        let (expected, bytes, count) = {
+            let mut state = self.state();
+            let state = &mut *state;
+            state.row.signature = state.row.signature.wrapping_add(1);
+            let bytes = state.book.save(state.row.signature).map_err(|error| unwritable(&self.id, &error))?;
+            let count = state.row.words.len();
+            state.row.in_doubt.push((state.row.signature, count));
+            (state.row.version.unwrap_or(Version(0)), Bytes::from(bytes), count)
+        };
+        let swapped = allowance.swap(&self.id, expected, bytes).await;
+        match swapped {
+            Ok(Swap::Swapped { version, .. }) => {
+                let mut state = self.state();
+                state.row.version = Some(version);
+                state.row.words.drain(..count);
+                state.row.in_doubt.clear();
+                Ok(true)
+            }
+            Ok(Swap::Stale(shared)) => {
+                self.adopt(&shared);
+                Ok(false)
+            }
+            Err(error) => {
+                self.state().row.version = None;
+                Err(error)
+            }
+        }
+    }
+
+    /// The row is the copy now, and what it does not know yet is said to it.
+    fn adopt(&self, shared: &Shared) {
+        let mut state = self.state();
+        let state = &mut *state;
+        state.row.version = Some(shared.version);
+        if !shared.state.is_empty() {
+            // What cannot be read was written by another version of the program and is written anew.
+            if let Ok(signature) = state.book.load(&shared.state)
+                && let Some((_, count)) = state.row.in_doubt.iter().find(|(signed, _)| *signed == signature)
+            {
+                state.row.words.drain(..*count);
+            }
+        }
+        state.row.in_doubt.clear();
+        self.clock.catch_up(state.book.ledger.latest());
+        let now = self.now();
+        for word in &state.row.words {
+            state.book.note(now, word);
+        }
+    }
+}
+
+fn unwritable(lane: &LaneId, error: &serde_json::Error) -> StoreError {
+    StoreError { kind: StoreTrouble::Other, doing: format!("writing what is known of {lane}"), why: error.to_string() }
+}

@@ -1,0 +1,110 @@
+//! How many calls may be open on a lane at once?
+//!
+//! A lane that has just been found is not hit with everything there is: it starts with one call, and every call that was
+//! not refused lets one more go, which doubles the number round by round. The first overload ends that: then the number
+//! is halved, and grows by one a round. A quota throttle says nothing about how much the service can do at once and leaves
+//! it alone; the quota itself bounds what is open, because every open call holds its reservation.
+
+use std::time::Duration;
+
+use crate::job::units::Timestamp;
+
+/// A call of which nothing bad was heard for so long has found a place: a service without one says so at once.
+pub const SETTLED_IN: Duration = Duration::from_millis(500);
+
+/// By this the number shrinks on overload.
+const DECREASE: f64 = 0.5;
+
+/// The number of calls that may be open on one lane.
+#[derive(Clone, Debug)]
+pub struct Concurrency {
+    limit: f64,
+    /// Still looking for the first overload.
+    doubling: bool,
+    /// When it last shrank: what was sent before has no more to say.
+    shrunk: Option<Timestamp>,
+}
+
+impl Default for Concurrency {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Concurrency {
+    /// One call.
+    pub fn new() -> Self {
+        Self { limit: 1.0, doubling: true, shrunk: None }
+    }
+
+    /// How many calls may be open, at least 1.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and 2^32 by construction")]
+    pub fn limit(&self) -> usize {
+        self.limit as usize
+    }
+
+    /// A call settled in while `open` were open, itself included. A number that is not used does not grow.
+    pub fn settled_in(&mut self, open: usize) {
+        if open.saturating_mul(2) < self.limit() {
+            return;
+        }
+        let step = if self.doubling { 1.0 } else { 1.0 / self.limit };
+        self.limit = (self.limit + step).min(f64::from(u32::MAX));
+    }
+
+    /// A call sent then found the service without room. Calls that were sent together shrink it once.
+    pub fn overloaded(&mut self, sent: Timestamp, now: Timestamp) {
+        self.doubling = false;
+        if self.shrunk.is_some_and(|shrunk| sent <= shrunk) {
+            return;
+        }
+        self.shrunk = Some(now);
+        self.limit = (self.limit * DECREASE).max(1.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Timestamp = Timestamp(1_800_000_000_000);
+
+    #[test]
+    fn it_doubles_round_by_round_until_the_first_overload() {
+        let mut lane = Concurrency::new();
+        let mut rounds = Vec::new();
+        for _ in 0..6 {
+            let open = lane.limit();
+            rounds.push(open);
+            (0..open).for_each(|_| lane.settled_in(open));
+        }
+        assert_eq!(rounds, [1, 2, 4, 8, 16, 32]);
+    }
+
+    #[test]
+    fn an_overload_halves_it_once_and_then_it_grows_by_one_a_round() {
+        let mut lane = Concurrency::new();
+        (0..63).for_each(|_| lane.settled_in(64));
+        assert_eq!(lane.limit(), 64);
+        for late in 0..20 {
+            lane.overloaded(START, START + Duration::from_millis(50 + late));
+        }
+        assert_eq!(lane.limit(), 32, "twenty calls that were sent together are one overload");
+        (0..33).for_each(|_| lane.settled_in(32));
+        assert_eq!(lane.limit(), 33);
+        lane.overloaded(START + Duration::from_secs(5), START + Duration::from_secs(5));
+        assert_eq!(lane.limit(), 16);
+    }
+
+    #[test]
+    fn it_is_never_less_than_one_and_does_not_grow_unused() {
+        let mut lane = Concurrency::new();
+        for second in 0..10 {
+            lane.overloaded(START + Duration::from_secs(second), START + Duration::from_secs(second));
+        }
+        assert_eq!(lane.limit(), 1);
+        let mut lane = Concurrency::new();
+        (0..1_000).for_each(|_| lane.settled_in(2));
+        assert!(lane.limit() <= 5, "{}", lane.limit());
+    }
+}

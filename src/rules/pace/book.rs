@@ -1,0 +1,175 @@
+//! What is written in a lane's book, and how does a charge come and go? The part of the ledger that workers share.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::bucket::Debt;
+use super::charges::Charges;
+use super::day::Day;
+use super::learn::{Beliefs, Hypothesis};
+use super::limit::{Configured, Learned, Quota};
+use super::{Amount, Binding, Counting, LaneLedger, MINUTE, Reservation, TRIAL_LOST};
+use crate::job::units::{PerMinute, Timestamp, Tokens};
+
+/// What the workers share.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default)]
+pub(super) struct Book {
+    pub(super) latest: Timestamp,
+    pub(super) charges: Charges,
+    pub(super) bucket: Levels,
+    pub(super) day: Day,
+    pub(super) beliefs: Beliefs,
+    pub(super) learned: Learned,
+    pub(super) pause: Option<Pause>,
+    pub(super) throttles: Throttles,
+    /// When a call last came to more than was reserved: the service knows of it before we do.
+    pub(super) exceeded: Option<Timestamp>,
+    pub(super) first: First,
+    pub(super) trial: Option<Trial>,
+    /// After a refusal one call goes first.
+    pub(super) careful: bool,
+}
+
+/// The debts of a bucket: what the service may count, and what it certainly counts.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub(super) struct Levels {
+    pub(super) tokens: Debt,
+    pub(super) requests: Debt,
+    pub(super) least_tokens: Debt,
+    pub(super) least_requests: Debt,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+pub(super) struct Pause {
+    pub(super) until: Timestamp,
+    pub(super) binding: Binding,
+}
+
+/// Bursts of throttles that the ledger cannot explain.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub(super) struct Throttles {
+    pub(super) in_a_row: u32,
+    /// When the first refusal of the newest burst was seen: what was sent up to then belongs to the same burst.
+    pub(super) seen: Option<Timestamp>,
+    /// When the refused call was sent by which the limit shrank in this burst.
+    pub(super) shrunk_by: Option<Timestamp>,
+}
+
+/// The very first call of a lane goes alone.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum First {
+    #[default]
+    Wanted,
+    Out(Timestamp),
+    Done,
+}
+
+/// A call that tries the quota.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(super) struct Trial {
+    pub(super) made: Timestamp,
+    pub(super) tries: Tries,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Tries {
+    /// Whether the service admits anything again.
+    Again,
+    /// Which counting is right: those that admit it, and those that certainly forbid it.
+    Counting { admit: Vec<Hypothesis>, forbid: Vec<Hypothesis> },
+    /// The limit.
+    Limit(Quota),
+}
+
+impl LaneLedger {
+    pub(super) fn settle(&mut self, now: Timestamp, reservation: &Reservation, used: Tokens) {
+        let refund = Amount { tokens: reservation.tokens.0.saturating_sub(used.0), requests: 0 };
+        let excess = Amount { tokens: used.0.saturating_sub(reservation.tokens.0), requests: 0 };
+        let certain = Amount { tokens: used.0.min(reservation.tokens.0), requests: 1 };
+        self.give_back(reservation.made, refund);
+        self.book.charges.settle(reservation.made, certain);
+        let levels = &mut self.book.bucket;
+        levels.least_tokens.add(certain.tokens);
+        levels.least_requests.add(certain.requests);
+        if excess.tokens > 0 {
+            self.book.exceeded = Some(now);
+            self.charge(now, excess, excess);
+        }
+    }
+
+    pub(super) fn release(&mut self, reservation: &Reservation) {
+        self.give_back(reservation.made, Amount { tokens: reservation.tokens.0, requests: 1 });
+    }
+
+    pub(super) fn charge(&mut self, now: Timestamp, most: Amount, least: Amount) {
+        self.book.charges.add(now, most, least);
+        let levels = &mut self.book.bucket;
+        levels.tokens.add(most.tokens);
+        levels.requests.add(most.requests);
+        levels.least_tokens.add(least.tokens);
+        levels.least_requests.add(least.requests);
+        if self.terms.limits.tokens_per_day.is_some() {
+            self.book.day.add(now, most.tokens);
+        }
+    }
+
+    pub(super) fn give_back(&mut self, made: Timestamp, amount: Amount) {
+        let (tokens, requests) = self.minute_limits();
+        let slack = self.terms.slack;
+        self.book.charges.take(made, amount);
+        self.book.bucket.tokens.take(amount.tokens, tokens.unwrap_or(0), slack);
+        self.book.bucket.requests.take(amount.requests, requests.unwrap_or(0), slack);
+        if self.terms.limits.tokens_per_day.is_some() {
+            self.book.day.take(made, amount.tokens);
+        }
+    }
+
+    pub(super) fn advance(&mut self, now: Timestamp) {
+        let passed = now.since(self.book.latest);
+        self.book.latest = self.book.latest.max(now);
+        let now = self.book.latest;
+        let slack = self.terms.slack;
+        self.book.charges.expire(now, MINUTE + slack + slack);
+        self.book.day.expire(now);
+        let (tokens, requests) = self.minute_limits();
+        let levels = &mut self.book.bucket;
+        levels.tokens.drain(passed, tokens.unwrap_or(0), slack);
+        levels.requests.drain(passed, requests.unwrap_or(0), slack);
+        levels.least_tokens.drain(passed, tokens.unwrap_or(0), Duration::ZERO);
+        levels.least_requests.drain(passed, requests.unwrap_or(0), Duration::ZERO);
+        self.book.trial.take_if(|trial| trial.made.after(TRIAL_LOST) <= now);
+        if self.terms.counting == Counting::Learn {
+            self.book.beliefs.retest(now);
+        }
+    }
+
+    pub(super) fn configured(&self) -> Configured {
+        let limits = self.terms.limits;
+        (limits.tokens_per_minute.map(PerMinute::get), limits.requests_per_minute.map(PerMinute::get))
+    }
+
+    pub(super) fn minute_limits(&self) -> Configured {
+        self.book.learned.limits(self.configured())
+    }
+}
+
+impl Levels {
+    pub(super) fn most(&self, quota: Quota) -> Debt {
+        match quota {
+            Quota::Tokens => self.tokens,
+            Quota::Requests => self.requests,
+        }
+    }
+
+    pub(super) fn least(&self, quota: Quota) -> Debt {
+        match quota {
+            Quota::Tokens => self.least_tokens,
+            Quota::Requests => self.least_requests,
+        }
+    }
+}
+

@@ -1,0 +1,153 @@
+//! How does the service count a minute? It does not say, so three hypotheses stand until its own doing contradicts them.
+//!
+//! A refusal that a hypothesis cannot explain strikes it as too lax; an admission that it would have forbidden strikes it
+//! as too strict. Two agreeing strikes and it falls: one may be an estimate that was off, or a stranger on the account.
+//! When none is left, nothing that was believed holds: the sliding minute stands, which is safe whichever way the
+//! service counts and in the long run uses all of its quota.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::job::units::Timestamp;
+
+/// A way to count a minute.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hypothesis {
+    /// A token bucket that holds one minute's quota and refills evenly.
+    Bucket,
+    /// Any 60 seconds.
+    Sliding,
+    /// Minutes of the UTC clock.
+    Fixed,
+}
+
+impl Hypothesis {
+    /// Every way.
+    pub const ALL: [Self; 3] = [Self::Bucket, Self::Sliding, Self::Fixed];
+}
+
+/// What the service's doing has said of a hypothesis.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Verdict {
+    /// Nothing speaks against it but so many strikes.
+    Stands {
+        lax: u8,
+        strict: u8,
+    },
+    TooLax,
+    TooStrict,
+}
+
+const FRESH: Verdict = Verdict::Stands { lax: 0, strict: 0 };
+const STRIKES: u8 = 2;
+/// A hypothesis that fell is given another chance after this, at the price of one call.
+const RETEST: Duration = Duration::from_secs(30 * 60);
+
+/// What is believed of one lane.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(super) struct Beliefs {
+    bucket: Verdict,
+    sliding: Verdict,
+    fixed: Verdict,
+    /// When the last of them fell or was given another chance.
+    changed: Timestamp,
+}
+
+impl Default for Beliefs {
+    fn default() -> Self {
+        Self { bucket: FRESH, sliding: FRESH, fixed: FRESH, changed: Timestamp::default() }
+    }
+}
+
+/// What a strike came to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Struck {
+    /// Something still stands.
+    Standing,
+    /// All have fallen because the service refused: the limit is too high.
+    AllTooLax,
+    /// Some fell one way and some the other: nothing fits.
+    Mixed,
+}
+
+impl Beliefs {
+    /// What still stands; never nothing.
+    pub(super) fn standing(&self) -> impl Iterator<Item = Hypothesis> + use<'_> {
+        Hypothesis::ALL.into_iter().filter(|hypothesis| matches!(self.of(*hypothesis), Verdict::Stands { .. }))
+    }
+
+    /// The only one that stands, if it is only one.
+    pub(super) fn settled(&self) -> Option<Hypothesis> {
+        let mut standing = self.standing();
+        standing.next().filter(|_| standing.next().is_none())
+    }
+
+    /// The service refused what these admit.
+    pub(super) fn strike_too_lax(&mut self, now: Timestamp, these: &[Hypothesis]) -> Struck {
+        for hypothesis in these {
+            if let Verdict::Stands { lax, .. } = self.of_mut(*hypothesis) {
+                *lax += 1;
+                if *lax >= STRIKES {
+                    *self.of_mut(*hypothesis) = Verdict::TooLax;
+                    self.changed = now;
+                }
+            }
+        }
+        self.outcome(now)
+    }
+
+    /// The service admitted what these forbid.
+    pub(super) fn strike_too_strict(&mut self, now: Timestamp, these: &[Hypothesis]) -> Struck {
+        for hypothesis in these {
+            if let Verdict::Stands { strict, .. } = self.of_mut(*hypothesis) {
+                *strict += 1;
+                if *strict >= STRIKES {
+                    *self.of_mut(*hypothesis) = Verdict::TooStrict;
+                    self.changed = now;
+                }
+            }
+        }
+        self.outcome(now)
+    }
+
+    /// What fell as too lax is tried again, one at a time: its next refusal fells it.
+    pub(super) fn retest(&mut self, now: Timestamp) {
+        if self.changed.after(RETEST) > now {
+            return;
+        }
+        self.changed = now;
+        let fallen = [Hypothesis::Fixed, Hypothesis::Bucket].into_iter().find(|h| self.of(*h) == Verdict::TooLax);
+        if let Some(hypothesis) = fallen {
+            *self.of_mut(hypothesis) = Verdict::Stands { lax: STRIKES - 1, strict: 0 };
+        }
+    }
+
+    fn outcome(&mut self, now: Timestamp) -> Struck {
+        if self.standing().next().is_some() {
+            return Struck::Standing;
+        }
+        let all_too_lax = Hypothesis::ALL.into_iter().all(|hypothesis| self.of(hypothesis) == Verdict::TooLax);
+        self.sliding = FRESH;
+        self.changed = now;
+        if all_too_lax { Struck::AllTooLax } else { Struck::Mixed }
+    }
+
+    fn of(&self, hypothesis: Hypothesis) -> Verdict {
+        match hypothesis {
+            Hypothesis::Bucket => self.bucket,
+            Hypothesis::Sliding => self.sliding,
+            Hypothesis::Fixed => self.fixed,
+        }
+    }
+
+    fn of_mut(&mut self, hypothesis: Hypothesis) -> &mut Verdict {
+        match hypothesis {
+            Hypothesis::Bucket => &mut self.bucket,
+            Hypothesis::Sliding => &mut self.sliding,
+            Hypothesis::Fixed => &mut self.fixed,
+        }
+    }
+}
