@@ -41,7 +41,7 @@ pub async fn infer(
     claim: &mut Claim,
     placement: Placement,
 ) -> Result<Inferred, Exit> {
-    let Placement { plan, held, body, text_bytes, price, timeout } = placement;
+    let Placement { plan, held, body, size, price, timeout } = placement;
     let lane = held.lane().id.clone();
     match begin(context, claim, price).await {
         Ok(true) => {}
@@ -73,7 +73,11 @@ pub async fn infer(
             let cost = plan.price.map_or(Usd::ZERO, |price| price.of(&answer.usage));
             claim.tally.spent += cost;
             let used = answer.usage.quota_tokens(plan.burndown);
-            plan.estimates().learn(text_bytes, &answer.usage);
+            {
+                let mut estimates = plan.estimates();
+                estimates.learn_input(size.text, &answer.usage);
+                estimates.learn_output(&claim.job.key.batch, Tokens(answer.usage.output_tokens));
+            }
             context.credentials.accepted();
             held.answered(used);
             context.meter.answered(&lane, &answer.usage, used, cost);

@@ -92,7 +92,7 @@ fn placement(claim: &Claim, plan: Arc<Plan>, size: Size, held: Held) -> Placemen
     };
     let price = plan.price.map_or(Usd::ZERO, |price| reservation_price(&price, size.input, size.output()));
     let timeout = plan.call_timeout.of(size.cap);
-    Placement { plan, held, body, text_bytes: size.text_bytes, price, timeout }
+    Placement { plan, held, body, size, price, timeout }
 }
 
 enum Turn {

@@ -11,6 +11,7 @@ mod contract;
 mod fields;
 mod model_id;
 mod openai;
+mod template;
 mod wire;
 
 use std::num::NonZeroU32;
@@ -18,6 +19,7 @@ use std::num::NonZeroU32;
 use serde_json::{Map, Value};
 
 pub use self::model_id::is_plausible_model_id;
+pub use self::template::template_of;
 pub use self::wire::{
     BYTES_PER_DOCUMENT, BYTES_PER_IMAGE, BYTES_PER_MEDIA, WireBody, output_cap, takes_output_cap, text_bytes, wire_body,
 };

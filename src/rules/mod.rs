@@ -9,12 +9,14 @@
 //! | Is that lane's service well? | [`breaker`] |
 //! | How long is a lane left alone after a failure? | [`cooldown`] |
 //! | How long does a job wait before it is tried again? | [`retry`] |
+//! | What is known of the few that are in use? | [`recent`] |
 
 pub mod breaker;
 pub mod budget;
 pub mod cooldown;
 pub mod estimate;
 pub mod pace;
+pub mod recent;
 pub mod retry;
 pub mod route;
 mod window;
