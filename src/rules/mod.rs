@@ -4,6 +4,7 @@
 //! |---|---|
 //! | May this call be made now, by the quota, and if not, when? | [`pace`] |
 //! | How many tokens will it take? | [`estimate`] |
+//! | How many tokens are reserved for an answer that may be of any length? | [`rightsize`] |
 //! | What will it cost, and where is the batch heading? | [`budget`] |
 //! | Which lane gets it? | [`route`] |
 //! | Is that lane's service well? | [`breaker`] |
@@ -18,5 +19,6 @@ pub mod estimate;
 pub mod pace;
 pub mod recent;
 pub mod retry;
+pub mod rightsize;
 pub mod route;
 mod window;
