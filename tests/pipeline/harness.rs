@@ -20,7 +20,7 @@ use aquifer::flow::worker::Worker;
 use aquifer::job::failure::{Class, Failure};
 use aquifer::job::ident::{BatchName, JobId, JobKey, Tenant};
 use aquifer::job::outcome::{JobResult, Usage};
-use aquifer::job::spec::{Job, Priority, Request};
+use aquifer::job::spec::{Job, MaxTokens, Priority, Request};
 use aquifer::job::units::{PerMinute, Price, Timestamp, Usd};
 use aquifer::ports::{Answer, Billing, CallBody, CallFailure, Clock, LaneId, Model, ModelCall};
 use aquifer::rules::breaker::BreakerRules;
@@ -160,7 +160,7 @@ pub fn job(id: &str, prompt: &str) -> Job {
         key: JobKey { tenant: Tenant::unnamed(), batch: BatchName::new(BATCH).unwrap(), id: JobId::new(id).unwrap() },
         model: "m".to_owned(),
         request: Request::Prompt(prompt.to_owned()),
-        max_tokens: NonZeroU32::new(100),
+        max_tokens: MaxTokens::of(100),
         fallback: true,
         deadline: None,
         priority: Priority::default(),
