@@ -19,7 +19,7 @@ use crate::rules::estimate::Text;
 use crate::rules::pace::{LaneLedger, Limits};
 use crate::rules::route::Spread;
 
-use super::sizing::Estimates;
+use super::sizing::{self, Estimates};
 
 /// What is to be known of a model before the first call.
 #[derive(Clone, Debug)]
@@ -104,6 +104,10 @@ pub struct Size {
     pub text: Text,
     /// The cap on its output; zero for what has none, as embeddings.
     pub cap: u32,
+    /// What it may have without right-sizing.
+    pub full_cap: u32,
+    /// At least so much, if it may be right-sized at all.
+    pub least_cap: Option<u32>,
     /// Its input, estimated on the safe side.
     pub input: Tokens,
 }
@@ -121,7 +125,7 @@ impl Size {
 }
 
 impl Plan {
-    /// How large the call of a job is, by what is known now.
+    /// How large the call of a job is at most, by what is known now: under its full cap.
     pub fn size_of(&self, job: &Job) -> Size {
         let text = Text { bytes: intake::text_bytes(&job.request), template: intake::template_of(&job.request) };
         let cap = match intake::output_cap(&job.request, job.max_tokens) {
@@ -129,7 +133,8 @@ impl Plan {
             None if intake::takes_output_cap(&job.request) => self.default_cap.get(),
             None => 0,
         };
-        Size { text, cap, input: self.estimates().input.reserve(text) }
+        let least_cap = sizing::least_cap(job);
+        Size { text, cap, full_cap: cap, least_cap, input: self.estimates().input.reserve(text) }
     }
 
     /// Why no lane can ever admit a call of this size, if none can.

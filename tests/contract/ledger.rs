@@ -280,7 +280,7 @@ pub(crate) async fn a_failure_reads_back_as_it_was_written(w: World) {
         request_id: Some("req-1".to_owned()),
     };
     let ending = Ending { error: Some(error), model_used: None, ..w.ending("a", Status::Failed).await };
-    let tally = Tally { attempts: 3, model_calls: 5, spent: CENT, unknown: CENT };
+    let tally = Tally { attempts: 3, model_calls: 5, spent: CENT, unknown: CENT, ..Tally::default() };
     let reply = w.ledger.finish(&fence, tally, ending.clone()).await.unwrap();
     let FinishReply::Recorded { row, .. } = reply else { panic!("lost") };
     assert_eq!((&row.ending, row.tally, row.generation), (&ending, tally, 0));

@@ -60,6 +60,8 @@ impl State {
 #[derive(Clone)]
 pub enum Reply {
     Text(&'static str),
+    /// A text, why it ends, and its tokens.
+    Answer(&'static str, &'static str, Usage),
     Fail(Class, Billing),
     /// A failure that nothing was billed for, with the service's own word on when to come back.
     Later(Class, Duration),
@@ -125,12 +127,8 @@ impl Model for Scripted {
         let reply = (self.script)(number, &call);
         tokio::time::sleep(self.latency).await;
         match reply {
-            Reply::Text(text) => Ok(Answer {
-                text: Some(text.to_owned()),
-                output: serde_json::json!({ "text": text }),
-                stop_reason: Some("end_turn".to_owned()),
-                usage: USAGE,
-            }),
+            Reply::Text(text) => Ok(answer(text, "end_turn", USAGE)),
+            Reply::Answer(text, stop_reason, usage) => Ok(answer(text, stop_reason, usage)),
             Reply::Fail(class, billing) => {
                 Err(CallFailure { failure: Failure::new(class, "as the script says"), billing, retry_after: None })
             }
@@ -146,6 +144,11 @@ impl Model for Scripted {
     async fn refresh_credentials(&self) -> Result<(), String> {
         Ok(())
     }
+}
+
+fn answer(text: &str, stop_reason: &str, usage: Usage) -> Answer {
+    let output = serde_json::json!({ "text": text });
+    Answer { text: Some(text.to_owned()), output, stop_reason: Some(stop_reason.to_owned()), usage }
 }
 
 /// The text of the one user message.

@@ -13,6 +13,7 @@
 
 mod harness;
 mod money;
+mod sizing;
 mod storage;
 mod waiting;
 
