@@ -27,6 +27,9 @@ pub struct Meter {
     input_tokens: AtomicU64,
     output_tokens: AtomicU64,
     spent_nanos: AtomicU64,
+    reservation_saved: AtomicU64,
+    reruns: AtomicU64,
+    rerun_nanos: AtomicU64,
     ended: [AtomicU64; Status::ALL.len()],
     gates: Mutex<BTreeMap<String, Gate>>,
     said: Mutex<BTreeMap<String, Instant>>,
@@ -49,6 +52,12 @@ pub struct Counts {
     pub output_tokens: u64,
     /// What the calls cost.
     pub spent: Usd,
+    /// Tokens that right-sizing did not reserve.
+    pub reservation_saved: Tokens,
+    /// Answers that it cut, and asked for again.
+    pub reruns: u64,
+    /// What the cut answers cost.
+    pub rerun_cost: Usd,
     /// Jobs that ended.
     pub ended: u64,
 }
@@ -62,6 +71,18 @@ impl Meter {
         add(&self.output_tokens, usage.output_tokens);
         add(&self.spent_nanos, cost.nanos());
         debug!(%lane, input = usage.input_tokens, output = usage.output_tokens, quota = used.0, "call answered");
+    }
+
+    /// An answer was whole under this cap, where `full_cap` would have been reserved without right-sizing.
+    pub fn right_sized(&self, cap: u32, full_cap: u32) {
+        add(&self.reservation_saved, u64::from(full_cap.saturating_sub(cap)));
+    }
+
+    /// A right-sized cap cut an answer, which is asked for again under the full one.
+    pub fn answer_cut(&self, lane: &LaneId, cap: u32, full_cap: u32, cost: Usd) {
+        add(&self.reruns, 1);
+        add(&self.rerun_nanos, cost.nanos());
+        info!(%lane, cap, full_cap, "answer cut by a right-sized cap; asked for again in full");
     }
 
     /// A call failed.
@@ -140,6 +161,9 @@ impl Meter {
             input_tokens: read(&self.input_tokens),
             output_tokens: read(&self.output_tokens),
             spent: Usd::from_nanos(read(&self.spent_nanos)),
+            reservation_saved: Tokens(read(&self.reservation_saved)),
+            reruns: read(&self.reruns),
+            rerun_cost: Usd::from_nanos(read(&self.rerun_nanos)),
             ended: self.ended.iter().map(read).sum(),
         }
     }

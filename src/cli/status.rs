@@ -4,11 +4,13 @@
 use serde::Serialize;
 
 use crate::embedded::BatchSummary;
+use crate::job::outcome::Savings;
+use crate::job::units::{Tokens, Usd};
 use crate::ports::Clock;
 
 use super::args::StatusArgs;
 use super::exit::{Exit, Report};
-use super::run::span;
+use super::run::{short, span};
 use super::states::{self, States};
 use super::{SystemClock, out};
 
@@ -58,8 +60,25 @@ struct Row {
     failed: u64,
     rejected: u64,
     expired: u64,
-    cost_usd: crate::job::units::Usd,
+    cost_usd: Usd,
     eta_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    right_sized: Option<RightSized>,
+}
+
+/// What `max_tokens = "auto"` came to, where a job of the batch says so.
+#[derive(Debug, Serialize)]
+struct RightSized {
+    tokens_saved: Tokens,
+    reruns: u64,
+    rerun_cost_usd: Usd,
+}
+
+impl RightSized {
+    fn of(savings: Savings) -> Option<Self> {
+        let Savings { saved, reruns, rerun_cost } = savings;
+        (!savings.is_none()).then_some(Self { tokens_saved: saved, reruns, rerun_cost_usd: rerun_cost })
+    }
 }
 
 impl Row {
@@ -84,6 +103,7 @@ impl Row {
             expired: counts.expired,
             cost_usd: batch.cost,
             eta_s: if open == 0 { Some(0.0) } else { seconds },
+            right_sized: RightSized::of(batch.savings),
         }
     }
 }
@@ -117,6 +137,10 @@ fn table(rows: &[Row]) -> Result<(), Report> {
             row.expired,
             row.cost_usd.to_string()
         ))?;
+        if let Some(RightSized { tokens_saved, reruns, rerun_cost_usd }) = &row.right_sized {
+            let saved = short(tokens_saved.0);
+            out::line(&format!("  right-sizing: {saved} tokens not reserved, {reruns} reruns for {rerun_cost_usd}"))?;
+        }
     }
     Ok(())
 }

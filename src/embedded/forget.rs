@@ -163,6 +163,7 @@ fn remove_rows(tx: &mut Tx<'_>, name: &BatchName) -> rusqlite::Result<(u64, bool
     if jobs > 0 {
         return Ok((jobs as u64, true));
     }
+    some(format!("DELETE FROM batch_savings WHERE batch IN ({batches})"))?;
     some(format!("DELETE FROM refusal WHERE batch IN ({batches})"))?;
     some("DELETE FROM dead WHERE pool IN (SELECT no FROM pool WHERE name = ?1)".to_owned())?;
     some(format!("DELETE FROM roll WHERE no IN ({rolls})"))?;

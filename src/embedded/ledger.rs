@@ -12,11 +12,12 @@ use super::batch::BatchRow;
 use super::manifest;
 use super::process::Inner;
 use super::rows::{JobRow, final_row};
+use super::savings;
 use super::transaction::Tx;
 use super::trouble;
 use crate::job::ident::{BatchKey, BatchName, Digest, JobKey};
 use crate::job::lifecycle::{State, Step};
-use crate::job::outcome::{Ending, Tally, Usage};
+use crate::job::outcome::{Ending, Savings, Tally, Usage};
 use crate::job::units::{Timestamp, Usd};
 use crate::ports::{
     BeginReply, ClaimReply, Claimed, CompleteBatch, Entry, EntryError, Fence, FencingToken, FinalRow, FinishReply,
@@ -171,6 +172,9 @@ fn claim(
     row.epoch = Some(tx.epoch);
     row.lease_until = tx.now.after(lease);
     row.store_owner(tx.conn)?;
+    if row.tally.model_calls > 0 {
+        row.tally.savings = savings::of_job(tx.conn, row.no)?;
+    }
     tx.batch_or_new(&key.batch_key())?.swap(Some(before), Some(row.share()));
     Ok(claimed(key, &row))
 }
@@ -265,6 +269,7 @@ fn settle(tx: &mut Tx<'_>, fence: &Fence, tally: Tally) -> rusqlite::Result<Entr
     let before = row.share();
     (row.tally, row.open) = (tally, None);
     row.store_tally(tx.conn)?;
+    savings::store(tx.conn, row.batch, row.no, tally.savings)?;
     tx.batch_or_new(&fence.key.batch_key())?.swap(Some(before), Some(row.share()));
     Ok(Ok(()))
 }
@@ -284,6 +289,7 @@ fn hand_back(tx: &mut Tx<'_>, fence: &Fence, tally: Tally) -> rusqlite::Result<E
     (row.state, row.tally, row.open) = (state, tally, None);
     (row.epoch, row.lease_until) = (None, Timestamp(0));
     row.store_owner(tx.conn)?;
+    savings::store(tx.conn, row.batch, row.no, tally.savings)?;
     tx.batch_or_new(&fence.key.batch_key())?.swap(Some(before), Some(row.share()));
     Ok(Ok(()))
 }
@@ -304,8 +310,10 @@ fn finish(tx: &mut Tx<'_>, fence: &Fence, tally: Tally, ending: Ending) -> rusql
     (row.state, row.tally, row.open, row.usage) = (state, tally, None, ending.usage);
     let done = tx.next_done()?;
     row.store_ending(tx.conn, &ending, done, tx.now)?;
+    savings::end(tx.conn, row.batch, row.no, tally.savings)?;
     tx.batch_or_new(&batch_key)?.swap(Some(before), Some(row.share()));
     let batch_complete = completes(tx, &batch_key)?;
+    let tally = Tally { savings: Savings::default(), ..tally };
     let row = FinalRow { key: fence.key.clone(), generation: row.generation, tally, ending };
     Ok(FinishReply::Recorded { row: Box::new(row), batch_complete })
 }

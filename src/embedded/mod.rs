@@ -26,6 +26,7 @@ mod reader;
 mod report;
 mod roll;
 mod rows;
+mod savings;
 mod schema;
 mod segments;
 mod stray;

@@ -4,9 +4,10 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::batch::{BatchRow, Counts};
 use super::rows::{JobRow, final_row};
+use super::savings;
 use crate::job::ident::{BatchKey, BatchName, Digest, JobId, JobKey, Tenant};
 use crate::job::lifecycle::State;
-use crate::job::outcome::{Tally, Usage};
+use crate::job::outcome::{Savings, Tally, Usage};
 use crate::job::units::{Timestamp, Usd};
 use crate::ports::{FinalRow, Gate};
 
@@ -25,6 +26,8 @@ pub struct BatchSummary {
     pub committed: Usd,
     /// Tokens of the returned answers.
     pub usage: Usage,
+    /// What right-sizing saved and cost.
+    pub savings: Savings,
     /// Whether its input was read to its end.
     pub sealed: bool,
     /// Whether its completion was announced.
@@ -111,6 +114,7 @@ pub(super) fn summaries(conn: &Connection) -> rusqlite::Result<Vec<BatchSummary>
         .map(|row| {
             let mut counts = row.counts;
             counts.rejected += refused(conn, &row)?;
+            let savings = savings::of_batch(conn, row.no)?;
             Ok(BatchSummary {
                 tenant: row.key.tenant,
                 batch: row.key.batch,
@@ -118,6 +122,7 @@ pub(super) fn summaries(conn: &Connection) -> rusqlite::Result<Vec<BatchSummary>
                 cost: row.spent,
                 committed: row.committed,
                 usage: row.usage,
+                savings,
                 sealed: row.sealed,
                 announced: row.announced,
                 first: row.first,

@@ -8,7 +8,7 @@ use super::rows::{digest, int, pointer, state};
 use super::trouble;
 use crate::job::ident::{BatchName, Tenant};
 use crate::job::lifecycle::{State, Status};
-use crate::job::outcome::{Pointer, Tally};
+use crate::job::outcome::{Pointer, Savings, Tally};
 use crate::job::units::{Timestamp, Usd};
 
 /// The place of an end in the order of all ends of a state directory; zero comes before the first.
@@ -77,7 +77,13 @@ pub(super) fn finals(conn: &Connection, roll: i64, after: DoneSeq, limit: usize)
             tenant: tenant(row.get_ref(1)?.as_str()?)?,
             id: row.get(2)?,
             status,
-            tally: Tally { attempts: row.get(4)?, model_calls: row.get(5)?, spent: usd(6)?, unknown: usd(7)? },
+            tally: Tally {
+                attempts: row.get(4)?,
+                model_calls: row.get(5)?,
+                spent: usd(6)?,
+                unknown: usd(7)?,
+                savings: Savings::default(),
+            },
             result: pointer(row, 8)?,
         });
     }

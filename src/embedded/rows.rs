@@ -9,7 +9,7 @@ use super::trouble;
 use crate::job::failure::{Class, Failure};
 use crate::job::ident::{Digest, JobId, JobKey};
 use crate::job::lifecycle::{State, Status};
-use crate::job::outcome::{Ending, Pointer, Tally, Usage};
+use crate::job::outcome::{Ending, Pointer, Savings, Tally, Usage};
 use crate::job::units::{Timestamp, Usd};
 use crate::ports::FinalRow;
 
@@ -227,6 +227,7 @@ impl JobRow {
                 model_calls: row.get(8)?,
                 spent: Usd::from_nanos(count(9)?),
                 unknown: Usd::from_nanos(count(10)?),
+                savings: Savings::default(),
             },
             open: row.get::<_, Option<i64>>(11)?.map(|open| Usd::from_nanos(open.unsigned_abs())),
             suspicion: row.get(12)?,

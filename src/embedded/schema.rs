@@ -27,7 +27,7 @@ const KEEP_PLANS: DbConfig = DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG;
 
 /// What brings a database from each version to the next. A new one goes the same way from nothing, so that one that was
 /// brought up cannot differ from one that was made. Steps are added and never changed: the earlier ones were taken.
-const STEPS: [&str; 2] = [TABLES, LANES];
+const STEPS: [&str; 3] = [TABLES, LANES, SAVINGS];
 const VERSION: usize = STEPS.len();
 
 /// `unknown`, `open`, `spent`, `committed` are billionths of a dollar; times are milliseconds since 1970.
@@ -92,6 +92,14 @@ const LANES: &str = "
 CREATE TABLE lane (id TEXT PRIMARY KEY, version INTEGER NOT NULL, state BLOB NOT NULL) WITHOUT ROWID;
 ";
 
+/// What right-sizing saved and cost: of batches, and of open jobs an answer of which was cut. `rerun_cost` is billionths of
+/// a dollar.
+const SAVINGS: &str = "
+CREATE TABLE batch_savings (
+    batch INTEGER PRIMARY KEY, saved INTEGER NOT NULL, reruns INTEGER NOT NULL, rerun_cost INTEGER NOT NULL);
+CREATE TABLE job_savings (job INTEGER PRIMARY KEY, reruns INTEGER NOT NULL, rerun_cost INTEGER NOT NULL);
+";
+
 /// Opens the database for writing: made, brought up to this version, or refused. The caller holds the lock on opening.
 pub(super) fn open_writer(dir: &Path) -> Result<Connection, StoreError> {
     let doing = "opening the state database";
@@ -109,7 +117,7 @@ pub(super) fn open_writer(dir: &Path) -> Result<Connection, StoreError> {
              PRAGMA cache_size = -32768; PRAGMA wal_autocheckpoint = 4000;",
         )?;
         connection.set_prepared_statement_cache_capacity(128);
-        let missing: String = STEPS.iter().skip(version(&connection)?).copied().collect();
+        let missing = missing(&connection)?;
         if !missing.is_empty() {
             connection.execute_batch(&format!(
                 "BEGIN IMMEDIATE; {missing}
@@ -149,6 +157,9 @@ pub(super) fn open_reader(dir: &Path) -> Result<Connection, StoreError> {
         if version(&connection)? == 0 {
             return Ok(Err(trouble::of_ours(StoreTrouble::Damaged, doing, "the file is empty")));
         }
+        // One that no worker has opened since an update reads as if what is new in it were empty.
+        let missing = missing(&connection)?.replace("CREATE TABLE", "CREATE TEMP TABLE");
+        connection.execute_batch(&format!("PRAGMA temp_store = MEMORY; {missing}"))?;
         connection.set_prepared_statement_cache_capacity(32);
         Ok(Ok(connection))
     };
@@ -174,6 +185,11 @@ fn refusal(connection: &Connection) -> rusqlite::Result<Option<StoreError>> {
 fn version(connection: &Connection) -> rusqlite::Result<usize> {
     let steps: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     usize::try_from(steps).map_err(|_| trouble::unreadable("user_version"))
+}
+
+/// The steps that were not taken yet.
+fn missing(connection: &Connection) -> rusqlite::Result<String> {
+    Ok(STEPS.iter().skip(version(connection)?).copied().collect())
 }
 
 fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {

@@ -5,15 +5,17 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::job::failure::Consequence;
-use crate::job::outcome::Tally;
+use crate::job::outcome::{Tally, Usage};
 use crate::job::units::{Tokens, Usd};
 use crate::ports::{BeginReply, Billing, CallFailure, LaneId, ModelCall};
 use crate::rules::pace::LONGEST_HINT;
 use crate::rules::retry;
 
 use super::context::Context;
+use super::lanes::{Plan, Size};
 use super::placement::{Held, Placement, now};
 use super::proof::{Claim, Delivery, Exit, Verdict};
+use super::sizing;
 use super::stop::Reason;
 
 /// What a call came to.
@@ -41,7 +43,7 @@ pub async fn infer(
     claim: &mut Claim,
     placement: Placement,
 ) -> Result<Inferred, Exit> {
-    let Placement { plan, held, body, text_bytes, price, timeout } = placement;
+    let Placement { plan, held, body, size, price, timeout } = placement;
     let lane = held.lane().id.clone();
     match begin(context, claim, price).await {
         Ok(true) => {}
@@ -54,6 +56,7 @@ pub async fn infer(
             return Err(exit);
         }
     }
+    claim.journey.sizing.sent(&plan, &claim.job.key.batch, &size);
     let started = Instant::now();
     let call = ModelCall { lane: lane.clone(), body, timeout };
     let reply = tokio::select! {
@@ -68,15 +71,20 @@ pub async fn infer(
     };
     let took = started.elapsed();
     claim.journey.in_calls += took;
+    if let Some(usage) = sizing::cut(&size, &reply) {
+        let cost = accept(context, claim, &plan, held, &size, &usage);
+        claim.tally.savings.cut(cost);
+        claim.journey.sizing.cut(&size);
+        context.meter.answer_cut(&lane, size.cap, size.full_cap, cost);
+        context.ledger.settle(&claim.fence, claim.tally).await?.map_err(|_| Exit::Lost)?;
+        return Ok(Inferred::Again);
+    }
     match reply {
         Ok(answer) => {
-            let cost = plan.price.map_or(Usd::ZERO, |price| price.of(&answer.usage));
-            claim.tally.spent += cost;
-            let used = answer.usage.quota_tokens(plan.burndown);
-            plan.estimates().learn(text_bytes, &answer.usage);
-            context.credentials.accepted();
-            held.answered(used);
-            context.meter.answered(&lane, &answer.usage, used, cost);
+            accept(context, claim, &plan, held, &size, &answer.usage);
+            plan.estimates().learn_output(&claim.job.key.batch, Tokens(answer.usage.output_tokens));
+            claim.journey.sizing.answered(&mut claim.tally, &size, &answer.usage, took);
+            context.meter.right_sized(size.cap, size.full_cap);
             Ok(Inferred::Over(Verdict::Answered { answer, lane }))
         }
         Err(failure) => {
@@ -90,6 +98,7 @@ pub async fn infer(
             };
             claim.tally.spent += billed;
             context.meter.call_failed(&lane, &failure.failure, billed);
+            claim.journey.sizing.failed(failure.failure.class);
             let probe = held.probe;
             tell_lane(context, held, &failure, plan.burndown);
             let inferred = consequence(context, claim, &lane, failure, probe, started.into_std());
@@ -99,6 +108,18 @@ pub async fn infer(
             Ok(inferred)
         }
     }
+}
+
+/// The service answered, whatever the answer is worth: it is paid for, and its tokens are known. What it cost.
+fn accept(context: &Context, claim: &mut Claim, plan: &Plan, held: Held, size: &Size, usage: &Usage) -> Usd {
+    let cost = plan.price.map_or(Usd::ZERO, |price| price.of(usage));
+    claim.tally.spent += cost;
+    let used = usage.quota_tokens(plan.burndown);
+    plan.estimates().learn_input(size.text, usage);
+    context.credentials.accepted();
+    context.meter.answered(&held.lane().id, usage, used, cost);
+    held.answered(used);
+    cost
 }
 
 /// Puts the call on record; `false` means: route again, there may be room under the cap later.

@@ -10,17 +10,17 @@ use tokio::sync::Notify;
 
 use crate::job::failure::{Class, Failure};
 use crate::job::intake;
-use crate::job::outcome::Usage;
 use crate::job::spec::Job;
 use crate::job::units::{PerMinute, Price, Timestamp, Tokens};
 use crate::ports::LaneId;
 use crate::rules::breaker::BreakerRules;
-use crate::rules::estimate::{InputEstimate, OutputEstimate};
+use crate::rules::estimate::Text;
 use crate::rules::pace::{Counting, Limits, Terms};
 use crate::rules::route::Spread;
 
 use super::lane::Lane;
 use super::pace_clock::PaceClock;
+use super::sizing::{self, Estimates};
 
 /// What is to be known of a model before the first call.
 #[derive(Clone, Debug)]
@@ -91,24 +91,6 @@ pub struct Plan {
     spread: Mutex<Spread>,
 }
 
-/// What is learned of a model's tokens.
-#[derive(Debug, Default)]
-pub struct Estimates {
-    /// Of its input.
-    pub input: InputEstimate,
-    /// Of its answers.
-    pub output: OutputEstimate,
-}
-
-impl Estimates {
-    /// A text of so many bytes was answered with this usage.
-    pub fn learn(&mut self, text_bytes: u64, usage: &Usage) {
-        let input = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens;
-        self.input.learn(text_bytes, Tokens(input));
-        self.output.learn(Tokens(usage.output_tokens));
-    }
-}
-
 /// One endpoint of a plan.
 #[derive(Debug)]
 pub struct Route {
@@ -121,10 +103,14 @@ pub struct Route {
 /// How large a call is.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
-    /// The bytes of its text, for the estimate to learn from.
-    pub text_bytes: u64,
+    /// Its text, for the estimate to learn from.
+    pub text: Text,
     /// The cap on its output; zero for what has none, as embeddings.
     pub cap: u32,
+    /// What it may have without right-sizing.
+    pub full_cap: u32,
+    /// At least so much, if it may be right-sized at all.
+    pub least_cap: Option<u32>,
     /// Its input, estimated on the safe side.
     pub input: Tokens,
 }
@@ -142,15 +128,16 @@ impl Size {
 }
 
 impl Plan {
-    /// How large the call of a job is, by what is known now.
+    /// How large the call of a job is at most, by what is known now: under its full cap.
     pub fn size_of(&self, job: &Job) -> Size {
-        let text_bytes = intake::text_bytes(&job.request);
+        let text = Text { bytes: intake::text_bytes(&job.request), template: intake::template_of(&job.request) };
         let cap = match intake::output_cap(&job.request, job.max_tokens) {
             Some(cap) => cap,
             None if intake::takes_output_cap(&job.request) => self.default_cap.get(),
             None => 0,
         };
-        Size { text_bytes, cap, input: self.estimates().input.reserve(text_bytes) }
+        let least_cap = sizing::least_cap(job);
+        Size { text, cap, full_cap: cap, least_cap, input: self.estimates().input.reserve(text) }
     }
 
     /// Why no lane can ever admit a call of this size, if none can.

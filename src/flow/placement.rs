@@ -12,7 +12,7 @@ use crate::ports::CallBody;
 use crate::rules::breaker::Permit;
 use crate::rules::pace::Reservation;
 
-use super::lanes::{Lane, Plan};
+use super::lanes::{Lane, Plan, Size};
 
 /// A lane, and the right to one call on it.
 #[derive(Debug)]
@@ -23,8 +23,8 @@ pub struct Placement {
     pub held: Held,
     /// What is sent.
     pub body: CallBody,
-    /// The bytes of its text, for the estimate to learn from.
-    pub text_bytes: u64,
+    /// How large it is, as it was reserved.
+    pub size: Size,
     /// What the call costs at most.
     pub price: Usd,
     /// Given up after this.

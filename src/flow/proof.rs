@@ -15,6 +15,7 @@ use crate::job::units::Timestamp;
 use crate::ports::{Answer, Fence, FinalRow, FinishReply, LaneId, Message, StoreError};
 
 use super::lease::Lease;
+use super::sizing::Sizing;
 
 /// A received message with the slot that was taken before it was asked for, and its lease.
 #[derive(Debug)]
@@ -65,6 +66,8 @@ pub struct Journey {
     pub at_cap_since: Option<Instant>,
     /// Since when nothing but the service's absence has held it up.
     pub away_since: Option<Instant>,
+    /// Under which caps.
+    pub sizing: Sizing,
 }
 
 /// How the work on a job ended, before it is on record.

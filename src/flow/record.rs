@@ -99,6 +99,7 @@ fn compose(context: &Context, claim: &Claim, verdict: Verdict) -> (JobResult, By
             model_ms: millis(claim.journey.in_calls),
         },
         error,
+        right_sized: claim.journey.sizing.outcome(&claim.tally),
         metadata: claim.job.metadata.clone(),
     };
     // Text keys and plain values throughout: there is nothing here that JSON cannot say.

@@ -73,7 +73,7 @@ async fn find_place(context: &Context, delivery: &Delivery, claim: &mut Claim) -
             }
         }
         match take_turn(context, delivery, claim, &plan, &size).await? {
-            Turn::Placed(held) => return Ok(Routed::Placed(Box::new(placement(claim, plan, size, held)))),
+            Turn::Placed(held, size) => return Ok(Routed::Placed(Box::new(placement(claim, plan, size, held)))),
             Turn::Over(verdict) => return Ok(Routed::Over(verdict)),
             Turn::StepAside { until } => {
                 if let Some(verdict) = wait(context, delivery, claim, until, For::Service).await? {
@@ -92,11 +92,12 @@ fn placement(claim: &Claim, plan: Arc<Plan>, size: Size, held: Held) -> Placemen
     };
     let price = plan.price.map_or(Usd::ZERO, |price| reservation_price(&price, size.input, size.output()));
     let timeout = plan.call_timeout.of(size.cap);
-    Placement { plan, held, body, text_bytes: size.text_bytes, price, timeout }
+    Placement { plan, held, body, size, price, timeout }
 }
 
 enum Turn {
-    Placed(Held),
+    /// And under which size: the one it came with may have been right-sized since.
+    Placed(Held, Size),
     Over(Verdict),
     StepAside {
         until: Instant,
@@ -125,7 +126,8 @@ async fn take_turn(
         if let Some(ended) = cut_short(context, delivery, &claim.job).now_or_never() {
             return ended.map(Turn::Over);
         }
-        let candidates = candidates(claim, plan, size);
+        let size = plan.resized(claim, size, now());
+        let candidates = candidates(claim, plan, &size);
         let rules = RoutingRules {
             multi_region: context.settings.multi_region,
             spread_primaries: context.settings.spread_primaries,
@@ -139,7 +141,7 @@ async fn take_turn(
                     Some(held) => {
                         leave_last_lane(context, claim, plan, &route.lane.id);
                         open_gate(context, route).await;
-                        return Ok(Turn::Placed(held));
+                        return Ok(Turn::Placed(held, size));
                     }
                     // Somebody of another model that shares the lane was faster: look again.
                     None => continue,
@@ -166,7 +168,12 @@ fn candidates(claim: &Claim, plan: &Plan, size: &Size) -> Vec<Candidate> {
         let mut state = route.lane.state();
         let (admits_at, never) = match state.ledger.ask(now, size.reserve()) {
             Ok(()) => (now, false),
-            Err(Refusal::NotUntil { at, .. }) => (at, false),
+            Err(Refusal::NotUntil { at, binding }) => {
+                if matches!(binding, Binding::Tokens | Binding::Throttled) {
+                    plan.estimates().short_of_tokens(now);
+                }
+                (at, false)
+            }
             Err(Refusal::Never { .. }) => (now, true),
         };
         let rest = if several { state.cool_down.available_at(now) } else { now };

@@ -11,21 +11,22 @@ mod contract;
 mod fields;
 mod model_id;
 mod openai;
+mod template;
 mod wire;
-
-use std::num::NonZeroU32;
 
 use serde_json::{Map, Value};
 
 pub use self::model_id::is_plausible_model_id;
+pub use self::template::template_of;
 pub use self::wire::{
-    BYTES_PER_DOCUMENT, BYTES_PER_IMAGE, BYTES_PER_MEDIA, WireBody, output_cap, takes_output_cap, text_bytes, wire_body,
+    BYTES_PER_DOCUMENT, BYTES_PER_IMAGE, BYTES_PER_MEDIA, WireBody, has_place_for_cap, output_cap, takes_output_cap,
+    text_bytes, thinking_budget, wire_body,
 };
 
 use self::fields::{Fault, Field, Kind};
 use super::failure::{Class, Failure};
 use super::ident::{BatchName, JobId, JobKey, Tenant};
-use super::spec::{Job, Priority, Request};
+use super::spec::{Job, MaxTokens, Priority, Request};
 use super::units::Timestamp;
 
 /// What fills in where a line says nothing.
@@ -152,7 +153,7 @@ struct Parts {
     tenant: Option<Tenant>,
     model: Option<String>,
     request: Request,
-    max_tokens: Option<NonZeroU32>,
+    max_tokens: MaxTokens,
     fallback: Option<bool>,
     deadline: Option<Timestamp>,
     priority: Option<Priority>,
@@ -168,7 +169,7 @@ impl Parts {
             tenant: None,
             model: None,
             request,
-            max_tokens: None,
+            max_tokens: MaxTokens::Unsaid,
             fallback: None,
             deadline: None,
             priority: None,

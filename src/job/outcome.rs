@@ -41,6 +41,19 @@ pub struct Timing {
     pub model_ms: u64,
 }
 
+/// What `max_tokens = "auto"` came to for one job.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct RightSized {
+    /// The cap on output tokens that the last call was sent, and reserved, with.
+    pub cap: u32,
+    /// What it would have been without right-sizing.
+    pub full_cap: u32,
+    /// Answers that a smaller cap cut; each was asked for again under the full one.
+    pub reruns: u64,
+    /// What those cut answers cost, as part of `cost_usd`.
+    pub rerun_cost_usd: Usd,
+}
+
 /// One line of a results file.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct JobResult {
@@ -80,6 +93,9 @@ pub struct JobResult {
     pub timing: Timing,
     /// Why it did not succeed.
     pub error: Option<Failure>,
+    /// Only where the job says `max_tokens = "auto"`, and its request has a place for a cap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub right_sized: Option<RightSized>,
     /// Echoed from the job.
     pub metadata: Map<String, Value>,
 }
@@ -106,6 +122,7 @@ impl JobResult {
             model_calls: 0,
             timing: Timing::default(),
             error: Some(error),
+            right_sized: None,
             metadata: Map::new(),
         }
     }
@@ -136,6 +153,37 @@ pub struct Tally {
     /// The price of the reservations of calls whose end nobody saw: counted against `--max-cost`, shown nowhere
     /// as a cost, because nobody knows whether they were billed.
     pub unknown: Usd,
+    /// What right-sizing saved and cost, while the job is open; afterwards its batch has it.
+    pub savings: Savings,
+}
+
+/// What right-sizing saved and cost, of a job or of a batch.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Savings {
+    /// Tokens that were not reserved for answers: the full cap less the one they were given under.
+    pub saved: Tokens,
+    /// Answers that were cut, and asked for again.
+    pub reruns: u64,
+    /// What the cut answers cost; part of what was spent.
+    pub rerun_cost: Usd,
+}
+
+impl Savings {
+    /// A call that was right-sized to `cap` was answered in full.
+    pub fn fitted(&mut self, cap: u32, full_cap: u32) {
+        self.saved = Tokens(u64::from(full_cap.saturating_sub(cap)));
+    }
+
+    /// An answer was cut, which cost that much.
+    pub fn cut(&mut self, cost: Usd) {
+        self.reruns += 1;
+        self.rerun_cost += cost;
+    }
+
+    /// Whether nothing was right-sized.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What the ledger keeps of an ended job: enough to notify again without reading the body.

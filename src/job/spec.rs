@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::ident::{Digest, JobKey};
@@ -18,7 +18,7 @@ pub struct Job {
     /// What the model is sent.
     pub request: Request,
     /// The cap on output tokens as the job wrote it.
-    pub max_tokens: Option<NonZeroU32>,
+    pub max_tokens: MaxTokens,
     /// Whether another model may answer when this one is overloaded.
     pub fallback: bool,
     /// After this it is not worth an answer.
@@ -29,6 +29,40 @@ pub struct Job {
     pub residency: Option<Vec<String>>,
     /// Echoed in the result.
     pub metadata: Map<String, Value>,
+}
+
+/// The cap on output tokens, as a job writes it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum MaxTokens {
+    /// Not at all: what the request itself says holds, else the model's default.
+    #[default]
+    Unsaid,
+    /// `"auto"`: the same, and less is reserved where the answers of the batch have shown that less is enough.
+    Auto,
+    /// A number.
+    Cap(NonZeroU32),
+}
+
+impl MaxTokens {
+    /// A cap of so many tokens; unsaid for zero.
+    pub fn of(tokens: u32) -> Self {
+        NonZeroU32::new(tokens).map_or(Self::Unsaid, Self::Cap)
+    }
+
+    /// Whether the job does not say it.
+    pub fn is_unsaid(&self) -> bool {
+        *self == Self::Unsaid
+    }
+}
+
+impl Serialize for MaxTokens {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Unsaid => serializer.serialize_none(),
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::Cap(tokens) => serializer.serialize_u32(tokens.get()),
+        }
+    }
 }
 
 /// The three kinds of request.
@@ -101,7 +135,7 @@ impl Job {
 }
 
 /// See [`Job::digest`]; apart, because a line without an id is named by its content.
-pub fn content_digest(model: &str, request: &Request, max_tokens: Option<NonZeroU32>) -> Digest {
+pub fn content_digest(model: &str, request: &Request, max_tokens: MaxTokens) -> Digest {
     let request = match request {
         Request::Prompt(text) => serde_json::json!({ "prompt": text }),
         Request::Converse(request) => serde_json::json!({ "converse": request }),
@@ -123,8 +157,8 @@ struct Message<'a> {
     converse: Option<&'a Map<String, Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     invoke: Option<&'a Map<String, Value>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    max_tokens: Option<NonZeroU32>,
+    #[serde(skip_serializing_if = "MaxTokens::is_unsaid")]
+    max_tokens: MaxTokens,
     #[serde(skip_serializing_if = "Option::is_none")]
     fallback: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | May this call be made now, by the quota, and if not, when? | [`pace`] |
 //! | How many tokens will it take? | [`estimate`] |
+//! | How many tokens are reserved for an answer that may be of any length? | [`rightsize`] |
 //! | What will it cost, and where is the batch heading? | [`budget`] |
 //! | Which lane gets it? | [`route`] |
 //! | Is that lane's service well? | [`breaker`] |
@@ -11,6 +12,7 @@
 //! | What do all workers know of it? | [`lane`] |
 //! | How long is a lane left alone after a failure? | [`cooldown`] |
 //! | How long does a job wait before it is tried again? | [`retry`] |
+//! | What is known of the few that are in use? | [`recent`] |
 
 pub mod breaker;
 pub mod budget;
@@ -19,5 +21,7 @@ pub mod cooldown;
 pub mod estimate;
 pub mod lane;
 pub mod pace;
+pub mod recent;
 pub mod retry;
+pub mod rightsize;
 pub mod route;

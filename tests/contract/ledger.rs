@@ -6,7 +6,7 @@ use std::time::Duration;
 use aquifer::job::failure::{Class, Failure};
 use aquifer::job::ident::{BatchKey, Digest, JobKey, Tenant};
 use aquifer::job::lifecycle::{State, Status};
-use aquifer::job::outcome::{Ending, Tally, Usage};
+use aquifer::job::outcome::{Ending, Savings, Tally, Usage};
 use aquifer::job::units::{Timestamp, Usd};
 use aquifer::ports::{BeginReply, ClaimReply, Entry, EntryError, Fence, FencingToken, FinishReply};
 
@@ -280,9 +280,39 @@ pub(crate) async fn a_failure_reads_back_as_it_was_written(w: World) {
         request_id: Some("req-1".to_owned()),
     };
     let ending = Ending { error: Some(error), model_used: None, ..w.ending("a", Status::Failed).await };
-    let tally = Tally { attempts: 3, model_calls: 5, spent: CENT, unknown: CENT };
+    let tally = Tally { attempts: 3, model_calls: 5, spent: CENT, unknown: CENT, ..Tally::default() };
     let reply = w.ledger.finish(&fence, tally, ending.clone()).await.unwrap();
     let FinishReply::Recorded { row, .. } = reply else { panic!("lost") };
     assert_eq!((&row.ending, row.tally, row.generation), (&ending, tally, 0));
     assert_eq!(w.ledger.look_up(&key("a")).await.unwrap(), Some((State::Final(Status::Failed), Some(*row))));
+}
+
+/// What right-sizing counted for an open job is there for whoever claims it next.
+pub(crate) async fn reruns_are_kept_from_claim_to_claim(w: World) {
+    let cut = |reruns: u32| {
+        let savings = Savings {
+            reruns: reruns.into(),
+            rerun_cost: Usd::from_nanos(CENT.nanos() * u64::from(reruns)),
+            ..Savings::default()
+        };
+        Tally { savings, ..calls(reruns, CENT) }
+    };
+    let first = w.claim("a").await;
+    assert_eq!(first.tally.savings, Savings::default());
+    w.ledger.begin(&first.fence, calls(1, Usd::ZERO), CENT, None).await.unwrap();
+    w.ledger.settle(&first.fence, cut(1)).await.unwrap().unwrap();
+    w.ledger.hand_back(&first.fence, cut(1)).await.unwrap().unwrap();
+    let second = w.claim("a").await;
+    assert_eq!(second.tally, cut(1));
+    w.ledger.begin(&second.fence, Tally { model_calls: 2, ..second.tally }, CENT, None).await.unwrap();
+    w.clock.pass(LEASE);
+    let third = w.claim("a").await;
+    assert_eq!(third.tally.savings, cut(1).savings, "also when its owner left nothing but that");
+    w.ledger.hand_back(&third.fence, cut(2)).await.unwrap().unwrap();
+    let fourth = w.claim("a").await;
+    assert_eq!(fourth.tally, cut(2), "counted in what is handed back");
+    let ending = w.ending("a", Status::Succeeded).await;
+    let reply = w.ledger.finish(&fourth.fence, cut(2), ending).await.unwrap();
+    let FinishReply::Recorded { row, .. } = reply else { panic!("lost") };
+    assert_eq!(w.ledger.look_up(&key("a")).await.unwrap(), Some((State::Final(Status::Succeeded), Some(*row))));
 }

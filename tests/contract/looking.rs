@@ -5,8 +5,8 @@ use std::time::Duration;
 use aquifer::embedded::{Order, Reader};
 use aquifer::job::ident::{BatchName, JobId};
 use aquifer::job::lifecycle::{State, Status};
-use aquifer::job::outcome::Tally;
-use aquifer::job::units::Timestamp;
+use aquifer::job::outcome::{Savings, Tally};
+use aquifer::job::units::{Timestamp, Tokens, Usd};
 use aquifer::ports::{ClaimReply, LaneId, StoreTrouble, Version};
 
 use crate::world::{LEASE, World, batch, batch_key, embedded, job, key, named, refused};
@@ -138,4 +138,40 @@ async fn what_is_older_than_it_is_kept_goes() {
     assert!(store.purge_older_than(keep).await.unwrap().is_empty(), "not older yet");
     w.clock.pass(Duration::from_millis(1));
     assert_eq!(store.purge_older_than(keep).await.unwrap(), [batch()]);
+}
+
+/// Sums of a batch are those of its jobs, whatever was settled, handed back or finished twice on the way.
+#[tokio::test]
+async fn what_right_sizing_saved_is_summed_by_batch_and_forgotten_with_it() {
+    let w = embedded().await;
+    let cost = |reruns: u64| Usd::from_nanos(reruns * 7);
+    let tally = |saved: u64, reruns: u64| {
+        let savings = Savings { saved: Tokens(saved), reruns, rerun_cost: cost(reruns) };
+        Tally { model_calls: 1, savings, ..Tally::default() }
+    };
+    let sums = || Reader::open(w.dir.path()).unwrap().batches().unwrap().remove(0).savings;
+    let (a, b, c) = (w.claim("a").await, w.claim("b").await, w.claim("c").await);
+    assert_eq!(sums(), Savings::default());
+    w.ledger.settle(&a.fence, tally(0, 1)).await.unwrap().unwrap();
+    w.ledger.settle(&a.fence, tally(0, 1)).await.unwrap().unwrap();
+    assert_eq!(sums(), Savings { saved: Tokens(0), reruns: 1, rerun_cost: cost(1) }, "at once, and once");
+    w.ledger.hand_back(&a.fence, tally(0, 2)).await.unwrap().unwrap();
+    let a = w.claim("a").await;
+    for (claimed, id, tally) in [(a, "a", tally(0, 3)), (b, "b", tally(500, 0)), (c, "c", Tally::default())] {
+        let ending = w.ending(id, Status::Succeeded).await;
+        for _ in 0..2 {
+            w.ledger.finish(&claimed.fence, tally, ending.clone()).await.unwrap();
+        }
+    }
+    assert_eq!(sums(), Savings { saved: Tokens(500), reruns: 3, rerun_cost: cost(3) });
+    w.seal(&batch()).await;
+    w.store.clone().close().await.unwrap();
+    let store = crate::world::open(w.dir.path(), &w.clock).await;
+    store.forget(&batch()).await.unwrap();
+    store.close().await.unwrap();
+    let database = rusqlite::Connection::open(w.dir.path().join("aquifer.db")).unwrap();
+    for table in ["batch_savings", "job_savings"] {
+        let rows: i64 = database.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap();
+        assert_eq!(rows, 0, "{table}");
+    }
 }

@@ -67,6 +67,7 @@ on_every_back_end! {
         an_unsealed_batch_is_never_complete
         f15_cost_and_usage_are_sums_over_final_rows
         a_failure_reads_back_as_it_was_written
+        reruns_are_kept_from_claim_to_claim
     }
     allowance {
         a_lane_that_was_never_written_is_empty_under_version_0

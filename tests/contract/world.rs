@@ -9,7 +9,7 @@ use aquifer::embedded::{Entry, Line, Store};
 use aquifer::job::ident::{BatchKey, BatchName, Digest, JobId, JobKey, Tenant};
 use aquifer::job::lifecycle::Status;
 use aquifer::job::outcome::{Ending, Pointer, Usage};
-use aquifer::job::spec::{Job, Priority, Request};
+use aquifer::job::spec::{Job, MaxTokens, Priority, Request};
 use aquifer::job::units::Timestamp;
 use aquifer::ports::{Allowance, Bodies, ClaimReply, Claimed, Clock, Ledger, Notices, Outgoing, Queue};
 use serde_json::Map;
@@ -138,7 +138,7 @@ pub(crate) fn job(id: &str, prompt: &str) -> Job {
         key: key(id),
         model: "haiku".to_owned(),
         request: Request::Prompt(prompt.to_owned()),
-        max_tokens: None,
+        max_tokens: MaxTokens::Unsaid,
         fallback: true,
         deadline: None,
         priority: Priority::default(),

@@ -20,7 +20,7 @@ use aquifer::flow::worker::Worker;
 use aquifer::job::failure::{Class, Failure};
 use aquifer::job::ident::{BatchName, JobId, JobKey, Tenant};
 use aquifer::job::outcome::{JobResult, Usage};
-use aquifer::job::spec::{Job, Priority, Request};
+use aquifer::job::spec::{Job, MaxTokens, Priority, Request};
 use aquifer::job::units::{PerMinute, Price, Timestamp, Usd};
 use aquifer::ports::{Answer, Billing, CallBody, CallFailure, Clock, LaneId, Model, ModelCall};
 use aquifer::rules::breaker::BreakerRules;
@@ -60,6 +60,8 @@ impl State {
 #[derive(Clone)]
 pub enum Reply {
     Text(&'static str),
+    /// A text, why it ends, and its tokens.
+    Answer(&'static str, &'static str, Usage),
     Fail(Class, Billing),
     /// A failure that nothing was billed for, with the service's own word on when to come back.
     Later(Class, Duration),
@@ -125,12 +127,8 @@ impl Model for Scripted {
         let reply = (self.script)(number, &call);
         tokio::time::sleep(self.latency).await;
         match reply {
-            Reply::Text(text) => Ok(Answer {
-                text: Some(text.to_owned()),
-                output: serde_json::json!({ "text": text }),
-                stop_reason: Some("end_turn".to_owned()),
-                usage: USAGE,
-            }),
+            Reply::Text(text) => Ok(answer(text, "end_turn", USAGE)),
+            Reply::Answer(text, stop_reason, usage) => Ok(answer(text, stop_reason, usage)),
             Reply::Fail(class, billing) => {
                 Err(CallFailure { failure: Failure::new(class, "as the script says"), billing, retry_after: None })
             }
@@ -148,6 +146,11 @@ impl Model for Scripted {
     }
 }
 
+fn answer(text: &str, stop_reason: &str, usage: Usage) -> Answer {
+    let output = serde_json::json!({ "text": text });
+    Answer { text: Some(text.to_owned()), output, stop_reason: Some(stop_reason.to_owned()), usage }
+}
+
 /// The text of the one user message.
 pub fn prompt_of(call: &ModelCall) -> String {
     let (CallBody::Converse(body) | CallBody::Invoke(body)) = &call.body;
@@ -160,7 +163,7 @@ pub fn job(id: &str, prompt: &str) -> Job {
         key: JobKey { tenant: Tenant::unnamed(), batch: BatchName::new(BATCH).unwrap(), id: JobId::new(id).unwrap() },
         model: "m".to_owned(),
         request: Request::Prompt(prompt.to_owned()),
-        max_tokens: NonZeroU32::new(100),
+        max_tokens: MaxTokens::of(100),
         fallback: true,
         deadline: None,
         priority: Priority::default(),

@@ -13,6 +13,7 @@
 
 mod harness;
 mod money;
+mod sizing;
 mod storage;
 mod waiting;
 
@@ -24,6 +25,7 @@ use aquifer::flow::worker::Worker;
 use aquifer::job::failure::Class;
 use aquifer::job::ident::BatchName;
 use aquifer::job::lifecycle::{State as JobState, Status};
+use aquifer::job::spec::MaxTokens;
 use aquifer::job::units::Usd;
 use aquifer::ports::{Billing, CallBody, Outgoing};
 
@@ -210,7 +212,7 @@ async fn q6_a_job_that_can_never_fit_is_too_large_at_once() {
     let store = state.open().await;
     let model = Scripted::answering();
     let mut large = job("large", "x");
-    large.max_tokens = std::num::NonZeroU32::new(5_000);
+    large.max_tokens = MaxTokens::of(5_000);
     let (run, _) = enrol(&store, vec![large]).await;
     let setup = Setup { limits: tokens_per_minute(1_000), ..Setup::default() };
     let context = context(&store, &state, model.clone(), setup);
@@ -229,7 +231,7 @@ async fn q8_a_job_without_max_tokens_is_sent_with_the_configured_default() {
         if body["inferenceConfig"]["maxTokens"] == 1_024 { Reply::Text("capped") } else { Reply::Text("uncapped") }
     });
     let mut plain = job("plain", "x");
-    plain.max_tokens = None;
+    plain.max_tokens = MaxTokens::Unsaid;
     let (run, _) = enrol(&store, vec![plain]).await;
     let context = context(&store, &state, model, Setup::default());
     let results = drain(&context, &store, &run, 1).await;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::Parts;
 use super::fields::{Fault, Field, Kind, shown_key};
 use crate::job::ident::{BatchName, JobId, Tenant};
-use crate::job::spec::{Priority, Request};
+use crate::job::spec::{MaxTokens, Priority, Request};
 use crate::job::units::Timestamp;
 
 const KEYS: [&str; 17] = [
@@ -43,7 +43,7 @@ pub(super) fn read(fields: &[Field<'_>]) -> Result<Parts, Fault> {
             "batch" => parts.batch = Some(name(field, BatchName::new)?),
             "tenant" => parts.tenant = Some(name(field, Tenant::new)?),
             "model" => parts.model = Some(model(field)?),
-            "max_tokens" => parts.max_tokens = Some(max_tokens(field)?),
+            "max_tokens" => parts.max_tokens = max_tokens(field)?,
             "fallback" => parts.fallback = Some(field.boolean()?),
             "deadline" => parts.deadline = Some(deadline(field)?),
             "priority" => parts.priority = Some(priority(field)?),
@@ -187,17 +187,15 @@ fn whole(value: &Value) -> Option<u32> {
     value.as_u64().and_then(|number| u32::try_from(number).ok())
 }
 
-fn max_tokens(field: &Field<'_>) -> Result<NonZeroU32, Fault> {
-    let expected = format!("a whole number from 1 to {}", u32::MAX);
+fn max_tokens(field: &Field<'_>) -> Result<MaxTokens, Fault> {
+    let expected = format!("a whole number from 1 to {} or \"auto\"", u32::MAX);
     match field.kind() {
         Kind::Number => {
             let number = field.any()?;
-            let cap = whole(&number).and_then(NonZeroU32::new);
+            let cap = whole(&number).and_then(NonZeroU32::new).map(MaxTokens::Cap);
             cap.ok_or_else(|| field.fault(format!("`max_tokens` must be {expected}, found {number}")))
         }
-        Kind::Text if field.text().is_ok_and(|text| text == "auto") => {
-            Err(field.fault("`max_tokens` \"auto\" is not supported yet"))
-        }
+        Kind::Text if field.text()? == "auto" => Ok(MaxTokens::Auto),
         Kind::Null | Kind::Boolean | Kind::Text | Kind::Array | Kind::Object | Kind::Nothing => {
             Err(field.wrong_kind(&expected))
         }

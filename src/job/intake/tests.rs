@@ -61,7 +61,7 @@ fn a_job_with_everything_is_read_as_written() {
     assert_eq!(job.key.to_string(), "acme/reviews/order-1841", "a file's lines are one batch");
     assert_eq!(job.model, "sonnet");
     assert_eq!(job.request, Request::Prompt("Hello".into()));
-    assert_eq!(job.max_tokens, NonZeroU32::new(800));
+    assert_eq!(job.max_tokens, MaxTokens::of(800));
     assert!(!job.fallback);
     assert_eq!(job.deadline.unwrap().to_string(), "2026-11-21T17:00:00.5Z");
     assert_eq!(job.priority.get(), 0);
@@ -129,12 +129,12 @@ fn f13_a_bad_line_says_where_and_why() {
     refused(
         r#"{"prompt":"a","max_tokens":0}"#,
         28,
-        "`max_tokens` must be a whole number from 1 to 4294967295, found 0",
+        "`max_tokens` must be a whole number from 1 to 4294967295 or \"auto\", found 0",
     );
     refused(
         r#"{"prompt":"a","max_tokens":"many"}"#,
         28,
-        "`max_tokens` must be a whole number from 1 to 4294967295, found a string",
+        "`max_tokens` must be a whole number from 1 to 4294967295 or \"auto\", found a string",
     );
     refused(
         r#"{"prompt":"a","priority":10}"#,
@@ -172,7 +172,6 @@ fn what_belongs_to_later_versions_is_refused_by_name() {
     refused(r#"{"payload":"s3://b/k"}"#, 2, "`payload` jobs are not supported yet");
     refused(r#"{"agent":{}}"#, 2, "`agent` jobs are not supported yet");
     refused(r#"{"prompt":"a","callback":{"task_token":"t"}}"#, 15, "`callback` is not supported yet");
-    refused(r#"{"prompt":"a","max_tokens":"auto"}"#, 28, "`max_tokens` \"auto\" is not supported yet");
 }
 
 #[test]
@@ -413,7 +412,7 @@ fn embeddings_get_no_cap() {
     ] {
         let request = invoke(body.clone());
         assert!(!takes_output_cap(&request), "{body}");
-        assert_eq!(output_cap(&request, None), None);
+        assert_eq!(output_cap(&request, MaxTokens::Unsaid), None);
         assert_eq!(sent(request, 7), body);
     }
     assert!(takes_output_cap(&invoke(json!({"prompt": "of a family that is not known"}))));
@@ -422,10 +421,50 @@ fn embeddings_get_no_cap() {
 #[test]
 fn the_jobs_own_cap_wins_over_the_requests() {
     let request = line(r#"{"converse":{"messages":[1],"inferenceConfig":{"maxTokens":5}}}"#).unwrap().job.request;
-    assert_eq!(output_cap(&request, NonZeroU32::new(3)), Some(3));
-    assert_eq!(output_cap(&request, None), Some(5));
-    assert_eq!(output_cap(&invoke(json!({"anthropic_version": "x", "max_tokens": 9})), None), Some(9));
-    assert_eq!(output_cap(&Request::Prompt("a".into()), None), None);
+    assert_eq!(output_cap(&request, MaxTokens::of(3)), Some(3));
+    for written in [MaxTokens::Unsaid, MaxTokens::Auto] {
+        assert_eq!(output_cap(&request, written), Some(5));
+        assert_eq!(output_cap(&invoke(json!({"anthropic_version": "x", "max_tokens": 9})), written), Some(9));
+        assert_eq!(output_cap(&Request::Prompt("a".into()), written), None);
+    }
+}
+
+#[test]
+fn auto_is_a_cap_of_its_own_kind() {
+    let job = line(r#"{"prompt":"a","max_tokens":"auto"}"#).unwrap().job;
+    assert_eq!(job.max_tokens, MaxTokens::Auto);
+    assert!(job.to_message().contains(r#""max_tokens":"auto""#));
+    let unsaid = line(r#"{"prompt":"a","max_tokens":null}"#).unwrap().job;
+    assert_ne!(job.digest(), unsaid.digest(), "what is written is content");
+    refused(
+        r#"{"prompt":"a","max_tokens":"Auto"}"#,
+        28,
+        "`max_tokens` must be a whole number from 1 to 4294967295 or \"auto\", found a string",
+    );
+}
+
+#[test]
+fn a_cap_has_its_place_in_the_bodies_of_known_families() {
+    assert!(has_place_for_cap(&Request::Prompt("a".into())));
+    assert!(has_place_for_cap(&invoke(json!({"anthropic_version": "x", "messages": []}))));
+    assert!(has_place_for_cap(&invoke(json!({"prompt": "a", "max_gen_len": 9}))));
+    assert!(!has_place_for_cap(&invoke(json!({"prompt": "of a family that is not known"}))));
+    assert!(!has_place_for_cap(&invoke(json!({"inputText": "an embedding"}))));
+}
+
+#[test]
+fn the_thinking_budget_is_found_where_each_form_has_it() {
+    let thinking = json!({"type": "enabled", "budget_tokens": 4_000});
+    let converse = |fields: Value| {
+        let body = json!({"messages": [1], "additionalModelRequestFields": fields});
+        Request::Converse(body.as_object().unwrap().clone())
+    };
+    assert_eq!(thinking_budget(&converse(json!({"thinking": thinking}))), Some(4_000));
+    assert_eq!(thinking_budget(&converse(json!({"reasoning_config": thinking}))), Some(4_000));
+    assert_eq!(thinking_budget(&invoke(json!({"anthropic_version": "x", "thinking": thinking}))), Some(4_000));
+    assert_eq!(thinking_budget(&converse(json!({"thinking": {"type": "adaptive"}}))), None);
+    assert_eq!(thinking_budget(&converse(json!(null))), None);
+    assert_eq!(thinking_budget(&Request::Prompt("a".into())), None);
 }
 
 #[test]
@@ -493,12 +532,16 @@ fn any_request() -> impl Strategy<Value = Request> {
     ]
 }
 
+fn any_max_tokens() -> impl Strategy<Value = MaxTokens> {
+    prop_oneof![Just(MaxTokens::Unsaid), Just(MaxTokens::Auto), any::<u32>().prop_map(MaxTokens::of)]
+}
+
 prop_compose! {
     fn any_job()(
         (tenant, batch, id) in ("[A-Za-z0-9._:-]{1,128}", "[^/\\p{Cc}]{1,128}", "[A-Za-z0-9._:-]{1,128}"),
         model in "[a-zA-Z0-9.:/-]{1,40}",
         request in any_request(),
-        max_tokens in any::<Option<NonZeroU32>>(),
+        max_tokens in any_max_tokens(),
         fallback in any::<bool>(),
         deadline in prop::option::of(-60_000_000_000_000i64..253_000_000_000_000),
         priority in 0u64..10,
@@ -555,8 +598,10 @@ proptest! {
         other.model.push('x');
         prop_assert_ne!(other.digest(), job.digest());
         other = job.clone();
-        other.max_tokens = match job.max_tokens { None => NonZeroU32::new(1), Some(_) => None };
-        prop_assert_ne!(other.digest(), job.digest());
+        for max_tokens in [MaxTokens::Unsaid, MaxTokens::Auto, MaxTokens::of(1)] {
+            other.max_tokens = max_tokens;
+            prop_assert_eq!(other.digest() == job.digest(), max_tokens == job.max_tokens);
+        }
     }
 
     #[test]

@@ -3,12 +3,10 @@
 //! A raw `InvokeModel` body is its model family's own; the family shows in the body, since a profile's ARN does
 //! not name it. What is not recognised is sent as it is.
 
-use std::num::NonZeroU32;
-
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value, json};
 
-use crate::job::spec::{Job, Request};
+use crate::job::spec::{Job, MaxTokens, Request};
 
 /// What an image counts in [`text_bytes`]: about 1,600 tokens, the most that Claude charges for one, at four
 /// characters a token.
@@ -30,17 +28,40 @@ pub enum WireBody {
     Invoke(Vec<u8>),
 }
 
-/// The cap on output tokens that the job itself sets, if any: its `max_tokens` (`written`), else
+/// The cap on output tokens that the job itself sets, if any: its `max_tokens` (`written`) where that is a number, else
 /// `inferenceConfig.maxTokens`, else the field that its family of `invoke` body has for it. `None` means: the
 /// model's default from the configuration.
-pub fn output_cap(request: &Request, written: Option<NonZeroU32>) -> Option<u32> {
+pub fn output_cap(request: &Request, written: MaxTokens) -> Option<u32> {
     let stated = || match request {
         Request::Prompt(_) => None,
         Request::Converse(request) => request.get("inferenceConfig").and_then(|config| config.get("maxTokens")),
         Request::Invoke(body) => cap_field(body).and_then(|field| field.get(body)),
     };
-    let stated = || stated().and_then(Value::as_u64).and_then(|cap| u32::try_from(cap).ok()).filter(|cap| *cap > 0);
-    written.map(NonZeroU32::get).or_else(stated)
+    match written {
+        MaxTokens::Cap(cap) => Some(cap.get()),
+        MaxTokens::Unsaid | MaxTokens::Auto => stated().and_then(tokens),
+    }
+}
+
+/// Whether [`wire_body`] can set a cap there: it is a prompt, Converse, or an `invoke` body whose field is known.
+pub fn has_place_for_cap(request: &Request) -> bool {
+    match request {
+        Request::Prompt(_) | Request::Converse(_) => true,
+        Request::Invoke(body) => cap_field(body).is_some(),
+    }
+}
+
+/// How many tokens the model may think before it answers, where the request says so; they are output, and the service
+/// refuses a cap that is not above them.
+pub fn thinking_budget(request: &Request) -> Option<u32> {
+    let fields = match request {
+        Request::Prompt(_) => return None,
+        Request::Converse(request) => request.get("additionalModelRequestFields")?.as_object()?,
+        Request::Invoke(body) => body,
+    };
+    // The older name stands in bodies that were written for older models.
+    let thinking = fields.get("thinking").or_else(|| fields.get("reasoning_config"))?;
+    thinking.get("budget_tokens").and_then(tokens)
 }
 
 /// Whether the answer is made of generated tokens. `false` for what is plainly an embedding, a ranking or an
@@ -78,6 +99,11 @@ pub fn text_bytes(request: &Request) -> u64 {
         Request::Prompt(text) => bytes(text),
         Request::Converse(request) | Request::Invoke(request) => bytes_of_fields(request),
     }
+}
+
+/// A whole number of tokens, at least 1.
+fn tokens(value: &Value) -> Option<u32> {
+    value.as_u64().and_then(|tokens| u32::try_from(tokens).ok()).filter(|tokens| *tokens > 0)
 }
 
 /// Where a body says how long the answer may be.
