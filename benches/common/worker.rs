@@ -21,9 +21,9 @@ use aquifer::flow::worker::Worker;
 use aquifer::job::ident::BatchName;
 use aquifer::job::intake::{Defaults, parse_line};
 use aquifer::job::units::{Price, Usd};
-use aquifer::ports::{Depth, Entry, LaneId, Message, MessageId, Model, Outgoing, Queue, ReceiptHandle, StoreError};
+use aquifer::ports::{Clock as _, Depth, Entry, LaneId, Message, MessageId, Model, Outgoing, Queue, ReceiptHandle, StoreError};
 use aquifer::rules::breaker::BreakerRules;
-use aquifer::rules::pace::Limits;
+use aquifer::rules::pace::{Counting, Limits};
 use aquifer::telemetry::Meter;
 
 /// The model that every job asks for.
@@ -92,11 +92,12 @@ pub(crate) async fn drain(queued: &Queued, model: Arc<dyn Model>, slots: usize) 
     let context = Arc::new(Context {
         queue: Arc::<Counted>::clone(&queue),
         ledger: queued.store.ledger(),
+        allowance: queued.store.allowance(),
         bodies: queued.store.bodies(),
         notices: queued.store.notices(),
         model,
         clock: Arc::new(SystemClock),
-        catalogue: Catalogue::new(vec![plan()], settings(slots).breaker, |_| None),
+        catalogue: Catalogue::new(SystemClock.now(), vec![plan()], settings(slots).breaker, |_| None),
         credentials: CredentialsGate::default(),
         settings: settings(slots),
         meter: Meter::default(),
@@ -147,11 +148,13 @@ fn plan() -> PlanSpec {
         burndown: 1,
         default_cap: NonZeroU32::new(1_024).unwrap(),
         call_timeout: CallTimeout { base: Duration::from_secs(120), per_token: Duration::ZERO },
+        fallback: Vec::new(),
         routes: vec![RouteSpec {
             lane: LaneId { region: REGION.into(), model_id: MODEL.into() },
             primary: true,
             not_before: None,
             limits: Limits::default(),
+            counting: Counting::Learn,
         }],
     }
 }

@@ -16,7 +16,7 @@ use crate::job::intake::is_plausible_model_id;
 use crate::job::units::{Timestamp, Usd};
 use crate::ports::{Clock, LaneId};
 use crate::rules::breaker::BreakerRules;
-use crate::rules::pace::Limits;
+use crate::rules::pace::{Counting, Hypothesis, Limits};
 use crate::simulate::{Scenario, Simulator};
 
 use super::exit::Report;
@@ -204,7 +204,7 @@ fn host_of(endpoint: &EndpointSettings) -> Result<(String, u16), Report> {
 pub(crate) fn catalogue(settings: &Settings, endpoints: &[EndpointSettings]) -> Catalogue {
     let specs = settings.models.iter().map(|model| plan_spec(settings, model, endpoints)).collect();
     let (later, places) = (settings.clone(), endpoints.to_vec());
-    Catalogue::new(specs, breaker_rules(settings), move |name| {
+    Catalogue::new(SystemClock.now(), specs, breaker_rules(settings), move |name| {
         is_plausible_model_id(name).then(|| plan_spec(&later, &ModelSettings::bare(name), &places))
     })
 }
@@ -218,6 +218,7 @@ fn plan_spec(settings: &Settings, model: &ModelSettings, endpoints: &[EndpointSe
         primary: endpoint.primary,
         not_before: endpoint.next_available_time,
         limits: limits(model, endpoint),
+        counting: counting(model.counting),
     };
     let mut names = vec![Arc::clone(&model.name)];
     if model.name != model.id {
@@ -232,6 +233,7 @@ fn plan_spec(settings: &Settings, model: &ModelSettings, endpoints: &[EndpointSe
             base: model.call_timeout_for(0),
             per_token: model.call_timeout_for(1).saturating_sub(model.call_timeout_for(0)),
         },
+        fallback: model.fallback.clone(),
         routes: endpoints.iter().map(route).collect(),
     }
 }
@@ -242,6 +244,15 @@ fn limits(model: &ModelSettings, endpoint: &EndpointSettings) -> Limits {
         tokens_per_minute: quota.tokens_per_minute,
         requests_per_minute: quota.requests_per_minute,
         tokens_per_day: quota.tokens_per_day,
+    }
+}
+
+fn counting(told: config::Counting) -> Counting {
+    match told {
+        config::Counting::Learn => Counting::Learn,
+        config::Counting::Bucket => Counting::Known(Hypothesis::Bucket),
+        config::Counting::Sliding => Counting::Known(Hypothesis::Sliding),
+        config::Counting::Fixed => Counting::Known(Hypothesis::Fixed),
     }
 }
 

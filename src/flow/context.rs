@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::job::units::{Timestamp, Usd};
-use crate::ports::{Bodies, Clock, Ledger, Model, Notices, Queue};
+use crate::ports::{Allowance, Bodies, Clock, Ledger, Model, Notices, Queue};
 use crate::rules::breaker::BreakerRules;
 use crate::telemetry::Meter;
 
@@ -23,6 +23,8 @@ pub struct Context {
     pub bodies: Arc<dyn Bodies>,
     /// Where ends are made known.
     pub notices: Arc<dyn Notices>,
+    /// What all workers know of the lanes.
+    pub allowance: Arc<dyn Allowance>,
     /// Who answers.
     pub model: Arc<dyn Model>,
     /// The wall clock.

@@ -6,9 +6,9 @@ use tokio::time::Instant;
 
 use crate::job::failure::Consequence;
 use crate::job::outcome::{Tally, Usage};
-use crate::job::units::{Tokens, Usd};
+use crate::job::units::{Timestamp, Tokens, Usd};
 use crate::ports::{BeginReply, Billing, CallFailure, LaneId, ModelCall};
-use crate::rules::pace::LONGEST_HINT;
+use crate::rules::pace::{LONGEST_HINT, Quota};
 use crate::rules::retry;
 
 use super::context::Context;
@@ -43,7 +43,7 @@ pub async fn infer(
     claim: &mut Claim,
     placement: Placement,
 ) -> Result<Inferred, Exit> {
-    let Placement { plan, held, body, size, price, timeout } = placement;
+    let Placement { plan, mut held, body, size, price, timeout } = placement;
     let lane = held.lane().id.clone();
     match begin(context, claim, price).await {
         Ok(true) => {}
@@ -57,6 +57,7 @@ pub async fn infer(
         }
     }
     claim.journey.sizing.sent(&plan, &claim.job.key.batch, &size);
+    held.send();
     let started = Instant::now();
     let call = ModelCall { lane: lane.clone(), body, timeout };
     let reply = tokio::select! {
@@ -68,6 +69,7 @@ pub async fn infer(
             return Err(Exit::HandBack { after: Duration::ZERO });
         }
         () = delivery.lease.lost() => return Err(Exit::Lost),
+        never = held.watch() => match never {},
     };
     let took = started.elapsed();
     claim.journey.in_calls += took;
@@ -85,7 +87,8 @@ pub async fn infer(
             plan.estimates().learn_output(&claim.job.key.batch, Tokens(answer.usage.output_tokens));
             claim.journey.sizing.answered(&mut claim.tally, &size, &answer.usage, took);
             context.meter.right_sized(size.cap, size.full_cap);
-            Ok(Inferred::Over(Verdict::Answered { answer, lane }))
+            let degraded = claim.journey.fallen > 0;
+            Ok(Inferred::Over(Verdict::Answered { answer, lane, degraded }))
         }
         Err(failure) => {
             let billed = match failure.billing {
@@ -99,9 +102,9 @@ pub async fn infer(
             claim.tally.spent += billed;
             context.meter.call_failed(&lane, &failure.failure, billed);
             claim.journey.sizing.failed(failure.failure.class);
-            let probe = held.probe;
+            let (probe, sent) = (held.probe, held.sent());
             tell_lane(context, held, &failure, plan.burndown);
-            let inferred = consequence(context, claim, &lane, failure, probe, started.into_std());
+            let inferred = consequence(context, claim, &lane, failure, probe, sent);
             if matches!(inferred, Inferred::Again) {
                 context.ledger.settle(&claim.fence, claim.tally).await?.map_err(|_| Exit::Lost)?;
             }
@@ -151,7 +154,7 @@ async fn begin(context: &Context, claim: &mut Claim, price: Usd) -> Result<bool,
 fn tell_lane(context: &Context, held: Held, failed: &CallFailure, burndown: u32) {
     let CallFailure { failure, billing, retry_after } = failed;
     match failure.class.consequence() {
-        Consequence::Wait => return held.throttled(failure.class, *retry_after),
+        Consequence::Wait => return held.throttled(failure.class, quota_of(&failure.message), *retry_after),
         Consequence::LaneOut => {
             context.meter.lane_out(&held.lane().id, failure);
             held.lane().state().out = Some(failure.clone());
@@ -167,6 +170,11 @@ fn tell_lane(context: &Context, held: Held, failed: &CallFailure, burndown: u32)
     held.failed(failure.class, charged);
 }
 
+/// Which quota a refusal names: "Too many tokens" or "Too many requests". Source: observed in public issues.
+fn quota_of(message: &str) -> Quota {
+    if message.to_lowercase().contains("too many requests") { Quota::Requests } else { Quota::Tokens }
+}
+
 /// What a failed call means for the job.
 fn consequence(
     context: &Context,
@@ -174,7 +182,7 @@ fn consequence(
     lane: &LaneId,
     failed: CallFailure,
     probe: bool,
-    sent: std::time::Instant,
+    sent: Timestamp,
 ) -> Inferred {
     let CallFailure { failure, retry_after, .. } = failed;
     match failure.class.consequence() {

@@ -35,6 +35,8 @@ pub struct PlanSpec {
     pub default_cap: NonZeroU32,
     /// Time for a call, by its cap.
     pub call_timeout: CallTimeout,
+    /// Names of the models that may answer when this one is overloaded, in this order.
+    pub fallback: Vec<Arc<str>>,
     /// Where it can be called, in configured order.
     pub routes: Vec<RouteSpec>,
 }
@@ -81,6 +83,8 @@ pub struct Plan {
     pub default_cap: NonZeroU32,
     /// Time for a call, by its cap.
     pub call_timeout: CallTimeout,
+    /// Names of the models that may answer when this one is overloaded, in this order.
+    pub fallback: Vec<Arc<str>>,
     /// Where it can be called, in configured order.
     pub routes: Vec<Route>,
     /// The largest request any of its lanes can ever admit; `None` if one has no limit.
@@ -113,11 +117,19 @@ pub struct Size {
     pub least_cap: Option<u32>,
     /// Its input, estimated on the safe side.
     pub input: Tokens,
+    /// What its answer weighs in the end, as far as is known: output tokens times burndown.
+    pub settled_output: Tokens,
 }
 
 impl Size {
-    /// What is reserved for it.
+    /// What is reserved for it: what the service deducts before the call, or what the call comes to if that is more. The
+    /// service charges the difference before we know of it, so it must not be a surprise.
     pub fn reserve(&self) -> Tokens {
+        self.input + self.output().max(self.settled_output)
+    }
+
+    /// What the service needs to be free to admit it.
+    pub fn admission(&self) -> Tokens {
         self.input + self.output()
     }
 
@@ -137,13 +149,13 @@ impl Plan {
             None => 0,
         };
         let least_cap = sizing::least_cap(job);
-        Size { text, cap, full_cap: cap, least_cap, input: self.estimates().input.reserve(text) }
+        Size { text, cap, full_cap: cap, least_cap, input: self.estimates().input.reserve(text), settled_output: Tokens(0) }
     }
 
     /// Why no lane can ever admit a call of this size, if none can.
     pub fn too_large(&self, size: &Size) -> Option<Failure> {
-        let largest = self.largest.filter(|largest| size.reserve().0 > *largest)?;
-        let needed = size.reserve();
+        let largest = self.largest.filter(|largest| size.admission().0 > *largest)?;
+        let needed = size.admission();
         let message = format!("needs {needed} tokens at once, and no lane it may use has more than {largest} a minute");
         Some(Failure::new(Class::TooLarge, message))
     }
@@ -272,6 +284,7 @@ impl Catalogue {
             burndown: spec.burndown,
             default_cap: spec.default_cap,
             call_timeout: spec.call_timeout,
+            fallback: spec.fallback,
             routes,
             largest,
             turn: tokio::sync::Mutex::default(),

@@ -1,18 +1,22 @@
 //! Where does a call go, and what was reserved for it? A reservation that is neither settled nor released is kept: a
 //! dropped future may have reached the service.
 
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::job::failure::Class;
-use crate::job::units::{Tokens, Usd};
+use crate::job::units::{Timestamp, Tokens, Usd};
 use crate::ports::CallBody;
-use crate::rules::breaker::Permit;
-use crate::rules::pace::Reservation;
+use crate::rules::concurrency::SETTLED_IN;
+use crate::rules::lane::Word;
+use crate::rules::pace::{Event, JUDGED_AFTER, Quota};
 
-use super::lanes::{Lane, Plan, Size};
+use super::lane::{Lane, Taken};
+use super::lanes::{Plan, Size};
 
 /// A lane, and the right to one call on it.
 #[derive(Debug)]
@@ -37,13 +41,19 @@ pub struct Held {
     lane: Arc<Lane>,
     /// Whether the breaker let this call through to find out; its failure does not count against the job.
     pub probe: bool,
-    open: Option<(Reservation, Permit)>,
+    open: Option<Taken>,
+    sent: Timestamp,
+    has_settled_in: AtomicBool,
 }
 
+/// A reservation older than this when its call is sent is charged anew: it must not age out before the call does.
+const SENT_WITHIN: Duration = Duration::from_millis(50);
+
 impl Held {
-    /// Taken from the lane's ledger and breaker.
-    pub(super) fn new(lane: Arc<Lane>, reservation: Reservation, permit: Permit, probe: bool) -> Self {
-        Self { lane, probe, open: Some((reservation, permit)) }
+    /// Taken from the lane.
+    pub(super) fn new(lane: Arc<Lane>, taken: Taken) -> Self {
+        let sent = taken.reservation.made;
+        Self { lane, probe: taken.probe, open: Some(taken), sent, has_settled_in: AtomicBool::new(false) }
     }
 
     /// The lane.
@@ -51,65 +61,100 @@ impl Held {
         &self.lane
     }
 
+    /// When its call was sent.
+    pub fn sent(&self) -> Timestamp {
+        self.sent
+    }
+
+    /// The call is sent now.
+    pub fn send(&mut self) {
+        self.sent = self.lane.now();
+        if let Some(taken) = &mut self.open
+            && self.sent.since(taken.reservation.made) > SENT_WITHIN
+        {
+            self.lane.say([Word::Quota(Event::SentLate(taken.reservation, self.sent))]);
+            taken.reservation.made = self.sent;
+        }
+    }
+
+    /// Says so when the call is out for long enough that it was not refused. Never ends.
+    pub async fn watch(&self) -> Infallible {
+        tokio::time::sleep(SETTLED_IN).await;
+        self.settled_in();
+        if let Some(Taken { reservation, .. }) = self.open.filter(|taken| taken.reservation.trial) {
+            tokio::time::sleep(JUDGED_AFTER.saturating_sub(SETTLED_IN)).await;
+            self.lane.say([Word::Quota(Event::Passed(reservation))]);
+            self.lane.changed.notify_one();
+        }
+        std::future::pending().await
+    }
+
     /// The call was never made.
     pub fn unused(mut self) {
-        if let Some((reservation, permit)) = self.open.take() {
-            let mut state = self.lane.state();
-            state.ledger.release(reservation);
-            state.breaker.on_abandoned(permit);
+        if let Some(Taken { reservation, permit, .. }) = self.open.take() {
+            self.lane.say([Word::Quota(Event::Released(reservation)), Word::Abandoned(permit)]);
         }
     }
 
     /// The service answered and charged this much: the lane is well.
     pub fn answered(mut self, used: Tokens) {
-        if let Some((reservation, permit)) = self.open.take() {
-            let mut state = self.lane.state();
-            state.ledger.settle(reservation, now(), used);
-            state.breaker.on_success(permit);
-            state.cool_down.succeeded();
+        self.settled_in();
+        if let Some(Taken { reservation, permit, .. }) = self.open.take() {
+            self.lane.say([Word::Quota(Event::Settled(reservation, used)), Word::Answered(permit)]);
         }
     }
 
     /// The service refused it for the quota; the lane pauses.
-    pub fn throttled(mut self, class: Class, hint: Option<Duration>) {
-        if let Some((reservation, permit)) = self.open.take() {
-            let mut state = self.lane.state();
-            state.breaker.on_failure(permit, now(), class);
-            if class == Class::QuotaDay {
-                state.ledger.day_exhausted(reservation, now(), hint);
+    pub fn throttled(mut self, class: Class, quota: Quota, hint: Option<Duration>) {
+        if let Some(Taken { reservation, permit, .. }) = self.open.take() {
+            let event = if class == Class::QuotaDay {
+                Event::DayExhausted(reservation, hint)
             } else {
-                state.ledger.throttled(reservation, now(), hint);
-            }
+                Event::Throttled(reservation, quota, hint)
+            };
+            self.lane.say([Word::Quota(event), Word::Failed(permit, class)]);
         }
     }
 
     /// It failed, and the quota was charged this much; `None` if nobody knows.
     pub fn failed(mut self, class: Class, charged: Option<Tokens>) {
-        if let Some((reservation, permit)) = self.open.take() {
+        let now = self.lane.now();
+        self.lane.state().concurrency.failed(self.sent, now, class);
+        if let Some(Taken { reservation, permit, .. }) = self.open.take() {
+            let event = match charged {
+                None => Event::Kept(reservation),
+                Some(Tokens(0)) => Event::Released(reservation),
+                Some(used) => Event::Settled(reservation, used),
+            };
+            self.lane.say([Word::Quota(event), Word::Failed(permit, class)]);
+        }
+    }
+
+    fn settled_in(&self) {
+        if !self.has_settled_in.swap(true, Ordering::Relaxed) {
             let mut state = self.lane.state();
-            state.breaker.on_failure(permit, now(), class);
-            match charged {
-                None => state.ledger.keep(reservation),
-                Some(Tokens(0)) => state.ledger.release(reservation),
-                Some(used) => state.ledger.settle(reservation, now(), used),
-            }
+            let open = state.open;
+            state.concurrency.settled_in(open);
+            drop(state);
+            self.lane.changed.notify_one();
         }
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if let Some((reservation, permit)) = self.open.take() {
-            let mut state = self.lane.state();
-            state.ledger.keep(reservation);
-            state.breaker.on_abandoned(permit);
+        if let Some(Taken { reservation, permit, .. }) = self.open.take() {
+            self.lane.say([Word::Quota(Event::Kept(reservation)), Word::Abandoned(permit)]);
         }
+        let mut state = self.lane.state();
+        state.open = state.open.saturating_sub(1);
+        drop(state);
         // Whoever stands first in line looks again; the word is kept if nobody waits just now.
         self.lane.changed.notify_one();
     }
 }
 
-/// Tokio's clock, which tests pause, as the rules take it.
+/// Tokio's clock, which tests pause.
 pub(super) fn now() -> std::time::Instant {
     Instant::now().into_std()
 }

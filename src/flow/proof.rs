@@ -68,6 +68,15 @@ pub struct Journey {
     pub away_since: Option<Instant>,
     /// Under which caps.
     pub sizing: Sizing,
+    /// How many models it has fallen back by, because those before were overloaded.
+    pub fallen: usize,
+}
+
+impl Claim {
+    /// Whether the job may be sent to this lane at all.
+    pub fn may_use(&self, lane: &LaneId) -> bool {
+        self.job.residency.as_ref().is_none_or(|regions| regions.iter().any(|region| **region == *lane.region))
+    }
 }
 
 /// How the work on a job ended, before it is on record.
@@ -79,6 +88,8 @@ pub enum Verdict {
         answer: Answer,
         /// Who gave it.
         lane: LaneId,
+        /// Whether that is another model than the job named.
+        degraded: bool,
     },
     /// Without one.
     Ended {
@@ -98,13 +109,13 @@ pub struct Failed {
     pub times: u32,
     /// The class of the last one.
     pub class: Class,
-    /// When the call that failed last was sent.
-    pub sent: Instant,
+    /// When the call that failed last was sent, by the clock of the quota.
+    pub sent: Timestamp,
 }
 
 impl Journey {
     /// Counts one more failure on this lane.
-    pub fn failed_on(&mut self, lane: &LaneId, class: Class, sent: Instant) {
+    pub fn failed_on(&mut self, lane: &LaneId, class: Class, sent: Timestamp) {
         match self.failed.iter_mut().find(|failed| failed.lane == *lane) {
             Some(failed) => (failed.times, failed.class, failed.sent) = (failed.times + 1, class, sent),
             None => self.failed.push(Failed { lane: lane.clone(), times: 1, class, sent }),

@@ -67,9 +67,9 @@ where
 
 /// The result, and the line that says it.
 fn compose(context: &Context, claim: &Claim, verdict: Verdict) -> (JobResult, Bytes) {
-    let (status, answer, lane, error) = match verdict {
-        Verdict::Answered { answer, lane } => (Status::Succeeded, Some(answer), Some(lane), None),
-        Verdict::Ended { status, failure } => (status, None, None, Some(failure)),
+    let (status, answer, lane, degraded, error) = match verdict {
+        Verdict::Answered { answer, lane, degraded } => (Status::Succeeded, Some(answer), Some(lane), degraded, None),
+        Verdict::Ended { status, failure } => (status, None, None, false, Some(failure)),
     };
     let usage = answer.as_ref().map_or_else(Usage::default, |answer| answer.usage);
     let (text, output, stop_reason) = match answer {
@@ -84,7 +84,7 @@ fn compose(context: &Context, claim: &Claim, verdict: Verdict) -> (JobResult, By
         model: Some(claim.job.model.clone()),
         model_used: lane.as_ref().map(|lane| lane.model_id.to_string()),
         region: lane.map(|lane| lane.region.to_string()),
-        degraded: false,
+        degraded,
         simulated: context.settings.simulated,
         text,
         output,

@@ -5,7 +5,7 @@
 //! for a cool-down or a back-off steps aside.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::select_all;
@@ -13,14 +13,16 @@ use futures_util::future::select_all;
 use crate::job::failure::{Class, Failure};
 use crate::job::intake::{WireBody, wire_body};
 use crate::job::spec::Job;
-use crate::job::units::{Tokens, Usd};
-use crate::ports::{CallBody, Gate as Shut, LaneId};
-use crate::rules::breaker::Gate;
+use crate::job::units::{Timestamp, Usd};
+use crate::ports::{CallBody, LaneId};
 use crate::rules::budget::reservation_price;
+use crate::rules::lane::Word;
 use crate::rules::pace::{Binding, Refusal};
 use crate::rules::route::{Candidate, Choice, RoutingRules, choose};
 
 use super::context::Context;
+use super::fallback;
+use super::gates::{self, ShutGate};
 use super::lanes::{Plan, Route, Size};
 use super::placement::{Held, Placement, now};
 use super::proof::{Claim, Delivery, Exit, Verdict};
@@ -34,10 +36,10 @@ pub enum Routed {
     Over(Verdict),
 }
 
-/// A gate that holds for less than this is not worth a word.
-const WORTH_SAYING: Duration = Duration::from_secs(1);
-/// Gates are looked at again at least this often: another process may have changed what is known.
+/// Gates are looked at again at least this often.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// Who waits for tokens looks this often whether another worker has given any back.
+const ASK_OTHERS: Duration = Duration::from_secs(1);
 
 /// Chooses a lane and reserves on it, however long that takes.
 ///
@@ -51,17 +53,18 @@ pub async fn route(context: &Context, delivery: &Delivery, claim: &mut Claim) ->
 }
 
 async fn find_place(context: &Context, delivery: &Delivery, claim: &mut Claim) -> Result<Routed, Exit> {
-    let Some(plan) = context.catalogue.find(&claim.job.model) else {
-        let message = format!("no model is called `{}`", claim.job.model);
-        return Ok(over(Class::BadInput, message));
-    };
-    let size = plan.size_of(&claim.job);
-    if let Some(failure) = plan.no_residence(&claim.job).or_else(|| plan.too_large(&size)) {
-        return Ok(Routed::Over(Verdict::of_failure(failure)));
-    }
     loop {
-        if let Some(not_before) = claim.journey.not_before.filter(|not_before| now() < *not_before) {
-            if let Some(verdict) = wait(context, delivery, claim, not_before, For::Service).await? {
+        fallback::fall_back(context, claim);
+        let Some(plan) = fallback::model_in_turn(context, claim) else {
+            let message = format!("no model is called `{}`", claim.job.model);
+            return Ok(over(Class::BadInput, message));
+        };
+        let size = plan.size_of(&claim.job);
+        if let Some(failure) = plan.no_residence(&claim.job).or_else(|| plan.too_large(&size)) {
+            return Ok(Routed::Over(Verdict::of_failure(failure)));
+        }
+        if let Some(rest) = claim.journey.not_before.and_then(|at| at.checked_duration_since(now())).filter(|r| !r.is_zero()) {
+            if let Some(verdict) = wait(context, delivery, claim, rest, For::Service).await? {
                 return Ok(Routed::Over(verdict));
             }
             continue;
@@ -75,8 +78,8 @@ async fn find_place(context: &Context, delivery: &Delivery, claim: &mut Claim) -
         match take_turn(context, delivery, claim, &plan, &size).await? {
             Turn::Placed(held, size) => return Ok(Routed::Placed(Box::new(placement(claim, plan, size, held)))),
             Turn::Over(verdict) => return Ok(Routed::Over(verdict)),
-            Turn::StepAside { until } => {
-                if let Some(verdict) = wait(context, delivery, claim, until, For::Service).await? {
+            Turn::StepAside { rest } => {
+                if let Some(verdict) = wait(context, delivery, claim, rest, For::Service).await? {
                     return Ok(Routed::Over(verdict));
                 }
             }
@@ -100,7 +103,7 @@ enum Turn {
     Placed(Held, Size),
     Over(Verdict),
     StepAside {
-        until: Instant,
+        rest: Duration,
     },
     /// Credentials were refused while it stood in line.
     Again,
@@ -127,87 +130,98 @@ async fn take_turn(
             return ended.map(Turn::Over);
         }
         let size = plan.resized(claim, size, now());
-        let candidates = candidates(claim, plan, &size);
+        let standing = standing(claim, plan, &size);
         let rules = RoutingRules {
             multi_region: context.settings.multi_region,
             spread_primaries: context.settings.spread_primaries,
             attempts_per_endpoint: context.settings.attempts_per_endpoint,
         };
-        let choice = choose(now(), &rules, &candidates, &mut plan.spread());
+        let time = context.catalogue.clock().now();
+        let choice = choose(time, &rules, &standing.candidates, &mut plan.spread());
         let until = match choice {
             Choice::Lane(index) => {
                 let Some(route) = plan.routes.get(index) else { continue };
-                match take(route, size.reserve()) {
-                    Some(held) => {
+                match route.lane.take(&*context.allowance, size.reserve()).await? {
+                    Some(taken) => {
+                        let held = Held::new(Arc::clone(&route.lane), taken);
                         leave_last_lane(context, claim, plan, &route.lane.id);
-                        open_gate(context, route).await;
+                        gates::opened(context, route).await;
                         return Ok(Turn::Placed(held, size));
                     }
-                    // Somebody of another model that shares the lane was faster: look again.
+                    // Somebody of another model or worker that shares the lane was faster: look again.
                     None => continue,
                 }
             }
             Choice::WaitUntil(until) => until,
             Choice::RestUntil(until) => {
-                shut_gates(context, plan, &candidates, until).await;
-                return Ok(Turn::StepAside { until });
+                gates::shut(context, plan, &standing.gates).await;
+                return Ok(Turn::StepAside { rest: until.since(time) });
             }
             Choice::NoneLeft => return Ok(Turn::Over(none_left(claim, plan))),
         };
-        shut_gates(context, plan, &candidates, until).await;
-        if let Some(verdict) = wait(context, delivery, claim, until, For::Quota(&plan.routes)).await? {
+        gates::shut(context, plan, &standing.gates).await;
+        let rest = until.since(time).min(ASK_OTHERS);
+        if let Some(verdict) = wait(context, delivery, claim, rest, For::Quota(&plan.routes)).await? {
             return Ok(Turn::Over(verdict));
+        }
+        for route in &plan.routes {
+            if route.lane.state().book.ledger.has_limits() {
+                route.lane.refresh(&*context.allowance).await?;
+            }
         }
     }
 }
 
-fn candidates(claim: &Claim, plan: &Plan, size: &Size) -> Vec<Candidate> {
-    let now = now();
+/// How the lanes of a plan stand for one job.
+struct Standings {
+    candidates: Vec<Candidate>,
+    /// What holds each of them, if anything does.
+    gates: Vec<Option<ShutGate>>,
+}
+
+fn standing(claim: &Claim, plan: &Plan, size: &Size) -> Standings {
     let several = plan.routes.len() > 1;
-    let candidate = |route: &Route| {
-        let mut state = route.lane.state();
-        let (admits_at, never) = match state.ledger.ask(now, size.reserve()) {
-            Ok(()) => (now, false),
-            Err(Refusal::NotUntil { at, binding }) => {
-                if matches!(binding, Binding::Tokens | Binding::Throttled) {
-                    plan.estimates().short_of_tokens(now);
-                }
-                (at, false)
+    let (candidates, gates) = plan.routes.iter().map(|route| lane_for(claim, plan, route, size, several)).unzip();
+    Standings { candidates, gates }
+}
+
+fn lane_for(claim: &Claim, plan: &Plan, route: &Route, size: &Size, several: bool) -> (Candidate, Option<ShutGate>) {
+    let lane = &route.lane;
+    let now = lane.now();
+    let mut state = lane.state();
+    let state = &mut *state;
+    let (quota, never) = match state.book.ledger.ask(now, size.reserve()) {
+        Ok(()) => (None, false),
+        Err(Refusal::NotUntil { at, binding }) => {
+            if matches!(binding, Binding::Tokens | Binding::Throttled) {
+                plan.estimates().short_of_tokens(super::placement::now());
             }
-            Err(Refusal::Never { .. }) => (now, true),
-        };
-        let rest = if several { state.cool_down.available_at(now) } else { now };
-        Candidate {
-            primary: route.primary,
-            out: never || state.out.is_some() || !is_resident(claim, &route.lane.id),
-            available_at: rest,
-            shut_until: state.breaker.shut_until(now).unwrap_or(now),
-            admits_at,
-            sent: claim.journey.failures(&route.lane.id) > 0,
-            failures: claim.journey.failures(&route.lane.id),
+            (Some((at, binding.words())), false)
         }
+        Err(Refusal::Never { .. }) => (None, true),
     };
-    plan.routes.iter().map(candidate).collect()
-}
-
-fn is_resident(claim: &Claim, lane: &LaneId) -> bool {
-    claim.job.residency.as_ref().is_none_or(|regions| regions.iter().any(|region| **region == *lane.region))
-}
-
-/// Takes tokens and the breaker's permit together, or nothing.
-fn take(route: &Route, reserve: Tokens) -> Option<Held> {
-    let mut state = route.lane.state();
-    let reservation = state.ledger.reserve(now(), reserve).ok()?;
-    let (permit, probe) = match state.breaker.may_call(now()) {
-        Gate::Go(permit) => (permit, false),
-        Gate::Probe(permit) => (permit, true),
-        Gate::Open { .. } => {
-            state.ledger.release(reservation);
-            return None;
-        }
+    // Whoever ends a call says so: this is only how long to wait at most.
+    let is_full = state.open >= state.concurrency.limit();
+    let full = is_full.then(|| (now + ASK_OTHERS, "as many calls are open as the service can do at once"));
+    let admits = quota.into_iter().chain(full).max_by_key(|(at, _)| *at);
+    let cooled = several.then(|| state.book.cool_down.available_at(now)).filter(|at| *at > now);
+    let outside = lane.not_before.filter(|at| *at > now);
+    let rests = cooled.into_iter().chain(outside).max();
+    let shut = state.book.breaker.shut_until(now);
+    let out = never || state.out.is_some() || !claim.may_use(&lane.id);
+    let failures = claim.journey.failures(&lane.id);
+    let candidate = Candidate {
+        primary: route.primary,
+        out,
+        available_at: rests.unwrap_or(now),
+        shut_until: shut.unwrap_or(now),
+        admits_at: admits.map_or(now, |(at, _)| at),
+        sent: failures > 0,
+        failures,
     };
-    drop(state);
-    Some(Held::new(Arc::clone(&route.lane), reservation, permit, probe))
+    let gates = [rests.map(|at| (at, "cool-down after failures")), shut.map(|at| (at, "open breaker")), admits];
+    let last = gates.into_iter().flatten().max_by_key(|(at, _): &(Timestamp, _)| *at).filter(|_| !out);
+    (candidate, last.map(|(at, reason)| ShutGate { reason, opens_in: at.since(now) }))
 }
 
 /// A lane that failed a job rests once the job has gone elsewhere; where there is no elsewhere, nobody would be helped.
@@ -216,13 +230,14 @@ fn leave_last_lane(context: &Context, claim: &mut Claim, plan: &Plan, next: &Lan
     let failed = claim.journey.failed.iter().find(|failed| failed.lane == last);
     let route = plan.routes.iter().find(|route| route.lane.id == last);
     if let (Some(failed), Some(route)) = (failed, route) {
-        route.lane.state().cool_down.stamp(failed.sent, now(), failed.class, context.settings.cool_down);
+        let window = context.settings.cool_down;
+        route.lane.say([Word::Left { sent: failed.sent, class: failed.class, window }]);
     }
 }
 
 /// Every lane is out for this job: access was denied there, or its quota is too small.
 fn none_left(claim: &Claim, plan: &Plan) -> Verdict {
-    let mut resident = plan.routes.iter().filter(|route| is_resident(claim, &route.lane.id));
+    let mut resident = plan.routes.iter().filter(|route| claim.may_use(&route.lane.id));
     let denied = resident.find_map(|route| route.lane.state().out.clone());
     let failure = claim.journey.last_failure.clone().filter(|failure| failure.class == Class::Denied);
     Verdict::of_failure(failure.or(denied).unwrap_or_else(|| {
@@ -244,7 +259,7 @@ async fn wait(
     context: &Context,
     delivery: &Delivery,
     claim: &mut Claim,
-    until: Instant,
+    rest: Duration,
     what: For<'_>,
 ) -> Result<Option<Verdict>, Exit> {
     let start = now();
@@ -256,7 +271,8 @@ async fn wait(
             None
         }
     };
-    let until = until.min(start + LOOK_AGAIN).min(end.unwrap_or(until));
+    let until = start + rest.min(LOOK_AGAIN);
+    let until = end.map_or(until, |end| end.min(until));
     let changed = async {
         match what {
             For::Service => std::future::pending().await,
@@ -300,61 +316,4 @@ async fn cut_short(context: &Context, delivery: &Delivery, job: &Job) -> Result<
 
 fn over(class: Class, message: String) -> Routed {
     Routed::Over(Verdict::of_failure(Failure::new(class, message)))
-}
-
-/// Says which lanes hold the first in line, since when and until when.
-async fn shut_gates(context: &Context, plan: &Plan, candidates: &[Candidate], until: Instant) {
-    let (wall, now) = (context.now(), now());
-    if until.saturating_duration_since(now) < WORTH_SAYING {
-        return;
-    }
-    for (route, candidate) in plan.routes.iter().zip(candidates) {
-        if candidate.out {
-            continue;
-        }
-        let opens = candidate.available_at.max(candidate.shut_until).max(candidate.admits_at);
-        let shut = {
-            let mut state = route.lane.state();
-            let binding = state.ledger.paused_until(now).map(|(_, binding)| binding);
-            let reason = reason(candidate, binding, now);
-            let since =
-                state.posted.as_ref().filter(|posted| posted.reason == reason).map_or(wall, |posted| posted.since);
-            let shut = Shut { reason, since, until: wall.after(opens.saturating_duration_since(now)) };
-            let is_news = state
-                .posted
-                .as_ref()
-                .is_none_or(|posted| posted.reason != shut.reason || posted.until.0.abs_diff(shut.until.0) >= 1_000);
-            if is_news {
-                state.posted = Some(shut.clone());
-            }
-            is_news.then_some(shut)
-        };
-        post(context, &route.lane.id, shut).await;
-    }
-}
-
-fn reason(candidate: &Candidate, paused: Option<Binding>, now: Instant) -> String {
-    if candidate.available_at.max(candidate.shut_until) > now {
-        return "resting after failures (cool-down or open breaker)".to_owned();
-    }
-    paused.unwrap_or(Binding::Tokens).to_string()
-}
-
-async fn post(context: &Context, lane: &LaneId, shut: Option<Shut>) {
-    if let Some(shut) = shut {
-        context.meter.gate(lane, Some(&shut));
-        if let Err(error) = context.ledger.post_gate(&lane.to_string(), Some(shut)).await {
-            context.meter.store_trouble(&error);
-        }
-    }
-}
-
-/// Takes back what was said of a lane that lets something through again.
-async fn open_gate(context: &Context, route: &Route) {
-    if route.lane.state().posted.take().is_some() {
-        context.meter.gate(&route.lane.id, None);
-        if let Err(error) = context.ledger.post_gate(&route.lane.id.to_string(), None).await {
-            context.meter.store_trouble(&error);
-        }
-    }
 }

@@ -23,6 +23,8 @@ use super::proof::Claim;
 
 /// So many batches are remembered for each model; jobs of one batch mostly come together.
 const BATCHES: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+/// No answer of the batch is longer, but for one in a thousand.
+const LONGEST: f64 = 0.999;
 /// Room for an answer after the thinking.
 const BESIDE_THINKING: u32 = 1_024;
 
@@ -87,7 +89,10 @@ impl Plan {
             }
             Some(_) | None => size.full_cap,
         };
-        Size { cap, input, ..*size }
+        let longest = estimates.output.get(&claim.job.key.batch).and_then(|batch| batch.percentile(LONGEST));
+        let burdened = longest.unwrap_or_default().0.min(u64::from(cap)).saturating_mul(u64::from(self.burndown));
+        let settled_output = Tokens(self.largest.map_or(burdened, |most| burdened.min(most.saturating_sub(input.0))));
+        Size { cap, input, settled_output, ..*size }
     }
 
     fn weights(&self) -> Weights {

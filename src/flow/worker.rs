@@ -13,6 +13,7 @@ use super::acknowledge::acknowledge;
 use super::admit::{Admitted, admit};
 use super::context::Context;
 use super::infer::{Inferred, infer};
+use super::lane::SAID_WITHIN;
 use super::lease::LeaseKeeper;
 use super::notify::notify;
 use super::proof::{Claim, Delivery, Disposition, Exit, Notified, Verdict};
@@ -53,6 +54,11 @@ impl Worker {
         helpers.spawn({
             let (context, ended) = (Arc::clone(context), ended.clone());
             async move { context.credentials.keep(&*context.model, &context.stop, ended).await }
+        });
+
+        helpers.spawn({
+            let (context, ended) = (Arc::clone(context), ended.clone());
+            async move { write_what_lanes_say(&context, ended).await }
         });
 
         let (out, mut deliveries) = mpsc::channel(context.settings.slots);
@@ -146,6 +152,31 @@ impl Worker {
                 let after = if self.context.stop.is_draining() { Duration::ZERO } else { AFTER_TROUBLE };
                 Disposition::Release { after, claim }
             }
+        }
+    }
+}
+
+/// Keeps what other workers know of the lanes up to date, and what this one has to say to them.
+async fn write_what_lanes_say(context: &Context, ended: CancellationToken) {
+    loop {
+        let is_over = tokio::select! {
+            () = ended.cancelled() => true,
+            () = context.catalogue.said() => false,
+        };
+        if !is_over {
+            // More will be said in a moment: one write for all of it.
+            tokio::select! {
+                () = ended.cancelled() => {}
+                () = tokio::time::sleep(SAID_WITHIN) => {}
+            }
+        }
+        for lane in context.catalogue.lanes() {
+            if let Err(error) = lane.write(&*context.allowance).await {
+                context.meter.store_trouble(&error);
+            }
+        }
+        if is_over {
+            return;
         }
     }
 }

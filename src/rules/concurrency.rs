@@ -7,13 +7,16 @@
 
 use std::time::Duration;
 
+use crate::job::failure::Class;
 use crate::job::units::Timestamp;
 
 /// A call of which nothing bad was heard for so long has found a place: a service without one says so at once.
 pub const SETTLED_IN: Duration = Duration::from_millis(500);
 
-/// By this the number shrinks on overload.
-const DECREASE: f64 = 0.5;
+/// What is left of the number when the service says that it is overloaded.
+const AFTER_OVERLOAD: f64 = 0.5;
+/// And when it is only not there: that has other reasons too, and a service that fails one call in ten is no slower for it.
+const AFTER_ABSENCE: f64 = 0.8;
 
 /// The number of calls that may be open on one lane.
 #[derive(Clone, Debug)]
@@ -52,14 +55,41 @@ impl Concurrency {
         self.limit = (self.limit + step).min(f64::from(u32::MAX));
     }
 
-    /// A call sent then found the service without room. Calls that were sent together shrink it once.
-    pub fn overloaded(&mut self, sent: Timestamp, now: Timestamp) {
+    /// A call sent then failed. Calls that were sent together shrink the number once.
+    pub fn failed(&mut self, sent: Timestamp, now: Timestamp, class: Class) {
+        let Some(left) = left_after(class) else { return };
         self.doubling = false;
         if self.shrunk.is_some_and(|shrunk| sent <= shrunk) {
             return;
         }
         self.shrunk = Some(now);
-        self.limit = (self.limit * DECREASE).max(1.0);
+        self.limit = (self.limit * left).max(1.0);
+    }
+}
+
+const fn left_after(class: Class) -> Option<f64> {
+    match class {
+        Class::Overloaded => Some(AFTER_OVERLOAD),
+        Class::Unavailable => Some(AFTER_ABSENCE),
+        Class::QuotaMinute
+        | Class::QuotaDay
+        | Class::Timeout
+        | Class::ModelError
+        | Class::Empty
+        | Class::Invalid
+        | Class::Denied
+        | Class::Credentials
+        | Class::Unknown
+        | Class::BadInput
+        | Class::IdConflict
+        | Class::TooLarge
+        | Class::OverBudget
+        | Class::Residency
+        | Class::NoText
+        | Class::Expired
+        | Class::Poison
+        | Class::LostLease
+        | Class::Shutdown => None,
     }
 }
 
@@ -87,20 +117,30 @@ mod tests {
         (0..63).for_each(|_| lane.settled_in(64));
         assert_eq!(lane.limit(), 64);
         for late in 0..20 {
-            lane.overloaded(START, START + Duration::from_millis(50 + late));
+            lane.failed(START, START + Duration::from_millis(50 + late), Class::Overloaded);
         }
         assert_eq!(lane.limit(), 32, "twenty calls that were sent together are one overload");
         (0..33).for_each(|_| lane.settled_in(32));
         assert_eq!(lane.limit(), 33);
-        lane.overloaded(START + Duration::from_secs(5), START + Duration::from_secs(5));
+        lane.failed(START + Duration::from_secs(5), START + Duration::from_secs(5), Class::Overloaded);
         assert_eq!(lane.limit(), 16);
+    }
+
+    #[test]
+    fn only_a_service_without_room_shrinks_it_and_never_a_quota() {
+        for class in Class::ALL {
+            let mut lane = Concurrency::new();
+            (0..63).for_each(|_| lane.settled_in(64));
+            lane.failed(START, START, class);
+            assert_eq!(lane.limit() < 64, matches!(class, Class::Overloaded | Class::Unavailable), "{class}");
+        }
     }
 
     #[test]
     fn it_is_never_less_than_one_and_does_not_grow_unused() {
         let mut lane = Concurrency::new();
         for second in 0..10 {
-            lane.overloaded(START + Duration::from_secs(second), START + Duration::from_secs(second));
+            lane.failed(START + Duration::from_secs(second), START + Duration::from_secs(second), Class::Overloaded);
         }
         assert_eq!(lane.limit(), 1);
         let mut lane = Concurrency::new();

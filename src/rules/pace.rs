@@ -78,15 +78,22 @@ pub enum Binding {
     Trial,
 }
 
-impl fmt::Display for Binding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Binding {
+    /// In words.
+    pub const fn words(self) -> &'static str {
+        match self {
             Self::Tokens => "tokens a minute",
             Self::Requests => "requests a minute",
             Self::Day => "tokens a day",
             Self::Throttled => "throttled by the service",
             Self::Trial => "one call goes first to try the quota",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Binding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.words())
     }
 }
 
@@ -128,6 +135,8 @@ pub struct Reservation {
 pub enum Event {
     /// The call of a trial was not refused in time: it was admitted, whatever it comes to.
     Passed(Reservation),
+    /// Its call was sent only then: it counts from then on, not from when it was made.
+    SentLate(Reservation, Timestamp),
     /// It was answered and used so much: `input + cache_write + output x burndown`.
     ///
     /// Less than reserved: the same charge shrinks, and nothing happens if it has aged out. More: the excess is a new
@@ -276,6 +285,7 @@ impl LaneLedger {
         let now = self.book.latest;
         match *event {
             Event::Passed(reservation) => self.admitted(now, &reservation),
+            Event::SentLate(reservation, sent) => self.move_to(&reservation, sent),
             Event::Settled(reservation, used) => {
                 self.admitted(now, &reservation);
                 self.book.first = First::Done;

@@ -24,7 +24,7 @@ use aquifer::job::spec::{Job, MaxTokens, Priority, Request};
 use aquifer::job::units::{PerMinute, Price, Timestamp, Usd};
 use aquifer::ports::{Answer, Billing, CallBody, CallFailure, Clock, LaneId, Model, ModelCall};
 use aquifer::rules::breaker::BreakerRules;
-use aquifer::rules::pace::Limits;
+use aquifer::rules::pace::{Counting, Limits};
 use aquifer::telemetry::Meter;
 
 pub const BATCH: &str = "batch";
@@ -180,6 +180,7 @@ pub fn jobs(count: usize) -> Vec<Job> {
 pub struct Setup {
     pub settings: Settings,
     pub limits: Limits,
+    pub counting: Counting,
     pub regions: Vec<&'static str>,
     pub call_timeout: Duration,
 }
@@ -210,6 +211,7 @@ impl Default for Setup {
                 cost_cap: None,
             },
             limits: Limits::default(),
+            counting: Counting::Learn,
             regions: vec!["us-east-1"],
             call_timeout: Duration::from_secs(170),
         }
@@ -237,6 +239,7 @@ pub fn context(store: &Store, state: &State, model: Arc<dyn Model>, setup: Setup
             primary: true,
             not_before: None,
             limits: setup.limits,
+            counting: setup.counting,
         })
         .collect();
     let plan = PlanSpec {
@@ -245,16 +248,18 @@ pub fn context(store: &Store, state: &State, model: Arc<dyn Model>, setup: Setup
         burndown: 1,
         default_cap: NonZeroU32::new(1_024).unwrap(),
         call_timeout: CallTimeout { base: setup.call_timeout, per_token: Duration::ZERO },
+        fallback: Vec::new(),
         routes,
     };
     Arc::new(Context {
         queue: store.queue(Some(BatchName::new(BATCH).unwrap())),
         ledger: store.ledger(),
+        allowance: store.allowance(),
         bodies: store.bodies(),
         notices: store.notices(),
         model,
         clock: state.clock.clone(),
-        catalogue: Catalogue::new(vec![plan], setup.settings.breaker, |_| None),
+        catalogue: Catalogue::new(state.clock.now(), vec![plan], setup.settings.breaker, |_| None),
         credentials: CredentialsGate::default(),
         settings: setup.settings,
         meter: Meter::default(),

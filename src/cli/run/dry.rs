@@ -183,7 +183,7 @@ impl Load {
 /// What all lanes of a model allow in a minute; 0 where one has no limit.
 fn limits(plan: &Plan) -> (u64, u64) {
     let sum = |limit: &dyn Fn(&crate::rules::pace::Limits) -> Option<u64>| {
-        let limits = plan.routes.iter().map(|route| limit(&route.lane.state().ledger.limits()));
+        let limits = plan.routes.iter().map(|route| limit(&route.lane.state().book.ledger.limits()));
         limits.collect::<Option<Vec<u64>>>().map_or(0, |limits| limits.into_iter().sum())
     };
     (

@@ -89,6 +89,7 @@ pub async fn run(args: RunArgs) -> Result<Exit, Report> {
     let context = Arc::new(Context {
         queue: store.queue(Some(batch.clone())),
         ledger: store.ledger(),
+        allowance: store.allowance(),
         bodies: store.bodies(),
         notices: store.notices(),
         model,
@@ -388,15 +389,14 @@ impl Projector {
 }
 
 async fn view(context: &Context, projector: &Projector, enrolled: &intake::Enrolled) -> Result<View, Report> {
-    let now = tokio::time::Instant::now().into_std();
     let (mut tokens, mut quota) = (0, None);
     for lane in context.catalogue.lanes() {
-        let mut state = lane.state();
-        tokens += state.ledger.used(now).0;
-        if let Some(limit) = state.ledger.limits().tokens_per_minute
-            && state.ledger.used(now).0 > 0
-        {
-            quota = Some(quota.unwrap_or(0) + limit.get());
+        let now = lane.now();
+        let ledger = &mut lane.state().book.ledger;
+        let used = ledger.used(now).0;
+        tokens += used;
+        if let Some(limit) = ledger.tokens_per_minute().filter(|_| used > 0) {
+            quota = Some(quota.unwrap_or(0) + limit);
         }
     }
     let ended = &projector.ended;

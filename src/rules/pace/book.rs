@@ -105,6 +105,21 @@ impl LaneLedger {
         self.give_back(reservation.made, Amount { tokens: reservation.tokens.0, requests: 1 });
     }
 
+    /// The charge counts from another moment on.
+    pub(super) fn move_to(&mut self, reservation: &Reservation, sent: Timestamp) {
+        let amount = Amount { tokens: reservation.tokens.0, requests: 1 };
+        self.book.charges.take(reservation.made, amount);
+        self.book.charges.add(sent, amount, Amount::default());
+        if let Some(trial) = self.book.trial.as_mut().filter(|trial| trial.made == reservation.made && reservation.trial) {
+            trial.made = sent;
+        }
+        if let First::Out(made) = &mut self.book.first
+            && *made == reservation.made
+        {
+            *made = sent;
+        }
+    }
+
     pub(super) fn charge(&mut self, now: Timestamp, most: Amount, least: Amount) {
         self.book.charges.add(now, most, least);
         let levels = &mut self.book.bucket;

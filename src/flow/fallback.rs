@@ -1,0 +1,67 @@
+//! Does another model answer instead? Only where the job allows it, and only because its own is overloaded on every lane the
+//! job may use: a model that waits for its quota is waited for.
+
+use std::sync::Arc;
+
+use crate::job::failure::Class;
+use crate::job::spec::{Job, Request};
+
+use super::context::Context;
+use super::lanes::Plan;
+use super::proof::{Claim, Failed};
+
+/// The model whose turn it is for this job: its own, or the one it has fallen back to.
+pub(super) fn model_in_turn(context: &Context, claim: &Claim) -> Option<Arc<Plan>> {
+    let own = context.catalogue.find(&claim.job.model)?;
+    match claim.journey.fallen.checked_sub(1).and_then(|place| own.fallback.get(place)) {
+        Some(name) => context.catalogue.find(name),
+        None => Some(own),
+    }
+}
+
+/// Goes on to the next model, if this one is overloaded wherever the job may go. After the last it is the own model's turn
+/// again.
+pub(super) fn fall_back(context: &Context, claim: &mut Claim) -> bool {
+    let Some(own) = context.catalogue.find(&claim.job.model) else { return false };
+    if own.fallback.is_empty() || !allows(&claim.job) {
+        return false;
+    }
+    let Some(plan) = model_in_turn(context, claim) else { return false };
+    if !is_overloaded_everywhere(claim, &plan) {
+        return false;
+    }
+    claim.journey.fallen = if claim.journey.fallen < own.fallback.len() { claim.journey.fallen + 1 } else { 0 };
+    if claim.journey.fallen == 0 {
+        // All of them were tried: from here on only time helps.
+        claim.journey.failed.clear();
+        return false;
+    }
+    claim.journey.not_before = None;
+    true
+}
+
+/// A body for `InvokeModel` is one model's own.
+fn allows(job: &Job) -> bool {
+    job.fallback && matches!(job.request, Request::Prompt(_) | Request::Converse(_))
+}
+
+/// Whether the job was overloaded on a lane of this model, and has failed on every other that it may use.
+fn is_overloaded_everywhere(claim: &Claim, plan: &Plan) -> bool {
+    let failed = |lane: &crate::ports::LaneId| claim.journey.failed.iter().find(|failed| failed.lane == *lane);
+    let mut lanes = plan.routes.iter().filter(|route| claim.may_use(&route.lane.id)).peekable();
+    let any = lanes.peek().is_some();
+    let (mut overloaded, mut all) = (false, true);
+    for route in lanes {
+        let now = route.lane.now();
+        match failed(&route.lane.id) {
+            Some(Failed { class: Class::Overloaded, .. }) => overloaded = true,
+            Some(_) => {}
+            None => {
+                let state = route.lane.state();
+                let rests = !state.book.cool_down.is_available(now) || state.book.breaker.shut_until(now).is_some();
+                all &= rests || state.out.is_some();
+            }
+        }
+    }
+    any && overloaded && all
+}

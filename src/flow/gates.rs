@@ -1,0 +1,64 @@
+//! What is said of a lane that lets nothing through? Which gate holds it, since when and until when, for the progress line,
+//! `status` and `explain`.
+
+use std::time::Duration;
+
+use crate::ports::{Gate, LaneId};
+
+use super::context::Context;
+use super::lane::Lane;
+use super::lanes::{Plan, Route};
+
+/// A gate that holds for less than this is not worth a word.
+const WORTH_SAYING: Duration = Duration::from_secs(1);
+
+/// One gate of a lane that is shut for a job.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ShutGate {
+    /// In words, without the lane.
+    pub reason: &'static str,
+    /// How long it stays shut, as things stand.
+    pub opens_in: Duration,
+}
+
+/// Says which gates hold the first in line: one a lane that it could use.
+pub(super) async fn shut(context: &Context, plan: &Plan, gates: &[Option<ShutGate>]) {
+    for (route, gate) in plan.routes.iter().zip(gates) {
+        if let Some(gate) = gate.filter(|gate| gate.opens_in >= WORTH_SAYING) {
+            shut_one(context, &route.lane, gate).await;
+        }
+    }
+}
+
+async fn shut_one(context: &Context, lane: &Lane, gate: ShutGate) {
+    let now = context.now();
+    let shut = {
+        let mut state = lane.state();
+        let before = state.posted.as_ref().filter(|posted| posted.reason == gate.reason);
+        let since = before.map_or(now, |posted| posted.since);
+        let shut = Gate { reason: gate.reason.to_owned(), since, until: now.after(gate.opens_in) };
+        let is_news = before.is_none_or(|posted| posted.until.0.abs_diff(shut.until.0) >= 1_000);
+        if is_news {
+            state.posted = Some(shut.clone());
+        }
+        is_news.then_some(shut)
+    };
+    if let Some(shut) = shut {
+        context.meter.gate(&lane.id, Some(&shut));
+        post(context, &lane.id, Some(shut)).await;
+    }
+}
+
+/// Takes back what was said of a lane that lets something through again.
+pub(super) async fn opened(context: &Context, route: &Route) {
+    if route.lane.state().posted.take().is_some() {
+        context.meter.gate(&route.lane.id, None);
+        post(context, &route.lane.id, None).await;
+    }
+}
+
+async fn post(context: &Context, lane: &LaneId, gate: Option<Gate>) {
+    if let Err(error) = context.ledger.post_gate(&lane.to_string(), gate).await {
+        context.meter.store_trouble(&error);
+    }
+}
