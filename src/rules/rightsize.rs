@@ -4,9 +4,10 @@
 //! throttles. Right-sizing reserves what the answers of the same batch have shown to be enough, and has the rare answer that
 //! such a cap cuts made again under the full one. Four questions, each with its rule:
 //!
-//! * **Which cap?** The smallest for which the calls that it cuts, paid for in vain, add at most 1 % to the cost, and to the number of calls. How many
-//!   that will be is judged from the answers that were longer, and beyond the longest, where nothing was seen, by a tail
-//!   that falls with the fourth power of the length: with few answers that alone is a margin of a half and more.
+//! * **Which cap?** The smallest for which the calls that it cuts, paid for in vain, add at most 1 % to the cost, and to
+//!   the number of calls. How many that will be is judged from the answers that were longer, and beyond the longest,
+//!   where nothing was seen, by a tail that falls with the fourth power of the length: with few answers that alone is a
+//!   margin of a half and more.
 //! * **From when?** After fifty answers under the full cap, counted in the order in which their calls were sent: the
 //!   fifty that come back first are the shortest, not a sample.
 //! * **Does it pay?** Only where tokens of the quota were waited for lately, and where the reservation is what takes
