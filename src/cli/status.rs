@@ -138,8 +138,8 @@ fn table(rows: &[Row]) -> Result<(), Report> {
             row.cost_usd.to_string()
         ))?;
         if let Some(RightSized { tokens_saved, reruns, rerun_cost_usd }) = &row.right_sized {
-            let saved = short(tokens_saved.0);
-            out::line(&format!("  right-sizing: {saved} tokens not reserved, {reruns} reruns for {rerun_cost_usd}"))?;
+            let (saved, s) = (short(tokens_saved.0), if *reruns == 1 { "" } else { "s" });
+            out::line(&format!("  right-sizing: {saved} tokens not reserved, {reruns} rerun{s} for {rerun_cost_usd}"))?;
         }
     }
     Ok(())

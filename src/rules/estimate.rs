@@ -1,8 +1,8 @@
 //! How many tokens will a call take, before anybody has counted them?
 //!
 //! Counting is the service's business and `CountTokens` is missing on many models; so what is known beforehand stands in
-//! for it, corrected by the usage of every answer: the size of the text for the [`input`], the other answers of the same
-//! batch for the [`output`].
+//! for it, corrected by the usage of every answer: the size of the text for the input, the other answers of the same
+//! batch for the output.
 //!
 //! Two numbers for two purposes: the mean for projections, and a high percentile for reservations, because a call larger
 //! than reserved would be a charge that nobody paced.

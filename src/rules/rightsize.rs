@@ -4,9 +4,10 @@
 //! throttles. Right-sizing reserves what the answers of the same batch have shown to be enough, and has the rare answer that
 //! such a cap cuts made again under the full one. Four questions, each with its rule:
 //!
-//! * **Which cap?** The smallest for which the calls that it cuts, paid for in vain, add at most 1 % to the cost, and to the number of calls. How many
-//!   that will be is judged from the answers that were longer, and beyond the longest, where nothing was seen, by a tail
-//!   that falls with the fourth power of the length: with few answers that alone is a margin of a half and more.
+//! * **Which cap?** The smallest for which the calls that it cuts, paid for in vain, add at most 1 % to the cost, and to
+//!   the number of calls. How many that will be is judged from the answers that were longer, and beyond the longest,
+//!   where nothing was seen, by a tail that falls with the fourth power of the length: with few answers that alone is a
+//!   margin of a half and more.
 //! * **From when?** After fifty answers under the full cap, counted in the order in which their calls were sent: the
 //!   fifty that come back first are the shortest, not a sample.
 //! * **Does it pay?** Only where tokens of the quota were waited for lately, and where the reservation is what takes
@@ -29,8 +30,9 @@ use crate::job::units::{Price, Tokens};
 
 /// Answers under the full cap before the first that is right-sized.
 pub const FIRST_ANSWERS: u32 = 50;
-/// What calls cut by a right-sized cap may add to the cost.
-const RERUN_SHARE: f64 = 0.01;
+/// What calls cut by a right-sized cap may add to the cost, 1 %, less a quarter: the smallest cap that looks good enough is
+/// often one that was lucky.
+const RERUN_SHARE: f64 = 0.0075;
 /// On top of the chosen length.
 const MARGIN: f64 = 1.1;
 /// Beyond the longest answer seen, the share of longer ones falls with this power of the length.
@@ -212,10 +214,12 @@ fn choose(lengths: &OutputEstimate, input: f64, weights: &Weights) -> Chosen {
     let share = |longer: f64| (longer + 1.0) / (lengths.weight() + 1.0);
     let mut best = None::<(u64, f64)>;
     for (length, longer) in lengths.lengths_from_the_longest() {
-        if share(longer) > allowed(length) {
+        if share(longer) > RERUN_SHARE {
             break;
         }
-        best = Some((length, share(longer)));
+        if share(longer) <= allowed(length) {
+            best = Some((length, share(longer)));
+        }
     }
     let (length, cut) = best.unwrap_or_else(|| beyond(lengths, allowed, share(0.0)));
     Chosen { cap: with_margin(length), cut }

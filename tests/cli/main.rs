@@ -10,6 +10,7 @@ mod commands;
 mod inputs;
 mod money;
 mod results;
+mod right_sizing;
 mod signals;
 mod support;
 mod together;

@@ -4,3 +4,4 @@
 
 mod draws;
 mod estimates;
+mod right_size;
