@@ -20,6 +20,7 @@ mod waiting;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aquifer::flow::context::Settings;
 use aquifer::flow::stop::Reason;
 use aquifer::flow::worker::Worker;
 use aquifer::job::failure::Class;
@@ -547,7 +548,9 @@ async fn d4_a_lost_lease_stops_the_work_before_the_write() {
     let store = state.open().await;
     let model = Scripted::new(Duration::from_secs(60), |_, _| Reply::Text("too late"));
     let (run, _) = enrol(&store, jobs(1)).await;
-    let context = context(&store, &state, model.clone(), Setup::default());
+    // One slot: the worker that loses the job must not be the one that receives it again.
+    let setup = Setup { settings: Settings { slots: 1, ..Setup::default().settings }, ..Setup::default() };
+    let context = context(&store, &state, model.clone(), setup);
     let worker = Worker::new(Arc::clone(&context));
     let working = tokio::spawn(async move { worker.run().await });
     model.called(1).await;
