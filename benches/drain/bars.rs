@@ -1,0 +1,252 @@
+//! What happens when things are not as they should be? Limits that are wrong, a service that fails, a region that is
+//! dead, a cap that is far too generous, a worker with nothing to do but wait: one bar each.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::backlog::{Backlog, Form};
+use crate::case::{Case, Client, Counting, ONE_CALL, Outcome, Seen, Service};
+use crate::table::{LIMIT, MINUTES, backlog, case, in_columns, is_whole};
+
+/// A bar, and the cases that are judged by it; the worst counts, or what they are together.
+pub(crate) struct Check {
+    what: String,
+    bar: &'static str,
+    pub(crate) cases: Vec<Case>,
+    judge: Judge,
+}
+
+enum Judge {
+    /// Each by itself.
+    Each(fn(&Case, &Outcome) -> Verdict),
+    /// One against the other.
+    Pair(fn(&Outcome, &Outcome) -> Verdict),
+}
+
+struct Verdict {
+    measured: String,
+    met: bool,
+}
+
+const ONE_WORKER: Client = Client::Aquifer { workers: 1 };
+
+/// All bars beside the main table.
+pub(crate) fn all(place: &Path) -> Vec<Check> {
+    let mut checks = wrong_limits(place);
+    checks.extend([failing(place), one_region_dead(place), right_sizing(place), waiting(place)]);
+    checks
+}
+
+/// Long enough for what is learned late to show.
+const LONG: f64 = 10.5;
+const FIRST_MINUTES: Duration = Duration::from_secs(300);
+
+fn wrong_limits(place: &Path) -> Vec<Check> {
+    let backlog = backlog(place, LONG, Form::Plain);
+    let told = [("30 % too high", Some(LIMIT * 13 / 10)), ("30 % too low", Some(LIMIT * 7 / 10)), ("missing", None)];
+    let check = |(how, limit): (&str, Option<u64>)| Check {
+        what: format!("a configured limit {how}"),
+        bar: "all answered; after five minutes at most 1.15 x; 1 % refused",
+        cases: Counting::ALL
+            .map(|counting| {
+                let mut case = case(counting, ONE_WORKER, "learn", &backlog, Duration::from_secs(1_200));
+                case.name = format!("{}-limit-{}", case.name, limit.unwrap_or(0));
+                case.settings.tokens_per_minute = limit;
+                case
+            })
+            .into(),
+        judge: Judge::Each(after_five_minutes),
+    };
+    told.into_iter().map(check).collect()
+}
+
+/// From then on against what the quota gives in a minute, whatever the counting: no quota is saved up by then.
+fn after_five_minutes(case: &Case, outcome: &Outcome) -> Verdict {
+    let calls = outcome.sum(|report| report.calls);
+    let share = outcome.sum(|report| report.throttled) as f64 / calls.max(1) as f64;
+    let then = at(outcome, FIRST_MINUTES);
+    let left = case.backlog.settled.saturating_sub(then.settled) as f64;
+    let took = seconds(outcome) - then.at.as_secs_f64();
+    let bound = 60.0 * left / LIMIT as f64;
+    Verdict {
+        measured: format!("{}; {:.3} x; {:.1} %", answered(outcome), took / bound, 100.0 * share),
+        met: is_whole(outcome) && took <= 1.15 * bound + ONE_CALL && share <= 0.01,
+    }
+}
+
+/// 10 % of the calls, a quarter of them each way. The caller's own time-out is what ends a call that hangs.
+const FAULTS: &str = "
+[[fault]]
+kind = 'ServiceUnavailableException'
+probability = 0.025
+[[fault]]
+kind = 'InternalServerException'
+probability = 0.025
+[[fault]]
+kind = 'hang'
+probability = 0.025
+[[fault]]
+kind = 'drop'
+probability = 0.025
+";
+
+fn failing(place: &Path) -> Check {
+    let backlog = backlog(place, MINUTES, Form::Plain);
+    Check {
+        what: "10 % of the calls fail: 503, 500, no answer, a dropped connection".to_owned(),
+        bar: "all answered; 1.15 x",
+        cases: Counting::ALL
+            .map(|counting| {
+                let mut case = case(counting, ONE_WORKER, "learn", &backlog, Duration::from_secs(900));
+                case.name.push_str("-failing");
+                case.service.regions = vec![FAULTS.to_owned()];
+                case.settings.call_timeout = Some("20s");
+                case
+            })
+            .into(),
+        judge: Judge::Each(|case, outcome| {
+            let times = seconds(outcome) / case.optimum(outcome);
+            let struck: u64 = outcome.regions.iter().flat_map(|report| report.faults.values()).sum();
+            Verdict {
+                measured: format!("{}; {times:.3} x; {struck} failures", answered(outcome)),
+                met: is_whole(outcome) && times <= 1.15,
+            }
+        }),
+    }
+}
+
+/// A bucket that nobody draws from fills up within that minute, so that no quota is lost by it: the optimum stays.
+const DEAD: &str = "
+[[fault]]
+kind = 'ServiceUnavailableException'
+from = '105s'
+until = '165s'
+";
+/// As many as find out (the breaker's five in a row), and what was on its way or probed.
+const PROBES: u64 = 40;
+
+fn one_region_dead(place: &Path) -> Check {
+    let mut case = case(
+        Counting::Bucket,
+        ONE_WORKER,
+        "learn",
+        &backlog(place, 2.0 * MINUTES, Form::Plain),
+        Duration::from_secs(720),
+    );
+    case.name.push_str("-one-region-dead");
+    case.service.regions = vec![String::new(), DEAD.to_owned()];
+    Check {
+        what: "two regions, one of them dead for a minute in the middle".to_owned(),
+        bar: "all answered; 1.10 x; the dead one gets probes only",
+        cases: vec![case],
+        judge: Judge::Each(|case, outcome| {
+            let times = seconds(outcome) / case.optimum(outcome);
+            let into_the_void: u64 = outcome.regions.iter().flat_map(|report| report.faults.values()).sum();
+            Verdict {
+                measured: format!("{}; {times:.3} x; {into_the_void} calls to the dead one", answered(outcome)),
+                met: is_whole(outcome) && times <= 1.10 && into_the_void <= PROBES,
+            }
+        }),
+    }
+}
+
+const JOBS_RIGHT_SIZED: usize = 700;
+
+fn right_sizing(place: &Path) -> Check {
+    let with = |form: Form| {
+        let file = place.join(format!("{form:?}.jsonl").to_lowercase());
+        let backlog = Backlog::of_jobs(JOBS_RIGHT_SIZED, form, file);
+        let mut case = case(Counting::Bucket, ONE_WORKER, "learn", &backlog, Duration::from_secs(900));
+        case.name = format!("{}-{form:?}", case.name).to_lowercase();
+        case.service.latency = "constant = '10s'";
+        case
+    };
+    Check {
+        what: "300 tokens in, 200 out, a cap of 16,384, 10 s a call: `max_tokens = \"auto\"`".to_owned(),
+        bar: "3 times as fast, the same answers",
+        cases: vec![with(Form::Generous), with(Form::RightSized)],
+        judge: Judge::Pair(|fixed, auto| {
+            let faster = seconds(fixed) / seconds(auto);
+            let same = fixed.answers == auto.answers;
+            let answers = if same { "the same answers" } else { "other answers" };
+            Verdict {
+                measured: format!("{faster:.2} times as fast, {answers}; {} and {}", answered(fixed), answered(auto)),
+                met: faster >= 3.0 && same && is_whole(fixed) && is_whole(auto),
+            }
+        }),
+    }
+}
+
+/// When the little quota there is has long been used up, and before any of it comes back.
+const WAITING: (Duration, Duration) = (Duration::from_secs(25), Duration::from_secs(55));
+
+fn waiting(place: &Path) -> Check {
+    const LITTLE: u64 = 20_000;
+    let backlog = Backlog::of_jobs(10_000, Form::Plain, place.join("ten-thousand.jsonl"));
+    let mut case = case(Counting::Sliding, ONE_WORKER, "sliding", &backlog, Duration::from_secs(80));
+    case.name.push_str("-waiting");
+    case.service = Service::new(Counting::Sliding, LITTLE);
+    case.settings.tokens_per_minute = Some(LITTLE);
+    Check {
+        what: "CPU of a worker that waits for quota with 10,000 jobs queued".to_owned(),
+        bar: "1 % of a core",
+        cases: vec![case],
+        judge: Judge::Each(|_, outcome| {
+            let (before, after) = (at(outcome, WAITING.0), at(outcome, WAITING.1));
+            let share = (after.cpu - before.cpu).as_secs_f64() / (after.at - before.at).as_secs_f64();
+            let calls = after.calls - before.calls;
+            let measured = format!(
+                "{:.2} % over {:.0} s, {calls} calls in them",
+                100.0 * share,
+                (after.at - before.at).as_secs_f64()
+            );
+            Verdict { measured, met: share <= 0.01 && after.at > before.at }
+        }),
+    }
+}
+
+/// The count at this time, or the last one before.
+fn at(outcome: &Outcome, time: Duration) -> Seen {
+    const NOTHING: Seen = Seen { at: Duration::ZERO, calls: 0, throttled: 0, settled: 0, cpu: Duration::ZERO };
+    outcome.seen.iter().rfind(|seen| seen.at <= time).copied().unwrap_or(NOTHING)
+}
+
+fn seconds(outcome: &Outcome) -> f64 {
+    outcome.drain.map_or(f64::INFINITY, |drain| drain.as_secs_f64())
+}
+
+fn answered(outcome: &Outcome) -> String {
+    match (outcome.unanswered(), outcome.sum(|report| report.answered_twice)) {
+        (0, 0) => "all answered".to_owned(),
+        (none, two) => format!("{none} without an answer, {two} with two"),
+    }
+}
+
+/// The bars in Markdown.
+pub(crate) fn markdown(checks: &[(Check, Vec<Outcome>)]) -> String {
+    let lines = checks.iter().map(|(check, outcomes)| {
+        let verdicts = check.verdicts(outcomes);
+        let met = verdicts.iter().all(|verdict| verdict.met);
+        let measured: Vec<_> = verdicts.into_iter().map(|verdict| verdict.measured).collect();
+        let named = check
+            .cases
+            .iter()
+            .zip(measured)
+            .map(|(case, measured)| format!("{}: {measured}", case.service.counting.word()));
+        let measured = named.collect::<Vec<_>>().join("<br>");
+        [check.what.clone(), check.bar.to_owned(), measured, if met { "met" } else { "missed" }.to_owned()]
+    });
+    in_columns(&["what", "bar", "measured", ""].map(str::to_owned), &lines.collect::<Vec<_>>())
+}
+
+impl Check {
+    fn verdicts(&self, outcomes: &[Outcome]) -> Vec<Verdict> {
+        match (&self.judge, outcomes) {
+            (Judge::Each(judge), _) => {
+                self.cases.iter().zip(outcomes).map(|(case, outcome)| judge(case, outcome)).collect()
+            }
+            (Judge::Pair(judge), [one, other]) => vec![judge(one, other)],
+            (Judge::Pair(_), _) => Vec::new(),
+        }
+    }
+}

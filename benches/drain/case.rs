@@ -1,0 +1,334 @@
+//! One run: a service, a client, a backlog. What was asked of it, and what the service saw.
+//!
+//! Every figure is the simulator's own count or stands in the results file; nothing is the client's word about itself.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use aquifer::simulate::{self, Report, Scenario, Simulator};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::backlog::Backlog;
+use crate::common::worker::MODEL;
+use crate::sdk_loop::SdkLoops;
+use crate::workers::Workers;
+
+/// A run to be made.
+#[derive(Clone, Debug)]
+pub(crate) struct Case {
+    /// Tells it from all others.
+    pub(crate) name: String,
+    pub(crate) client: Client,
+    pub(crate) service: Service,
+    pub(crate) settings: Settings,
+    pub(crate) backlog: Arc<Backlog>,
+    /// After this it is stopped, drained or not.
+    pub(crate) patience: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Client {
+    SdkLoop { loops: usize },
+    Aquifer { workers: usize },
+}
+
+/// How the service counts a minute.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Counting {
+    Bucket,
+    Sliding,
+    Fixed,
+}
+
+impl Counting {
+    pub(crate) const ALL: [Self; 3] = [Self::Bucket, Self::Sliding, Self::Fixed];
+
+    /// The same in scenarios and in configurations.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Bucket => "bucket",
+            Self::Sliding => "sliding",
+            Self::Fixed => "fixed",
+        }
+    }
+}
+
+/// What is behind the address.
+#[derive(Clone, Debug)]
+pub(crate) struct Service {
+    pub(crate) counting: Counting,
+    /// Tokens a minute, in each region.
+    pub(crate) limit: u64,
+    pub(crate) burndown: u64,
+    /// `"amend"` or `"append"`.
+    pub(crate) excess: &'static str,
+    pub(crate) cache_reads_at_admission: bool,
+    /// `false`: refuses nothing, and counts what it would have refused.
+    pub(crate) enforce: bool,
+    pub(crate) latency: &'static str,
+    /// For each region what else its scenario says.
+    pub(crate) regions: Vec<String>,
+}
+
+/// What the worker is told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) tokens_per_minute: Option<u64>,
+    pub(crate) counting: &'static str,
+    pub(crate) call_timeout: Option<&'static str>,
+}
+
+/// What became of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Outcome {
+    pub(crate) jobs: usize,
+    pub(crate) answered: usize,
+    /// From the first call that the service saw to the last answer that it gave; `None` where it was stopped before.
+    pub(crate) drain: Option<Duration>,
+    /// How far the minute of the clock had run at the first call.
+    pub(crate) second: f64,
+    /// The last count of each region.
+    pub(crate) regions: Vec<Report>,
+    /// Once a second from the first call on.
+    pub(crate) seen: Vec<Seen>,
+    /// Answers by job, where Aquifer gave them.
+    pub(crate) answers: BTreeMap<String, String>,
+    /// Why the figures may not mean what they say.
+    pub(crate) trouble: Option<String>,
+}
+
+/// The count over all regions at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    /// Since the first call.
+    pub(crate) at: Duration,
+    pub(crate) calls: u64,
+    pub(crate) throttled: u64,
+    pub(crate) settled: u64,
+    /// Of the workers.
+    pub(crate) cpu: Duration,
+}
+
+impl Case {
+    /// Runs it in this folder, which it makes.
+    pub(crate) async fn run(self, place: &Path) -> Outcome {
+        let folder = place.join(&self.name);
+        std::fs::create_dir(&folder).unwrap();
+        let simulators = self.service.start().await;
+        let running = match self.client {
+            Client::SdkLoop { loops } => {
+                Running::Loops(SdkLoops::start(&self.name, loops, &url(&simulators[0]), &self.backlog))
+            }
+            Client::Aquifer { workers } => {
+                let config = self.settings.config(&self.service, &simulators);
+                Running::Workers(Workers::start(&folder, &config, &self.backlog.file, workers))
+            }
+        };
+        let outcome = self.watch(running, simulators).await;
+        // A million tokens of prompts a case: the disk need not hold them longer than they are looked at.
+        std::fs::remove_dir_all(&folder).unwrap();
+        outcome
+    }
+
+    async fn watch(&self, mut running: Running, simulators: Vec<Simulator>) -> Outcome {
+        const LOOK: Duration = Duration::from_millis(50);
+        let began = Instant::now();
+        let (mut first, mut second, mut last, mut answered) = (None, 0.0, began, 0);
+        let mut seen: Vec<Seen> = Vec::new();
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let stopped = loop {
+            look.tick().await;
+            // In this order, so that what its last answer brought is counted.
+            let is_running = running.are_running();
+            let reports: Vec<Report> = simulators.iter().map(Simulator::report).collect();
+            let sum = |count: fn(&Report) -> u64| reports.iter().map(count).sum::<u64>();
+            if sum(|report| report.calls) > 0 && first.is_none() {
+                (first, second) = (Some(Instant::now()), second_of_the_minute());
+            }
+            if sum(|report| report.answered) > answered {
+                (answered, last) = (sum(|report| report.answered), Instant::now());
+            }
+            if let Some(at) = first.map(|first: Instant| first.elapsed())
+                && seen.last().is_none_or(|seen| at >= seen.at + Duration::from_secs(1))
+            {
+                seen.push(Seen {
+                    at,
+                    calls: sum(|report| report.calls),
+                    throttled: sum(|report| report.throttled),
+                    settled: sum(|report| report.settled_tokens),
+                    cpu: running.cpu(),
+                });
+            }
+            if !is_running || began.elapsed() >= self.patience {
+                break is_running;
+            }
+        };
+        running.kill();
+        let mut regions = Vec::new();
+        for simulator in simulators {
+            regions.push(simulator.stop().await);
+        }
+        let (answers, answered) = running.answers();
+        let stopped = stopped.then(|| format!("stopped after {:.0} s", self.patience.as_secs_f64()));
+        Outcome {
+            jobs: self.backlog.jobs.len(),
+            answered,
+            drain: first.filter(|_| stopped.is_none()).map(|first| last.saturating_duration_since(first)),
+            second,
+            regions,
+            seen,
+            answers,
+            trouble: stopped.or_else(|| running.trouble()),
+        }
+    }
+
+    /// The least time in which the counting lets all of the backlog through, in seconds: a full quota at once, and
+    /// what the counting gives back after that. Two regions are one of twice the size.
+    pub(crate) fn optimum(&self, outcome: &Outcome) -> f64 {
+        let minutes = self.backlog.settled as f64 / (self.service.limit * self.service.regions.len() as u64) as f64;
+        match self.service.counting {
+            Counting::Bucket => 60.0 * (minutes - 1.0),
+            Counting::Sliding => 60.0 * (minutes.ceil() - 1.0),
+            Counting::Fixed => 60.0 * (minutes.ceil() - 1.0) - outcome.second,
+        }
+    }
+}
+
+impl Outcome {
+    /// Added up over the regions.
+    pub(crate) fn sum(&self, count: fn(&Report) -> u64) -> u64 {
+        self.regions.iter().map(count).sum()
+    }
+
+    pub(crate) fn unanswered(&self) -> usize {
+        self.jobs.saturating_sub(self.answered)
+    }
+}
+
+impl Service {
+    /// A healthy service of one region.
+    pub(crate) fn new(counting: Counting, limit: u64) -> Self {
+        Self {
+            counting,
+            limit,
+            burndown: 1,
+            excess: "amend",
+            cache_reads_at_admission: false,
+            enforce: true,
+            latency: LATENCY,
+            regions: vec![String::new()],
+        }
+    }
+
+    async fn start(&self) -> Vec<Simulator> {
+        let mut simulators = Vec::new();
+        for region in &self.regions {
+            let scenario = Scenario::from_toml(&self.scenario(region)).unwrap();
+            let here = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+            simulators.push(simulate::start(here, scenario).await.unwrap());
+        }
+        simulators
+    }
+
+    fn scenario(&self, region: &str) -> String {
+        format!(
+            "counting = '{}'\nsettlement_excess = '{}'\ncache_reads_at_admission = {}\nenforce = {}\n\
+             minute_offset = '{}ms'\nlatency = {{ {} }}\n{ANSWER}[[model]]\nid = '{MODEL}'\ntokens_per_minute = {}\nburndown = {}\n{region}",
+            self.counting.word(),
+            self.excess,
+            self.cache_reads_at_admission,
+            self.enforce,
+            (second_of_the_minute() * 1e3) as u64,
+            self.latency,
+            self.limit,
+            self.burndown,
+        )
+    }
+}
+
+/// As of a model of middling size: half the calls within 2 s, one in a hundred beyond 8 s.
+const LATENCY: &str = "p50 = '2s', p99 = '8s'";
+/// The mean of that distribution: "one call" of the bars.
+pub(crate) const ONE_CALL: f64 = 2.39;
+const ANSWER: &str = "answer = { mean = 28, spread = 45 }\n";
+
+impl Settings {
+    fn config(&self, service: &Service, simulators: &[Simulator]) -> String {
+        let mut config = format!(
+            "[[model]]\nname = 'model'\nid = '{MODEL}'\ncounting = '{}'\noutput_burndown = {}\n",
+            self.counting, service.burndown
+        );
+        if let Some(tokens) = self.tokens_per_minute {
+            writeln!(config, "tokens_per_minute = {tokens}").unwrap();
+        }
+        if let Some(timeout) = self.call_timeout {
+            writeln!(config, "call_timeout = '{timeout}'").unwrap();
+        }
+        for (simulator, region) in simulators.iter().zip(["us-east-1", "us-west-2"]) {
+            write!(config, "[[endpoint]]\nregion = '{region}'\nendpoint_url = '{}'\n", url(simulator)).unwrap();
+        }
+        config
+    }
+}
+
+/// A client at work.
+enum Running {
+    Loops(SdkLoops),
+    Workers(Workers),
+}
+
+impl Running {
+    fn are_running(&mut self) -> bool {
+        match self {
+            Self::Loops(loops) => loops.are_running(),
+            Self::Workers(workers) => workers.are_running(),
+        }
+    }
+
+    fn kill(&mut self) {
+        match self {
+            Self::Loops(loops) => loops.kill(),
+            Self::Workers(workers) => workers.kill(),
+        }
+    }
+
+    fn cpu(&self) -> Duration {
+        match self {
+            Self::Loops(_) => Duration::ZERO,
+            Self::Workers(workers) => workers.cpu(),
+        }
+    }
+
+    fn answers(&self) -> (BTreeMap<String, String>, usize) {
+        match self {
+            Self::Loops(loops) => (BTreeMap::new(), loops.answered()),
+            Self::Workers(workers) => {
+                let answers = workers.answers();
+                let count = answers.len();
+                (answers, count)
+            }
+        }
+    }
+
+    fn trouble(&self) -> Option<String> {
+        match self {
+            Self::Loops(_) => None,
+            Self::Workers(workers) => workers.trouble(),
+        }
+    }
+}
+
+fn url(simulator: &Simulator) -> String {
+    format!("http://{}", simulator.address())
+}
+
+/// Of UTC, as the service's fixed minutes are.
+pub(crate) fn second_of_the_minute() -> f64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    since.as_secs_f64() % 60.0
+}
