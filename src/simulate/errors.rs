@@ -162,14 +162,23 @@ impl Refused {
         Self { name: "UnknownOperationException", status: 404, ..Self::invalid("Unknown operation.") }
     }
 
-    /// The value of `x-amzn-ErrorType`.
-    pub(super) fn type_header(&self) -> String {
-        let name = match self.name {
+    /// Its name on the wire.
+    pub(super) fn type_name(&self) -> &'static str {
+        match self.name {
             OVERLOADED => "overloaded_error",
             UNKNOWN => "UnheardOfException",
             name => name,
-        };
-        format!("{name}:http://internal.amazon.com/coral/com.amazon.bedrock/")
+        }
+    }
+
+    /// The value of `x-amzn-ErrorType`.
+    pub(super) fn type_header(&self) -> String {
+        format!("{}:http://internal.amazon.com/coral/com.amazon.bedrock/", self.type_name())
+    }
+
+    /// The value of `Retry-After`: whole seconds, and never sooner than meant.
+    pub(super) fn retry_after_seconds(&self) -> Option<u64> {
+        self.retry_after.map(|time| u64::try_from(time.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX))
     }
 
     /// The JSON body.

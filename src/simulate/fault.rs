@@ -4,21 +4,16 @@ use std::time::Duration;
 
 use super::chance::Dice;
 use super::errors::Refused;
-use super::request::{foundation, resource};
+use super::scope::{Scope, Target};
 
 /// One `[[fault]]` of a scenario.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Fault {
     pub(super) kind: Kind,
-    /// Model id or foundation model; `None` is all.
-    pub(super) model: Option<String>,
+    pub(super) scope: Scope,
     /// Drawn for each call by itself; `None` is certainty.
     pub(super) probability: Option<f64>,
-    /// Since start.
-    pub(super) from: Duration,
-    /// Since start, this moment no longer.
-    pub(super) until: Option<Duration>,
-    /// Among the calls that `model` and `kind` concern, from 1.
+    /// Among the calls that model, region and `kind` concern, from 1.
     pub(super) calls: Option<Calls>,
 }
 
@@ -75,15 +70,14 @@ impl Calls {
 
 impl Fault {
     /// Whether such a call could be struck at all; only these are numbered.
-    pub(super) fn concerns(&self, id: &str, streaming: bool) -> bool {
+    pub(super) fn concerns(&self, target: Target<'_>, streaming: bool) -> bool {
         let here = streaming || !matches!(self.kind, Kind::StreamError { .. });
-        here && self.model.as_deref().is_none_or(|model| model == resource(id) || model == foundation(id))
+        here && self.scope.concerns(target)
     }
 
     /// Whether this call, the `number`th it concerns, is struck; `dice` is asked last.
     pub(super) fn strikes(&self, now: Duration, number: u64, dice: impl FnOnce() -> Dice) -> bool {
-        now >= self.from
-            && self.until.is_none_or(|until| now < until)
+        self.scope.holds(now)
             && self.calls.is_none_or(|calls| calls.includes(number))
             && self.probability.is_none_or(|probability| dice().strikes(probability))
     }
@@ -110,7 +104,7 @@ mod tests {
     use super::*;
 
     fn fault() -> Fault {
-        Fault { kind: Kind::Hang, model: None, probability: None, from: Duration::ZERO, until: None, calls: None }
+        Fault { kind: Kind::Hang, scope: Scope::default(), probability: None, calls: None }
     }
 
     fn dice() -> Dice {
@@ -136,12 +130,9 @@ mod tests {
 
     #[test]
     fn conditions_hold_together_or_not_at_all() {
-        let fault = Fault {
-            from: Duration::from_secs(30),
-            until: Some(Duration::from_secs(60)),
-            calls: Some(Calls::Every(10)),
-            ..fault()
-        };
+        let (from, until) = (Duration::from_secs(30), Some(Duration::from_secs(60)));
+        let scope = Scope { from, until, ..Scope::default() };
+        let fault = Fault { scope, calls: Some(Calls::Every(10)), ..fault() };
         assert_eq!(struck(&fault, 29), [0_u64; 0]);
         assert_eq!(struck(&fault, 30), [10, 20, 30]);
         assert_eq!(struck(&fault, 60), [0_u64; 0]);
@@ -149,13 +140,10 @@ mod tests {
     }
 
     #[test]
-    fn a_model_is_named_as_profile_or_as_foundation_model() {
-        let concerns = |model: &str, id| Fault { model: Some(model.to_owned()), ..fault() }.concerns(id, false);
-        assert!(concerns("us.amazon.nova-lite-v1:0", "us.amazon.nova-lite-v1:0"));
-        assert!(concerns("amazon.nova-lite-v1:0", "us.amazon.nova-lite-v1:0"));
-        assert!(!concerns("eu.amazon.nova-lite-v1:0", "us.amazon.nova-lite-v1:0"));
+    fn an_exception_in_a_stream_concerns_streams_only() {
         let in_stream = Fault { kind: Kind::StreamError { exception: "x", message: String::new() }, ..fault() };
-        assert!(in_stream.concerns("us.amazon.nova-lite-v1:0", true));
-        assert!(!in_stream.concerns("us.amazon.nova-lite-v1:0", false));
+        let target = Target { region: "", id: "us.amazon.nova-lite-v1:0" };
+        assert!(in_stream.concerns(target, true));
+        assert!(!in_stream.concerns(target, false));
     }
 }

@@ -2,17 +2,22 @@
 //!
 //! Every key, its unit, default and bounds stand in `examples/scenarios/`.
 
-use std::fmt::Display;
+mod fault;
+mod model;
+mod values;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::chance::{Base, Latency, Length};
-use super::errors::{self, KNOWN, Refused};
-use super::fault::{Calls, Fault, Kind};
+use self::fault::TypedFault;
+use self::model::{TypedAnswer, TypedLatency, TypedModel};
+use self::values::{duration, limit, quoted, wrong};
 use super::ledger::{Counting, Excess};
+use super::request::foundation;
 use super::scenario::{Model, Scenario, ScenarioError};
+use super::scope::Scope;
 
 /// Reads and checks.
 ///
@@ -42,56 +47,6 @@ struct File {
     fault: Vec<TypedFault>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TypedLatency {
-    constant: Option<String>,
-    p50: Option<String>,
-    p99: Option<String>,
-    per_output_token: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TypedAnswer {
-    mean: Option<f64>,
-    spread: Option<f64>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TypedModel {
-    id: String,
-    requests_per_minute: Option<u64>,
-    tokens_per_minute: Option<u64>,
-    tokens_per_day: Option<u64>,
-    burndown: Option<u64>,
-    context_window: Option<u64>,
-    max_output: Option<u64>,
-    cache_min_prefix: Option<u64>,
-    reasoning: Option<bool>,
-    latency: Option<TypedLatency>,
-    answer: Option<TypedAnswer>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TypedFault {
-    kind: String,
-    text: Option<String>,
-    message: Option<String>,
-    status: Option<u64>,
-    original_status: Option<u64>,
-    retry_after: Option<String>,
-    over: Option<String>,
-    error: Option<String>,
-    model: Option<String>,
-    probability: Option<f64>,
-    from: Option<String>,
-    until: Option<String>,
-    calls: Option<String>,
-}
-
 impl File {
     fn resolve(self) -> Result<Scenario, ScenarioError> {
         let usual = Scenario::default();
@@ -117,18 +72,20 @@ impl File {
         }
         for (place, model) in self.model.iter().enumerate() {
             let key = format!("model[{place}]");
-            let resolved = model.resolve(&key, &any)?;
-            if scenario.models.insert(model.id.clone(), Arc::new(resolved)).is_some() {
-                return Err(wrong(format!("{key}.id"), quoted(&model.id), "one table a model"));
+            let resolved = Arc::new(model.resolve(&key, &any)?);
+            let by_region = scenario.models.entry(model.id.clone()).or_default();
+            let twice = match &model.region {
+                Some(region) => by_region.regions.insert(region.clone(), resolved),
+                None => by_region.elsewhere.replace(resolved),
+            };
+            if twice.is_some() {
+                return Err(wrong(format!("{key}.id"), quoted(&model.id), "one table a model and region"));
             }
         }
         for (place, fault) in self.fault.iter().enumerate() {
-            let fault = fault.resolve(&format!("fault[{place}]"))?;
-            let named = fault.model.as_deref();
-            if named.is_some_and(|named| !scenario.models.is_empty() && !scenario.names(named)) {
-                let key = format!("fault[{place}].model");
-                return Err(wrong(key, quoted(named.unwrap_or_default()), "the id of a [[model]] table"));
-            }
+            let key = format!("fault[{place}]");
+            let fault = fault.resolve(&key)?;
+            scenario.knows(&key, &fault.scope)?;
             scenario.faults.push(fault);
         }
         scenario.any = Arc::new(any);
@@ -137,236 +94,30 @@ impl File {
 }
 
 impl Scenario {
-    fn names(&self, model: &str) -> bool {
-        self.models.keys().any(|id| id == model || super::request::foundation(id) == model)
-    }
-}
-
-impl TypedModel {
-    fn resolve(&self, key: &str, any: &Model) -> Result<Model, ScenarioError> {
-        let at = |name: &str| format!("{key}.{name}");
-        if !self.id.contains('.') && !self.id.starts_with("arn:") {
-            return Err(wrong(at("id"), quoted(&self.id), "a model id, an inference profile id or an ARN"));
+    /// A table that could never concern anything is a mistake of whoever wrote it.
+    fn knows(&self, key: &str, scope: &Scope) -> Result<(), ScenarioError> {
+        if self.models.is_empty() {
+            return Ok(());
         }
-        let burndown = self.burndown.unwrap_or(any.burndown);
-        if !(1..=100).contains(&burndown) {
-            return Err(wrong(at("burndown"), burndown, "1 to 100"));
+        let named = |id: &str| scope.model.as_deref().is_none_or(|name| name == id || name == foundation(id));
+        let mut meant = self.models.iter().filter(|(id, _)| named(id)).peekable();
+        if meant.peek().is_none() {
+            let model = quoted(scope.model.as_deref().unwrap_or_default());
+            return Err(wrong(format!("{key}.model"), model, "the id of a [[model]] table"));
         }
-        Ok(Model {
-            requests_per_minute: limit(at("requests_per_minute"), self.requests_per_minute)?,
-            tokens_per_minute: limit(at("tokens_per_minute"), self.tokens_per_minute)?,
-            tokens_per_day: limit(at("tokens_per_day"), self.tokens_per_day)?,
-            burndown,
-            context_window: limit(at("context_window"), self.context_window)?.unwrap_or(any.context_window),
-            max_output: limit(at("max_output"), self.max_output)?.unwrap_or(any.max_output),
-            cache_min_prefix: self.cache_min_prefix.unwrap_or(any.cache_min_prefix),
-            latency: TypedLatency::resolve(self.latency.as_ref(), &at("latency"), any.latency)?,
-            answer: TypedAnswer::resolve(self.answer.as_ref(), &at("answer"), any.answer)?,
-            reasoning: self.reasoning.unwrap_or(any.reasoning),
-        })
-    }
-}
-
-impl TypedLatency {
-    fn resolve(typed: Option<&Self>, key: &str, usual: Latency) -> Result<Latency, ScenarioError> {
-        let Some(typed) = typed else { return Ok(usual) };
-        let get = |name: &str, text: &Option<String>| duration(format!("{key}.{name}"), text.as_deref());
-        let constant = get("constant", &typed.constant)?;
-        let (p50, p99) = (get("p50", &typed.p50)?, get("p99", &typed.p99)?);
-        let base = match (constant, p50, p99) {
-            (Some(time), None, None) => Base::Constant(time),
-            (None, Some(p50), Some(p99)) if !p50.is_zero() && p50 <= p99 => Base::Spread { p50, p99 },
-            (None, Some(p50), Some(_)) => {
-                let value = humantime::format_duration(p50);
-                return Err(wrong(
-                    format!("{key}.p50"),
-                    value,
-                    "more than 0s and at most p99; `constant = \"0s\"` is instant",
-                ));
-            }
-            (None, None, None) => usual.base,
-            (Some(_), _, _) | (None, Some(_), None) | (None, None, Some(_)) => {
-                return Err(wrong(key, "incomplete or contradictory", "either `constant`, or `p50` and `p99`"));
-            }
-        };
-        let per_output_token = get("per_output_token", &typed.per_output_token)?.unwrap_or(usual.per_output_token);
-        Ok(Latency { base, per_output_token })
-    }
-}
-
-impl TypedAnswer {
-    fn resolve(typed: Option<&Self>, key: &str, usual: Length) -> Result<Length, ScenarioError> {
-        let Some(typed) = typed else { return Ok(usual) };
-        let mean = typed.mean.unwrap_or(usual.mean);
-        // A shorter mean keeps the shape of the usual answer.
-        let spread = typed.spread.unwrap_or(mean * usual.spread / usual.mean);
-        if !(1.0..=1e6).contains(&mean) {
-            return Err(wrong(format!("{key}.mean"), mean, "1 to 1000000 tokens"));
-        }
-        if !(0.0..=1e6).contains(&spread) {
-            return Err(wrong(format!("{key}.spread"), spread, "0 to 1000000 tokens"));
-        }
-        Ok(Length { mean, spread })
-    }
-}
-
-impl TypedFault {
-    fn resolve(&self, key: &str) -> Result<Fault, ScenarioError> {
-        let at = |name: &str| format!("{key}.{name}");
-        let kind = self.kind(key)?;
-        self.only_what_applies(key, &kind)?;
-        if let Some(probability) = self.probability.filter(|probability| !(0.0..=1.0).contains(probability)) {
-            return Err(wrong(at("probability"), probability, "0 to 1"));
-        }
-        let from = duration(at("from"), self.from.as_deref())?.unwrap_or_default();
-        let until = duration(at("until"), self.until.as_deref())?;
-        if let Some(end) = until.filter(|until| *until <= from) {
-            return Err(wrong(at("until"), humantime::format_duration(end), "later than `from`"));
-        }
-        let calls = match self.calls.as_deref() {
-            None => None,
-            Some(text) => Some(Calls::parse(text).ok_or_else(|| {
-                wrong(at("calls"), quoted(text), "call numbers from 1, as in \"5\", \"10-20\" or \"every 7\"")
-            })?),
-        };
-        Ok(Fault { kind, model: self.model.clone(), probability: self.probability, from, until, calls })
-    }
-
-    fn kind(&self, key: &str) -> Result<Kind, ScenarioError> {
-        let at = |name: &str| format!("{key}.{name}");
-        Ok(match self.kind.as_str() {
-            "hang" => Kind::Hang,
-            "drop" => Kind::Drop,
-            "truncate" => Kind::Truncate,
-            "slow_body" => {
-                Kind::SlowBody(duration(at("over"), self.over.as_deref())?.unwrap_or(Duration::from_secs(5)))
-            }
-            "empty" => Kind::Empty,
-            "garbage" => Kind::Garbage,
-            "stream_error" => {
-                let name = self.error.as_deref().unwrap_or(errors::UNAVAILABLE);
-                let known = errors::known(name);
-                let Some((known, exception)) = known.and_then(|known| Some((known, known.in_stream?))) else {
-                    let names = KNOWN.iter().filter(|known| known.in_stream.is_some()).map(|known| known.name);
-                    return Err(wrong(at("error"), quoted(name), one_of(names)));
-                };
-                let message = self.message.clone().unwrap_or_else(|| known.message.to_owned());
-                Kind::StreamError { exception, message }
-            }
-            name => {
-                let Some(known) = errors::known(name) else {
-                    let ours = ["hang", "drop", "truncate", "slow_body", "empty", "garbage", "stream_error"];
-                    let names = KNOWN.iter().map(|known| known.name).chain(ours);
-                    return Err(wrong(at("kind"), quoted(name), one_of(names)));
-                };
-                let refused = self.refused(key, Refused::plain(known))?;
-                if known.late { Kind::LateError(refused) } else { Kind::Error(refused) }
-            }
-        })
-    }
-
-    fn refused(&self, key: &str, plain: Refused) -> Result<Refused, ScenarioError> {
-        let at = |name: &str| format!("{key}.{name}");
-        let mut refused = plain;
-        if let Some(text) = &self.text {
-            let (choices, found): (&[&str], _) = match refused.name {
-                errors::THROTTLING => (
-                    &["tokens", "requests", "day"],
-                    match text.as_str() {
-                        "tokens" => Some(errors::TOO_MANY_TOKENS),
-                        "requests" => Some(errors::TOO_MANY_REQUESTS),
-                        "day" => Some(errors::TOO_MANY_A_DAY),
-                        _ => None,
-                    },
-                ),
-                errors::UNAVAILABLE => (
-                    &["capacity", "connections"],
-                    match text.as_str() {
-                        "capacity" => errors::known(errors::UNAVAILABLE).map(|known| known.message),
-                        "connections" => Some(errors::TOO_MANY_CONNECTIONS),
-                        _ => None,
-                    },
-                ),
-                _ => return Err(wrong(at("text"), quoted(text), "this kind has one text; `message` replaces it")),
-            };
-            let found = found.ok_or_else(|| wrong(at("text"), quoted(text), one_of(choices.iter().copied())))?;
-            refused.message = found.into();
-        }
-        if let Some(message) = &self.message {
-            refused.message = message.clone().into();
-        }
-        if let Some(status) = self.status {
-            refused.status = http_status(at("status"), status)?;
-        }
-        refused.original_status =
-            self.original_status.map(|status| http_status(at("original_status"), status)).transpose()?;
-        refused.retry_after = duration(at("retry_after"), self.retry_after.as_deref())?;
-        Ok(refused)
-    }
-
-    /// A key that would be ignored is a mistake of whoever wrote it.
-    fn only_what_applies(&self, key: &str, kind: &Kind) -> Result<(), ScenarioError> {
-        let error = match kind {
-            Kind::Error(refused) | Kind::LateError(refused) => Some(refused.name),
-            Kind::Hang
-            | Kind::Drop
-            | Kind::Truncate
-            | Kind::SlowBody(_)
-            | Kind::Empty
-            | Kind::Garbage
-            | Kind::StreamError { .. } => None,
-        };
-        let in_stream = matches!(kind, Kind::StreamError { .. });
-        let from_model = matches!(error, Some("ModelErrorException" | "ModelStreamErrorException"));
-        for (name, given, applies) in [
-            ("text", self.text.is_some(), error.is_some()),
-            ("message", self.message.is_some(), error.is_some() || in_stream),
-            ("status", self.status.is_some(), error == Some(errors::UNKNOWN)),
-            ("original_status", self.original_status.is_some(), from_model),
-            ("retry_after", self.retry_after.is_some(), error.is_some()),
-            ("over", self.over.is_some(), matches!(kind, Kind::SlowBody(_))),
-            ("error", self.error.is_some(), in_stream),
-        ] {
-            if given && !applies {
-                return Err(wrong(format!("{key}.{name}"), "given", format!("does not apply to kind {:?}", self.kind)));
-            }
+        let Some(region) = scope.region.as_deref() else { return Ok(()) };
+        if !meant.any(|(_, model)| model.at(region).is_some()) {
+            return Err(wrong(format!("{key}.region"), quoted(region), "a region of a [[model]] table"));
         }
         Ok(())
     }
 }
 
-fn wrong(key: impl Into<String>, value: impl Display, bound: impl Into<String>) -> ScenarioError {
-    ScenarioError::Value { key: key.into(), value: value.to_string(), bound: bound.into() }
-}
-
-fn quoted(text: &str) -> String {
-    format!("{text:?}")
-}
-
-fn one_of<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    format!("one of {}", names.collect::<Vec<_>>().join(", "))
-}
-
-fn limit(key: impl Into<String>, value: Option<u64>) -> Result<Option<u64>, ScenarioError> {
-    match value {
-        Some(0) => Err(wrong(key, 0, "at least 1; leave it out for none")),
-        Some(_) | None => Ok(value),
-    }
-}
-
-fn http_status(key: String, status: u64) -> Result<u16, ScenarioError> {
-    u16::try_from(status).ok().filter(|code| (400..=599).contains(code)).ok_or_else(|| wrong(key, status, "400 to 599"))
-}
-
-fn duration(key: impl Into<String>, text: Option<&str>) -> Result<Option<Duration>, ScenarioError> {
-    text.map(humantime::parse_duration)
-        .transpose()
-        .map_err(|_| wrong(key, quoted(text.unwrap_or_default()), "a duration such as \"30s\" or \"80ms\""))
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
+    use super::super::chance::{Base, Latency, Length};
+    use super::super::errors::KNOWN;
     use super::*;
 
     #[test]
@@ -393,7 +144,7 @@ mod tests {
             "#,
         )
         .unwrap();
-        let (plain, own) = (&scenario.models["a.b"], &scenario.models["a.c"]);
+        let (plain, own) = (scenario.models["a.b"].at("us-east-1").unwrap(), scenario.models["a.c"].at("").unwrap());
         assert_eq!(plain.latency.base, Base::Constant(Duration::from_secs(2)));
         assert_eq!(plain.answer, Length { mean: 30.0, spread: 18.0 });
         let spread = Base::Spread { p50: Duration::from_secs(1), p99: Duration::from_secs(4) };
@@ -435,6 +186,16 @@ mod tests {
             (
                 "[[model]]\nid = 'a.b'\n[[fault]]\nkind = 'hang'\nmodel = 'a.c'",
                 vec!["`fault[0].model`", "a.c", "[[model]]"],
+            ),
+            ("[[model]]\nid = 'a.b'\nregion = 'Oregon'", vec!["`model[0].region`", "Oregon", "us-west-2"]),
+            ("[[fault]]\nkind = 'hang'\nregion = ''", vec!["`fault[0].region`", "\"\"", "us-west-2"]),
+            (
+                "[[model]]\nid = 'a.b'\nregion = 'eu-west-1'\n[[model]]\nid = 'a.b'\nregion = 'eu-west-1'",
+                vec!["`model[1].id`", "a.b", "one table"],
+            ),
+            (
+                "[[model]]\nid = 'a.b'\nregion = 'eu-west-1'\n[[fault]]\nkind = 'hang'\nregion = 'eu-west-2'",
+                vec!["`fault[0].region`", "eu-west-2", "[[model]]"],
             ),
         ] {
             let error = read(text).unwrap_err().to_string();

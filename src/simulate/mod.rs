@@ -7,21 +7,27 @@
 //! Same seed and same requests, same answers, latencies and faults by chance, in whatever order they arrive.
 //! What AWS does not document is a setting of the scenario (see `examples/scenarios/`).
 //!
-//! A call goes through [`http`] (the wire), [`request`] (what is asked), [`service`] (admission by [`ledger`] and
-//! [`cache`], faults by [`fault`]), [`answer`] and [`respond`].
+//! A call comes in by [`http`] (the wire) or [`door`] (a caller in this process, whose clock may stand still), and is
+//! [`call`] from there on: [`request`] (what is asked), [`service`] (admission by the [`lane`]'s [`ledger`] and [`cache`],
+//! faults by [`fault`]), [`open`] until it is settled, [`answer`] and [`respond`].
 
 mod answer;
 mod cache;
+mod call;
 mod chance;
+mod door;
 mod errors;
 mod fault;
 mod file;
 mod http;
+mod lane;
 mod ledger;
+mod open;
 mod report;
 mod request;
 mod respond;
 mod scenario;
+mod scope;
 mod service;
 #[cfg(test)]
 mod wire_tests;
@@ -35,7 +41,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-pub use report::{ModelReport, Report};
+pub use door::{ErrorResponse, InProcess, NoAnswer, Operation};
+pub use report::{LaneReport, MinuteReport, ModelReport, Report};
 pub use scenario::{Scenario, ScenarioError};
 use service::Service;
 

@@ -10,6 +10,7 @@ use super::fault::Fault;
 use super::file;
 use super::ledger::{Counting, Excess, Ledger, Window};
 use super::request::{foundation, resource};
+use super::scope::Target;
 
 /// How the simulated service behaves. The default is a healthy one without quotas that knows every model.
 #[derive(Clone, Debug)]
@@ -26,9 +27,17 @@ pub struct Scenario {
     pub(super) day: Duration,
     pub(super) account_tokens_per_day: Option<u64>,
     /// By id; empty means that every well-formed id is `any`.
-    pub(super) models: BTreeMap<String, Arc<Model>>,
+    pub(super) models: BTreeMap<String, ByRegion>,
     pub(super) any: Arc<Model>,
     pub(super) faults: Vec<Fault>,
+}
+
+/// How a model behaves where.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct ByRegion {
+    /// Where no region of its own says otherwise.
+    pub(super) elsewhere: Option<Arc<Model>>,
+    pub(super) regions: BTreeMap<String, Arc<Model>>,
 }
 
 /// How one model behaves.
@@ -77,23 +86,25 @@ impl Scenario {
         file::read(text)
     }
 
-    /// The model of this id, and the name under which its quota is kept.
-    pub(super) fn model<'a>(&self, id: &'a str) -> Result<(&'a str, &Arc<Model>), Refused> {
+    /// The model of this id in this region, and the name under which its quota is kept there.
+    pub(super) fn model<'a>(&self, target: Target<'a>) -> Result<(&'a str, &Arc<Model>), Refused> {
+        let Target { region, id } = target;
         let name = resource(id);
         if self.models.is_empty() {
             let well_formed = name.contains('.') || id.starts_with("arn:");
             return if well_formed { Ok((name, &self.any)) } else { Err(malformed_id()) };
         }
-        if let Some(found) = self.models.get_key_value(id).map(|(_, model)| (id, model)) {
-            return Ok(found);
+        let known = |id: &str| self.models.get(id).and_then(|model| model.at(region));
+        if let Some(found) = known(id) {
+            return Ok((id, found));
         }
-        if let Some(model) = self.models.get(name) {
-            return Ok((name, model));
+        if let Some(found) = known(name) {
+            return Ok((name, found));
         }
         if !name.contains('.') {
             return Err(malformed_id());
         }
-        if self.models.keys().any(|known| known != name && foundation(known) == name) {
+        if self.ids(region).any(|known| known != name && foundation(known) == name) {
             return Err(Refused::invalid(format!(
                 "Invocation of model ID {name} with on-demand throughput isn\u{2019}t supported. Retry your request with the ID or ARN of an inference profile that contains this model."
             )));
@@ -101,13 +112,19 @@ impl Scenario {
         Err(errors::known("ResourceNotFoundException").map_or_else(malformed_id, Refused::plain))
     }
 
-    /// Whether `CountTokens` knows this id: it takes foundation models only.
-    pub(super) fn counts_tokens(&self, id: &str) -> Result<(), Refused> {
-        if resource(id) != foundation(id) {
+    /// Whether `CountTokens` knows this id there: it takes foundation models only.
+    pub(super) fn counts_tokens(&self, target: Target<'_>) -> Result<(), Refused> {
+        let name = resource(target.id);
+        if name != foundation(target.id) {
             return Err(Refused::invalid("The provided model doesn't support counting tokens."));
         }
-        let profile_known = self.models.keys().any(|known| foundation(known) == resource(id));
-        if profile_known { Ok(()) } else { self.model(id).map(|_| ()) }
+        let profile_known = self.ids(target.region).any(|known| foundation(known) == name);
+        if profile_known { Ok(()) } else { self.model(target).map(|_| ()) }
+    }
+
+    /// The ids that a region knows.
+    fn ids(&self, region: &str) -> impl Iterator<Item = &str> {
+        self.models.iter().filter(move |(_, model)| model.at(region).is_some()).map(|(id, _)| id.as_str())
     }
 
     /// Fresh quotas of a model.
@@ -132,6 +149,13 @@ impl Scenario {
     /// has seen that.
     fn whole_day(&self, limit: u64) -> Window {
         Window::new(limit, self.day, Counting::Fixed, Duration::ZERO)
+    }
+}
+
+impl ByRegion {
+    /// How it behaves there; `None` where it is not.
+    pub(super) fn at(&self, region: &str) -> Option<&Arc<Model>> {
+        self.regions.get(region).or(self.elsewhere.as_ref())
     }
 }
 
@@ -179,8 +203,17 @@ fn malformed_id() -> Refused {
 mod tests {
     use super::*;
 
+    fn status_in(region: &str, scenario: &Scenario, id: &str) -> Option<(u16, String)> {
+        let found = scenario.model(Target { region, id });
+        found.err().map(|refused| (refused.status, refused.message.into_owned()))
+    }
+
     fn status(scenario: &Scenario, id: &str) -> Option<(u16, String)> {
-        scenario.model(id).err().map(|refused| (refused.status, refused.message.into_owned()))
+        status_in("us-east-1", scenario, id)
+    }
+
+    fn counts_tokens(scenario: &Scenario, id: &str) -> bool {
+        scenario.counts_tokens(Target { region: "us-east-1", id }).is_ok()
     }
 
     #[test]
@@ -205,8 +238,25 @@ mod tests {
         assert_eq!(status(&scenario, "haiku").unwrap().0, 400);
         let (code, text) = status(&scenario, "anthropic.claude-x").unwrap();
         assert!(code == 400 && text.contains("on-demand throughput isn\u{2019}t supported"), "{text}");
-        assert!(scenario.counts_tokens("anthropic.claude-x").is_ok());
-        assert!(scenario.counts_tokens("us.anthropic.claude-x").is_err());
-        assert!(scenario.counts_tokens("anthropic.claude-y").is_err());
+        assert!(counts_tokens(&scenario, "anthropic.claude-x"));
+        assert!(!counts_tokens(&scenario, "us.anthropic.claude-x"));
+        assert!(!counts_tokens(&scenario, "anthropic.claude-y"));
+    }
+
+    #[test]
+    fn a_table_with_a_region_beats_the_one_without_and_says_where_a_model_is() {
+        let scenario = Scenario::from_toml(
+            "[[model]]\nid = 'us.a.b'\n[[model]]\nid = 'us.a.b'\nregion = 'us-west-2'\nburndown = 5\n\
+             [[model]]\nid = 'us.a.c'\nregion = 'us-west-2'",
+        )
+        .unwrap();
+        let burndown = |region, id| scenario.model(Target { region, id }).map(|(_, model)| model.burndown);
+        assert_eq!(burndown("us-east-1", "us.a.b"), Ok(1));
+        assert_eq!(burndown("", "us.a.b"), Ok(1));
+        assert_eq!(burndown("us-west-2", "us.a.b"), Ok(5));
+        assert_eq!(burndown("us-west-2", "us.a.c"), Ok(1));
+        assert_eq!(status_in("us-east-1", &scenario, "us.a.c").unwrap().0, 404);
+        assert!(status_in("us-west-2", &scenario, "a.c").unwrap().1.contains("on-demand"));
+        assert_eq!(status_in("us-east-1", &scenario, "a.c").unwrap().0, 404, "a profile of elsewhere is none here");
     }
 }

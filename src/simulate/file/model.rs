@@ -1,0 +1,109 @@
+//! How is a model written down? `[[model]]`, and the `[latency]` and `[answer]` that it may inherit.
+
+use serde::Deserialize;
+
+use super::super::chance::{Base, Latency, Length};
+use super::super::scenario::{Model, ScenarioError};
+use super::values::{duration, limit, quoted, region, wrong};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TypedModel {
+    pub(super) id: String,
+    pub(super) region: Option<String>,
+    requests_per_minute: Option<u64>,
+    tokens_per_minute: Option<u64>,
+    tokens_per_day: Option<u64>,
+    burndown: Option<u64>,
+    context_window: Option<u64>,
+    max_output: Option<u64>,
+    cache_min_prefix: Option<u64>,
+    reasoning: Option<bool>,
+    latency: Option<TypedLatency>,
+    answer: Option<TypedAnswer>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TypedLatency {
+    constant: Option<String>,
+    p50: Option<String>,
+    p99: Option<String>,
+    per_output_token: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TypedAnswer {
+    mean: Option<f64>,
+    spread: Option<f64>,
+}
+
+impl TypedModel {
+    pub(super) fn resolve(&self, key: &str, any: &Model) -> Result<Model, ScenarioError> {
+        let at = |name: &str| format!("{key}.{name}");
+        if !self.id.contains('.') && !self.id.starts_with("arn:") {
+            return Err(wrong(at("id"), quoted(&self.id), "a model id, an inference profile id or an ARN"));
+        }
+        region(at("region"), self.region.as_deref())?;
+        let burndown = self.burndown.unwrap_or(any.burndown);
+        if !(1..=100).contains(&burndown) {
+            return Err(wrong(at("burndown"), burndown, "1 to 100"));
+        }
+        Ok(Model {
+            requests_per_minute: limit(at("requests_per_minute"), self.requests_per_minute)?,
+            tokens_per_minute: limit(at("tokens_per_minute"), self.tokens_per_minute)?,
+            tokens_per_day: limit(at("tokens_per_day"), self.tokens_per_day)?,
+            burndown,
+            context_window: limit(at("context_window"), self.context_window)?.unwrap_or(any.context_window),
+            max_output: limit(at("max_output"), self.max_output)?.unwrap_or(any.max_output),
+            cache_min_prefix: self.cache_min_prefix.unwrap_or(any.cache_min_prefix),
+            latency: TypedLatency::resolve(self.latency.as_ref(), &at("latency"), any.latency)?,
+            answer: TypedAnswer::resolve(self.answer.as_ref(), &at("answer"), any.answer)?,
+            reasoning: self.reasoning.unwrap_or(any.reasoning),
+        })
+    }
+}
+
+impl TypedLatency {
+    pub(super) fn resolve(typed: Option<&Self>, key: &str, usual: Latency) -> Result<Latency, ScenarioError> {
+        let Some(typed) = typed else { return Ok(usual) };
+        let get = |name: &str, text: &Option<String>| duration(format!("{key}.{name}"), text.as_deref());
+        let constant = get("constant", &typed.constant)?;
+        let (p50, p99) = (get("p50", &typed.p50)?, get("p99", &typed.p99)?);
+        let base = match (constant, p50, p99) {
+            (Some(time), None, None) => Base::Constant(time),
+            (None, Some(p50), Some(p99)) if !p50.is_zero() && p50 <= p99 => Base::Spread { p50, p99 },
+            (None, Some(p50), Some(_)) => {
+                let value = humantime::format_duration(p50);
+                return Err(wrong(
+                    format!("{key}.p50"),
+                    value,
+                    "more than 0s and at most p99; `constant = \"0s\"` is instant",
+                ));
+            }
+            (None, None, None) => usual.base,
+            (Some(_), _, _) | (None, Some(_), None) | (None, None, Some(_)) => {
+                return Err(wrong(key, "incomplete or contradictory", "either `constant`, or `p50` and `p99`"));
+            }
+        };
+        let per_output_token = get("per_output_token", &typed.per_output_token)?.unwrap_or(usual.per_output_token);
+        Ok(Latency { base, per_output_token })
+    }
+}
+
+impl TypedAnswer {
+    pub(super) fn resolve(typed: Option<&Self>, key: &str, usual: Length) -> Result<Length, ScenarioError> {
+        let Some(typed) = typed else { return Ok(usual) };
+        let mean = typed.mean.unwrap_or(usual.mean);
+        // A shorter mean keeps the shape of the usual answer.
+        let spread = typed.spread.unwrap_or(mean * usual.spread / usual.mean);
+        if !(1.0..=1e6).contains(&mean) {
+            return Err(wrong(format!("{key}.mean"), mean, "1 to 1000000 tokens"));
+        }
+        if !(0.0..=1e6).contains(&spread) {
+            return Err(wrong(format!("{key}.spread"), spread, "0 to 1000000 tokens"));
+        }
+        Ok(Length { mean, spread })
+    }
+}

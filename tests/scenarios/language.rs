@@ -1,0 +1,171 @@
+//! What do the words of a scenario do? Each is played in this process, and judged by what a caller meets.
+
+use std::time::Duration;
+
+use aquifer::simulate::{ErrorResponse, InProcess, NoAnswer, Operation, Report, Scenario};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::HAIKU;
+
+const EAST: &str = "us-east-1";
+const WEST: &str = "us-west-2";
+
+/// A service, and a count of the prompts sent to it, so that no two are the same.
+struct Caller {
+    service: InProcess,
+    began: Instant,
+    sent: std::cell::Cell<u32>,
+}
+
+impl Caller {
+    fn new(scenario: &str) -> Self {
+        let service = InProcess::new(Scenario::from_toml(scenario).unwrap());
+        Self { service, began: Instant::now(), sent: std::cell::Cell::default() }
+    }
+
+    /// A call of `input` tokens and as many more at most.
+    async fn call(&self, region: &str, input: usize, max_tokens: u64) -> Result<Value, NoAnswer> {
+        self.sent.set(self.sent.get() + 1);
+        let text = format!("{:>width$}", self.sent.get(), width = 4 * input);
+        let body = json!({ "messages": [{ "role": "user", "content": [{ "text": text }] }],
+            "inferenceConfig": { "maxTokens": max_tokens } });
+        let body = body.to_string();
+        let answer = self.service.call(region, HAIKU, Operation::Converse, body.as_bytes()).await?;
+        Ok(serde_json::from_slice(&answer).unwrap())
+    }
+
+    /// The status of a call of ten tokens.
+    async fn status(&self, region: &str) -> u16 {
+        match self.call(region, 9, 1).await {
+            Ok(_) => 200,
+            Err(NoAnswer::Error(ErrorResponse { status, .. })) => status,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+
+    async fn until(&self, seconds: f64) {
+        tokio::time::sleep_until(self.began + Duration::from_secs_f64(seconds)).await;
+    }
+
+    fn report(&self) -> Report {
+        self.service.report()
+    }
+}
+
+/// Instant answers of one token.
+const INSTANT: &str = "latency = { constant = '0s' }\nanswer = { mean = 1, spread = 0 }\n";
+
+fn with_model(keys: &str, more: &str) -> Caller {
+    Caller::new(&format!("{INSTANT}counting = 'sliding'\n[[model]]\nid = '{HAIKU}'\n{keys}\n{more}"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_region_has_quotas_of_its_own() {
+    let caller = with_model("tokens_per_minute = 20", "");
+    assert_eq!([caller.status(EAST).await, caller.status(EAST).await, caller.status(EAST).await], [200, 200, 429]);
+    assert_eq!([caller.status(WEST).await, caller.status(WEST).await, caller.status(WEST).await], [200, 200, 429]);
+    let report = caller.report();
+    assert_eq!((report.models[HAIKU].calls, report.models[HAIKU].throttled), (6, 2));
+    for region in [EAST, WEST] {
+        let lane = &report.lanes[region][HAIKU];
+        assert_eq!((lane.counts.calls, lane.counts.answered, lane.counts.throttled), (3, 2, 1), "{region}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_model_may_differ_by_region() {
+    let west = format!("[[model]]\nid = '{HAIKU}'\nregion = '{WEST}'\ntokens_per_minute = 10");
+    let caller = with_model("tokens_per_minute = 20", &west);
+    assert_eq!([caller.status(EAST).await, caller.status(EAST).await], [200, 200]);
+    assert_eq!([caller.status(WEST).await, caller.status(WEST).await], [200, 429]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_accounts_cap_is_a_regions_own() {
+    let caller = Caller::new(&format!("{INSTANT}account_tokens_per_day = 10"));
+    assert_eq!([caller.status(EAST).await, caller.status(EAST).await, caller.status(WEST).await], [200, 429, 200]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_prompt_cached_in_one_region_is_unknown_in_another() {
+    let caller = with_model("cache_min_prefix = 1", "");
+    let body = json!({ "messages": [{ "role": "user",
+        "content": [{ "text": "long ago" }, { "cachePoint": { "type": "default" } }, { "text": "and now" }] }] });
+    let body = body.to_string();
+    let mut read = Vec::new();
+    for region in [EAST, EAST, WEST] {
+        let answer = caller.service.call(region, HAIKU, Operation::Converse, body.as_bytes()).await.unwrap();
+        let answer: Value = serde_json::from_slice(&answer).unwrap();
+        read.push(answer["usage"]["cacheReadInputTokens"].as_u64().unwrap());
+    }
+    assert_eq!(read, [0, 2, 0]);
+    assert_eq!(caller.report().answered_twice, 1, "a body answered in two regions is answered twice");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_region_fails_while_the_others_work() {
+    let fault =
+        format!("[[fault]]\nkind = 'ServiceUnavailableException'\nregion = '{WEST}'\nfrom = '60s'\nuntil = '120s'\n");
+    let caller = with_model("", &fault);
+    for (at, expected) in [(0.0, [200, 200]), (60.0, [200, 503]), (119.9, [200, 503]), (120.0, [200, 200])] {
+        caller.until(at).await;
+        assert_eq!([caller.status(EAST).await, caller.status(WEST).await], expected, "at {at} s");
+    }
+    let report = caller.report();
+    assert_eq!(report.faults["ServiceUnavailableException"], 2);
+    assert_eq!(report.lanes[WEST][HAIKU].faults["ServiceUnavailableException"], 2);
+    assert!(report.lanes[EAST][HAIKU].faults.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_report_tells_the_minutes_apart() {
+    let caller = with_model("tokens_per_minute = 20", "");
+    caller.until(10.0).await;
+    for _ in 0..3 {
+        caller.status(EAST).await;
+    }
+    caller.until(185.5).await;
+    caller.status(EAST).await;
+    caller.status(WEST).await;
+    let report = caller.report();
+    let minutes: Vec<_> = report.minutes.iter().map(|m| (m.minute, m.calls, m.answered, m.throttled)).collect();
+    assert_eq!(minutes, [(0, 3, 2, 1), (3, 2, 2, 0)]);
+    assert_eq!(report.minutes.iter().map(|m| m.settled_tokens).collect::<Vec<_>>(), [20, 20]);
+    assert_eq!((report.first_call_ms, report.last_answer_ms), (Some(10_000), Some(185_500)));
+    let (east, west) = (&report.lanes[EAST][HAIKU], &report.lanes[WEST][HAIKU]);
+    assert_eq!((east.minutes.len(), west.minutes.len()), (2, 1));
+    assert_eq!((west.first_call_ms, west.last_answer_ms), (Some(185_500), Some(185_500)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_counts_how_many_of_its_calls_were_open_at_once() {
+    let caller = Caller::new("latency = { constant = '1s' }");
+    tokio::join!(caller.status(EAST), caller.status(EAST), caller.status(WEST));
+    caller.status(WEST).await;
+    let report = caller.report();
+    assert_eq!((report.lanes[EAST][HAIKU].peak_open, report.lanes[WEST][HAIKU].peak_open), (2, 1));
+    assert_eq!(report.peak_open, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_only_judged_is_answered_and_costs_no_quota() {
+    let caller = Caller::new(&format!(
+        "{INSTANT}enforce = false\ncounting = 'sliding'\n[[model]]\nid = '{HAIKU}'\ntokens_per_minute = 20"
+    ));
+    caller.status(EAST).await;
+    caller.until(30.0).await;
+    for _ in 0..4 {
+        assert_eq!(caller.status(EAST).await, 200);
+    }
+    let report = caller.report();
+    assert_eq!((report.answered, report.throttled, report.would_be_throttled), (5, 0, 3));
+    // Two were charged, one at 0 s and one at 30 s: at 60 s there is room for one, at 89 s for no other.
+    for (at, would_be) in [(60.0, 3), (89.9, 4)] {
+        caller.until(at).await;
+        assert_eq!(caller.status(EAST).await, 200);
+        assert_eq!(caller.report().would_be_throttled, would_be, "at {at} s");
+    }
+    let minutes: Vec<_> = caller.report().minutes.iter().map(|m| m.would_be_throttled).collect();
+    assert_eq!(minutes, [3, 1]);
+}
