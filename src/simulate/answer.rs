@@ -39,16 +39,34 @@ impl Answer {
         Self { reasoning: None, text: None, stop: Stop::EndTurn, output_tokens: 0 }
     }
 
-    /// At most `limit` tokens in all.
-    pub(super) fn compose(dice: &mut Dice, length: Length, limit: u64, reasoning: bool, ask: &Ask) -> Self {
-        let wanted = length.draw(dice);
-        let thought = if reasoning { length.draw(dice).min(limit) } else { 0 };
+    /// At most `limit` tokens in all; `exact` is how many it shall be, reasoning included, instead of a drawn length.
+    pub(super) fn compose(
+        dice: &mut Dice,
+        length: Length,
+        exact: Option<u64>,
+        limit: u64,
+        reasoning: bool,
+        ask: &Ask,
+    ) -> Self {
+        let think = |dice: &mut Dice| if reasoning { length.draw(dice) } else { 0 };
+        let (wanted, thought) = match exact {
+            Some(total) => {
+                let thought = think(dice).min(total.saturating_sub(1));
+                (total - thought, thought)
+            }
+            None => (length.draw(dice), think(dice)),
+        };
+        let thought = thought.min(limit);
         let left = limit - thought;
         let reasoning = (thought > 0).then(|| prose(dice, thought, thought < limit));
         if left == 0 {
             return Self { reasoning, text: None, stop: Stop::MaxTokens, output_tokens: thought };
         }
-        let mut text = prose(dice, wanted.min(left), wanted <= left);
+        let mut text = prose(dice, wanted.min(left), wanted <= left && exact.is_none());
+        if wanted <= left && exact.is_some() {
+            text.pop();
+            text.push('.');
+        }
         let mut stop = if wanted <= left { Stop::EndTurn } else { Stop::MaxTokens };
         if let Some(end) = ask.stop_sequences.iter().filter_map(|sequence| text.find(sequence)).min() {
             text.truncate(end);
@@ -311,6 +329,7 @@ mod tests {
             checkpoints: Vec::new(),
             max_tokens: None,
             stop_sequences: stop_sequences.iter().map(|&text| text.to_owned()).collect(),
+            answer_tokens: None,
             embedding: None,
         }
     }
@@ -321,7 +340,7 @@ mod tests {
     fn an_answer_never_exceeds_its_limit_and_says_when_it_was_cut() {
         for body in 0..500 {
             for (limit, reasoning) in [(1, false), (1, true), (60, false), (60, true), (100_000, true)] {
-                let answer = Answer::compose(&mut dice(body), LENGTH, limit, reasoning, &ask(&[]));
+                let answer = Answer::compose(&mut dice(body), LENGTH, None, limit, reasoning, &ask(&[]));
                 let said = answer.reasoning.iter().chain(&answer.text).map(|text| tokens(text)).sum::<u64>();
                 assert!((1..=limit).contains(&answer.output_tokens), "{limit}: {}", answer.output_tokens);
                 assert!(said <= answer.output_tokens, "{limit}: {said}");
@@ -335,8 +354,24 @@ mod tests {
     }
 
     #[test]
+    fn an_exact_answer_is_exact_unless_its_limit_is_lower() {
+        for body in 0..200 {
+            let exact = body % 40 + 1;
+            for (limit, reasoning) in [(10_000, false), (10_000, true), (20, false), (20, true)] {
+                let answer = Answer::compose(&mut dice(body), LENGTH, Some(exact), limit, reasoning, &ask(&[]));
+                assert_eq!(answer.output_tokens, exact.min(limit), "{exact} of at most {limit}");
+                let said = answer.reasoning.iter().chain(&answer.text).map(|text| tokens(text)).sum::<u64>();
+                assert!(said <= answer.output_tokens, "{said} {answer:?}");
+                let ended = if exact <= limit { Stop::EndTurn } else { Stop::MaxTokens };
+                assert_eq!(answer.stop, ended, "{exact} of at most {limit}");
+                assert!(answer.text.is_some() || ended == Stop::MaxTokens);
+            }
+        }
+    }
+
+    #[test]
     fn an_answer_reads_like_sentences() {
-        let text = Answer::compose(&mut dice(3), LENGTH, 10_000, false, &ask(&[])).text.unwrap();
+        let text = Answer::compose(&mut dice(3), LENGTH, None, 10_000, false, &ask(&[])).text.unwrap();
         for sentence in text.split_terminator('.').map(str::trim) {
             assert!(sentence.starts_with(|c: char| c.is_ascii_uppercase()), "{sentence}");
         }
@@ -345,7 +380,7 @@ mod tests {
 
     #[test]
     fn a_stop_sequence_ends_the_answer_before_itself() {
-        let answer = Answer::compose(&mut dice(3), LENGTH, 10_000, false, &ask(&["zzz", "."]));
+        let answer = Answer::compose(&mut dice(3), LENGTH, None, 10_000, false, &ask(&["zzz", "."]));
         assert_eq!(answer.stop, Stop::Sequence);
         assert!(!answer.text.unwrap().contains('.'));
     }

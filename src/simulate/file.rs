@@ -51,8 +51,9 @@ impl File {
     fn resolve(self) -> Result<Scenario, ScenarioError> {
         let usual = Scenario::default();
         let latency = TypedLatency::resolve(self.latency.as_ref(), "latency", usual.any.latency)?;
-        let answer = TypedAnswer::resolve(self.answer.as_ref(), "answer", usual.any.answer)?;
-        let any = Model { latency, answer, ..Model::default() };
+        let unasked = (usual.any.answer, usual.any.answer_from_prompt);
+        let (answer, answer_from_prompt) = TypedAnswer::resolve(self.answer.as_ref(), "answer", unasked)?;
+        let any = Model { latency, answer, answer_from_prompt, ..Model::default() };
         let mut scenario = Scenario {
             seed: self.seed.unwrap_or(usual.seed),
             counting: self.counting.unwrap_or_default(),

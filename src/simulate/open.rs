@@ -67,7 +67,8 @@ impl Open {
     pub(super) fn answer(&self) -> Answer {
         let Admitted { ask, model, .. } = &self.admitted;
         let limit = ask.max_tokens.unwrap_or(model.max_output);
-        Answer::compose(&mut self.dice(Purpose::Answer), model.answer, limit, model.reasoning, ask)
+        let exact = ask.answer_tokens.filter(|_| model.answer_from_prompt);
+        Answer::compose(&mut self.dice(Purpose::Answer), model.answer, exact, limit, model.reasoning, ask)
     }
 
     /// The vector for an embedding, if one was asked for.

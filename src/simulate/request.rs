@@ -1,12 +1,14 @@
 //! What is asked for, and how many tokens is it? Reads the bodies of the operations as the service does.
 //!
-//! Tokens follow a rule of the simulator's own: a quarter of the bytes of all text, rounded up. It is no model's
-//! tokenizer, on purpose: whoever estimates must learn from `usage`, as with the real service.
+//! Tokens follow a rule of the simulator's own: a quarter of the bytes of all text (UTF-8; system, messages and tools
+//! taken together), rounded up; an image is 1,600. It is no model's tokenizer, on purpose: whoever estimates must learn
+//! from `usage`, as with the real service. Whoever needs a prompt of exactly n tokens writes one of 4n bytes.
 
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use memchr::memmem;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
@@ -39,6 +41,8 @@ pub(super) struct Ask {
     pub(super) checkpoints: Vec<Checkpoint>,
     pub(super) max_tokens: Option<u64>,
     pub(super) stop_sequences: Vec<String>,
+    /// How long an answer the last marker in the prompt asks for.
+    pub(super) answer_tokens: Option<u64>,
     /// For an embedding: how many dimensions, and whether of length one.
     pub(super) embedding: Option<(usize, bool)>,
 }
@@ -102,7 +106,8 @@ pub(super) fn read(id: &str, operation: Operation, body: &[u8]) -> Result<Ask, R
     // Serializing sorts the keys, which is what makes the digest one of content.
     let digest = digest(Sha256::new().chain_update(id).chain_update([0]).chain_update(body.to_string()));
     let input_tokens = tokens(meter.bytes);
-    Ok(Ask { digest, input_tokens, checkpoints: meter.points, max_tokens, stop_sequences, embedding })
+    let Meter { points: checkpoints, answer_tokens, .. } = meter;
+    Ok(Ask { digest, input_tokens, checkpoints, max_tokens, stop_sequences, answer_tokens, embedding })
 }
 
 /// The input tokens that a `CountTokens` body asks about.
@@ -261,7 +266,23 @@ struct Meter {
     bytes: u64,
     prefix: Sha256,
     points: Vec<Checkpoint>,
+    answer_tokens: Option<u64>,
 }
+
+/// How long the answer shall be, in tokens: the last `[answer: 123 tokens]` in a text. Above a million it is none.
+fn marked(text: &str) -> Option<u64> {
+    let mut before = text.as_bytes();
+    while let Some(at) = memmem::rfind(before, MARKER) {
+        let number = text.get(at + MARKER.len()..)?.split_once(" tokens]").and_then(|(number, _)| number.parse().ok());
+        if let Some(tokens) = number.filter(|tokens| (1..=1_000_000).contains(tokens)) {
+            return Some(tokens);
+        }
+        before = &before[..at];
+    }
+    None
+}
+
+const MARKER: &[u8] = b"[answer: ";
 
 /// An image counts like this much text, whatever its size.
 const IMAGE_BYTES: u64 = 6_400;
@@ -269,10 +290,11 @@ const DEFAULT_TTL: Duration = Duration::from_secs(300);
 
 impl Meter {
     fn new() -> Self {
-        Self { bytes: 0, prefix: Sha256::new(), points: Vec::new() }
+        Self { bytes: 0, prefix: Sha256::new(), points: Vec::new(), answer_tokens: None }
     }
 
     fn text(&mut self, text: &str) {
+        self.answer_tokens = marked(text).or(self.answer_tokens);
         self.add(text, u64::try_from(text.len()).unwrap_or(u64::MAX));
     }
 
@@ -344,6 +366,22 @@ mod tests {
             "system": "Be brief.", "messages": [{ "role": "user", "content": "Hello, you." }] });
         let ask = asked(Operation::Invoke(Family::Anthropic), &body).unwrap();
         assert_eq!((ask.input_tokens, ask.max_tokens), (5, Some(9)));
+    }
+
+    #[test]
+    fn the_last_marker_that_reads_as_one_says_how_long_the_answer_shall_be() {
+        for (text, expected) in [
+            ("Hello.", None),
+            ("[answer: 120 tokens]", Some(120)),
+            ("Say it [answer: 7 tokens] or rather [answer: 9 tokens] so.", Some(9)),
+            ("[answer: 7 tokens] [answer: many tokens]", Some(7)),
+            ("[answer: 0 tokens][answer: 1000001 tokens][answer: -1 tokens][answer: 5 words]", None),
+            ("é[answer: ", None),
+        ] {
+            assert_eq!(marked(text), expected, "{text}");
+        }
+        let body = json!({ "system": [{ "text": "[answer: 3 tokens]" }], "messages": [hello()] });
+        assert_eq!(asked(Operation::Converse, &body).unwrap().answer_tokens, Some(3), "wherever it stands");
     }
 
     #[test]

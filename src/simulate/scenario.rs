@@ -56,6 +56,8 @@ pub(super) struct Model {
     pub(super) cache_min_prefix: u64,
     pub(super) latency: Latency,
     pub(super) answer: Length,
+    /// A marker in the prompt says how long the answer is.
+    pub(super) answer_from_prompt: bool,
     pub(super) reasoning: bool,
 }
 
@@ -189,6 +191,7 @@ impl Default for Model {
             cache_min_prefix: 1_024,
             latency: Latency::default(),
             answer: Length::default(),
+            answer_from_prompt: false,
             reasoning: false,
         }
     }

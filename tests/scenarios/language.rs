@@ -169,3 +169,26 @@ async fn what_is_only_judged_is_answered_and_costs_no_quota() {
     let minutes: Vec<_> = caller.report().minutes.iter().map(|m| m.would_be_throttled).collect();
     assert_eq!(minutes, [3, 1]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_as_long_as_its_prompt_says() {
+    let text = format!("Sum up. [answer: 123 tokens]{}", "x".repeat(4 * 500 - 28));
+    let body = |max_tokens: u64| {
+        json!({ "messages": [{ "role": "user", "content": [{ "text": text }] }],
+            "inferenceConfig": { "maxTokens": max_tokens } })
+    };
+    for (from_prompt, max_tokens, output, reason) in [
+        ("answer = { mean = 10, spread = 0, from_prompt = true }", 1_000, 123, "end_turn"),
+        ("answer = { mean = 10, spread = 0, from_prompt = true }", 100, 100, "max_tokens"),
+    ] {
+        let service = InProcess::new(Scenario::from_toml(from_prompt).unwrap());
+        let answer = service.call(EAST, HAIKU, Operation::Converse, body(max_tokens).to_string().as_bytes()).await;
+        let answer: Value = serde_json::from_slice(&answer.unwrap()).unwrap();
+        let usage = (answer["usage"]["inputTokens"].as_u64(), answer["usage"]["outputTokens"].as_u64());
+        assert_eq!((usage, answer["stopReason"].as_str()), ((Some(500), Some(output)), Some(reason)));
+    }
+    let drawn = InProcess::new(Scenario::from_toml("answer = { mean = 10, spread = 0 }").unwrap());
+    let answer = drawn.call(EAST, HAIKU, Operation::Converse, body(1_000).to_string().as_bytes()).await.unwrap();
+    let answer: Value = serde_json::from_slice(&answer).unwrap();
+    assert!(answer["usage"]["outputTokens"].as_u64().unwrap() <= 10, "a marker is only text unless asked for");
+}

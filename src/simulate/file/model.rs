@@ -37,6 +37,7 @@ pub(super) struct TypedLatency {
 pub(super) struct TypedAnswer {
     mean: Option<f64>,
     spread: Option<f64>,
+    from_prompt: Option<bool>,
 }
 
 impl TypedModel {
@@ -50,6 +51,8 @@ impl TypedModel {
         if !(1..=100).contains(&burndown) {
             return Err(wrong(at("burndown"), burndown, "1 to 100"));
         }
+        let usual = (any.answer, any.answer_from_prompt);
+        let (answer, answer_from_prompt) = TypedAnswer::resolve(self.answer.as_ref(), &at("answer"), usual)?;
         Ok(Model {
             requests_per_minute: limit(at("requests_per_minute"), self.requests_per_minute)?,
             tokens_per_minute: limit(at("tokens_per_minute"), self.tokens_per_minute)?,
@@ -59,7 +62,8 @@ impl TypedModel {
             max_output: limit(at("max_output"), self.max_output)?.unwrap_or(any.max_output),
             cache_min_prefix: self.cache_min_prefix.unwrap_or(any.cache_min_prefix),
             latency: TypedLatency::resolve(self.latency.as_ref(), &at("latency"), any.latency)?,
-            answer: TypedAnswer::resolve(self.answer.as_ref(), &at("answer"), any.answer)?,
+            answer,
+            answer_from_prompt,
             reasoning: self.reasoning.unwrap_or(any.reasoning),
         })
     }
@@ -93,8 +97,14 @@ impl TypedLatency {
 }
 
 impl TypedAnswer {
-    pub(super) fn resolve(typed: Option<&Self>, key: &str, usual: Length) -> Result<Length, ScenarioError> {
+    /// The lengths that are drawn, and whether the prompt may say another.
+    pub(super) fn resolve(
+        typed: Option<&Self>,
+        key: &str,
+        usual: (Length, bool),
+    ) -> Result<(Length, bool), ScenarioError> {
         let Some(typed) = typed else { return Ok(usual) };
+        let (usual, from_prompt) = usual;
         let mean = typed.mean.unwrap_or(usual.mean);
         // A shorter mean keeps the shape of the usual answer.
         let spread = typed.spread.unwrap_or(mean * usual.spread / usual.mean);
@@ -104,6 +114,6 @@ impl TypedAnswer {
         if !(0.0..=1e6).contains(&spread) {
             return Err(wrong(format!("{key}.spread"), spread, "0 to 1000000 tokens"));
         }
-        Ok(Length { mean, spread })
+        Ok((Length { mean, spread }, typed.from_prompt.unwrap_or(from_prompt)))
     }
 }
