@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::backlog::{Backlog, Form};
 use crate::case::{Case, Client, Counting, ONE_CALL, Outcome, Seen, Service};
+use crate::common::worker::MODEL;
 use crate::table::{LIMIT, MINUTES, backlog, case, in_columns, is_whole};
 
 /// A bar, and the cases that are judged by it; the worst counts, or what they are together.
@@ -33,7 +34,7 @@ const ONE_WORKER: Client = Client::Aquifer { workers: 1 };
 /// All bars beside the main table.
 pub(crate) fn all(place: &Path) -> Vec<Check> {
     let mut checks = wrong_limits(place);
-    checks.extend([failing(place), one_region_dead(place), right_sizing(place), waiting(place)]);
+    checks.extend([strangers(place), failing(place), one_region_dead(place), right_sizing(place), waiting(place)]);
     checks
 }
 
@@ -62,8 +63,8 @@ fn wrong_limits(place: &Path) -> Vec<Check> {
 
 /// From then on against what the quota gives in a minute, whatever the counting: no quota is saved up by then.
 fn after_five_minutes(case: &Case, outcome: &Outcome) -> Verdict {
-    let calls = outcome.sum(|report| report.calls);
-    let share = outcome.sum(|report| report.throttled) as f64 / calls.max(1) as f64;
+    let calls = outcome.report.calls;
+    let share = outcome.report.throttled as f64 / calls.max(1) as f64;
     let then = at(outcome, FIRST_MINUTES);
     let left = case.backlog.settled.saturating_sub(then.settled) as f64;
     let took = seconds(outcome) - then.at.as_secs_f64();
@@ -71,6 +72,51 @@ fn after_five_minutes(case: &Case, outcome: &Outcome) -> Verdict {
     Verdict {
         measured: format!("{}; {:.3} x; {:.1} %", answered(outcome), took / bound, 100.0 * share),
         met: is_whole(outcome) && took <= 1.15 * bound + ONE_CALL && share <= 0.01,
+    }
+}
+
+/// Half of the quota, for five minutes, in small pieces as of many callers.
+fn half_of_the_quota() -> String {
+    let half = LIMIT / 2;
+    format!("[[stranger]]\nmodel = '{MODEL}'\ntokens_per_minute = {half}\nevery = '250ms'\nuntil = '300s'\n")
+}
+
+const SLACK: Duration = Duration::from_secs(180);
+
+fn strangers(place: &Path) -> Check {
+    let backlog = backlog(place, LONG, Form::Plain);
+    Check {
+        what: "strangers use half of the quota unseen, for the first five minutes".to_owned(),
+        bar: "all answered; after the first minute 1 % refused and 90 % of what is left used; three minutes after they stop, full use",
+        cases: Counting::ALL
+            .map(|counting| {
+                let mut case = case(counting, ONE_WORKER, "learn", &backlog, Duration::from_secs(1_200));
+                case.name.push_str("-strangers");
+                case.service.trouble = half_of_the_quota();
+                case
+            })
+            .into(),
+        judge: Judge::Each(|case, outcome| {
+            const MINUTE: Duration = Duration::from_secs(60);
+            let (first, stop, back) =
+                (at(outcome, MINUTE), at(outcome, FIRST_MINUTES), at(outcome, FIRST_MINUTES + SLACK));
+            let refused = outcome.report.throttled - first.throttled;
+            let share = refused as f64 / (outcome.report.calls - first.calls).max(1) as f64;
+            let minutes = (stop.at - first.at).as_secs_f64() / 60.0;
+            let used = (stop.settled - first.settled) as f64 / (minutes * LIMIT as f64 / 2.0);
+            let left = case.backlog.settled.saturating_sub(back.settled) as f64;
+            let full = left / LIMIT as f64 / ((seconds(outcome) - back.at.as_secs_f64() - ONE_CALL) / 60.0);
+            Verdict {
+                measured: format!(
+                    "{}; {:.1} % refused, {:.0} % used; then {:.0} %",
+                    answered(outcome),
+                    100.0 * share,
+                    100.0 * used,
+                    100.0 * full
+                ),
+                met: is_whole(outcome) && share <= 0.01 && used >= 0.9 && full >= 0.95,
+            }
+        }),
     }
 }
 
@@ -99,14 +145,14 @@ fn failing(place: &Path) -> Check {
             .map(|counting| {
                 let mut case = case(counting, ONE_WORKER, "learn", &backlog, Duration::from_secs(900));
                 case.name.push_str("-failing");
-                case.service.regions = vec![FAULTS.to_owned()];
+                case.service.trouble = FAULTS.to_owned();
                 case.settings.call_timeout = Some("20s");
                 case
             })
             .into(),
         judge: Judge::Each(|case, outcome| {
             let times = seconds(outcome) / case.optimum(outcome);
-            let struck: u64 = outcome.regions.iter().flat_map(|report| report.faults.values()).sum();
+            let struck: u64 = outcome.report.faults.values().sum();
             Verdict {
                 measured: format!("{}; {times:.3} x; {struck} failures", answered(outcome)),
                 met: is_whole(outcome) && times <= 1.15,
@@ -119,6 +165,7 @@ fn failing(place: &Path) -> Check {
 const DEAD: &str = "
 [[fault]]
 kind = 'ServiceUnavailableException'
+region = 'us-west-2'
 from = '105s'
 until = '165s'
 ";
@@ -134,14 +181,15 @@ fn one_region_dead(place: &Path) -> Check {
         Duration::from_secs(720),
     );
     case.name.push_str("-one-region-dead");
-    case.service.regions = vec![String::new(), DEAD.to_owned()];
+    case.service.regions = 2;
+    case.service.trouble = DEAD.to_owned();
     Check {
         what: "two regions, one of them dead for a minute in the middle".to_owned(),
         bar: "all answered; 1.10 x; the dead one gets probes only",
         cases: vec![case],
         judge: Judge::Each(|case, outcome| {
             let times = seconds(outcome) / case.optimum(outcome);
-            let into_the_void: u64 = outcome.regions.iter().flat_map(|report| report.faults.values()).sum();
+            let into_the_void: u64 = outcome.report.faults.values().sum();
             Verdict {
                 measured: format!("{}; {times:.3} x; {into_the_void} calls to the dead one", answered(outcome)),
                 met: is_whole(outcome) && times <= 1.10 && into_the_void <= PROBES,
@@ -216,7 +264,7 @@ fn seconds(outcome: &Outcome) -> f64 {
 }
 
 fn answered(outcome: &Outcome) -> String {
-    match (outcome.unanswered(), outcome.sum(|report| report.answered_twice)) {
+    match (outcome.unanswered(), outcome.report.answered_twice) {
         (0, 0) => "all answered".to_owned(),
         (none, two) => format!("{none} without an answer, {two} with two"),
     }

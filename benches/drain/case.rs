@@ -13,7 +13,7 @@ use aquifer::simulate::{self, Report, Scenario, Simulator};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::backlog::Backlog;
-use crate::common::worker::MODEL;
+use crate::common::worker::{MODEL, REGION};
 use crate::sdk_loop::SdkLoops;
 use crate::workers::Workers;
 
@@ -70,8 +70,10 @@ pub(crate) struct Service {
     /// `false`: refuses nothing, and counts what it would have refused.
     pub(crate) enforce: bool,
     pub(crate) latency: &'static str,
-    /// For each region what else its scenario says.
-    pub(crate) regions: Vec<String>,
+    /// How many, each with this limit.
+    pub(crate) regions: usize,
+    /// What else its scenario says.
+    pub(crate) trouble: String,
 }
 
 /// What the worker is told.
@@ -91,8 +93,8 @@ pub(crate) struct Outcome {
     pub(crate) drain: Option<Duration>,
     /// How far the minute of the clock had run at the first call.
     pub(crate) second: f64,
-    /// The last count of each region.
-    pub(crate) regions: Vec<Report>,
+    /// The last count of the service.
+    pub(crate) report: Report,
     /// Once a second from the first call on.
     pub(crate) seen: Vec<Seen>,
     /// Answers by job, where Aquifer gave them.
@@ -101,7 +103,7 @@ pub(crate) struct Outcome {
     pub(crate) trouble: Option<String>,
 }
 
-/// The count over all regions at one moment.
+/// The count at one moment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen {
     /// Since the first call.
@@ -118,69 +120,57 @@ impl Case {
     pub(crate) async fn run(self, place: &Path) -> Outcome {
         let folder = place.join(&self.name);
         std::fs::create_dir(&folder).unwrap();
-        let simulators = self.service.start().await;
+        let scenario = Scenario::from_toml(&self.service.scenario()).unwrap();
+        let began = (Instant::now(), SystemTime::now());
+        let simulator = simulate::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), scenario).await.unwrap();
         let running = match self.client {
             Client::SdkLoop { loops } => {
-                Running::Loops(SdkLoops::start(&self.name, loops, &url(&simulators[0]), &self.backlog))
+                Running::Loops(SdkLoops::start(&self.name, loops, &url(&simulator), &self.backlog))
             }
             Client::Aquifer { workers } => {
-                let config = self.settings.config(&self.service, &simulators);
+                let config = self.settings.config(&self.service, &url(&simulator));
                 Running::Workers(Workers::start(&folder, &config, &self.backlog.file, workers))
             }
         };
-        let outcome = self.watch(running, simulators).await;
+        let outcome = self.watch(running, simulator, began).await;
         // A million tokens of prompts a case: the disk need not hold them longer than they are looked at.
         std::fs::remove_dir_all(&folder).unwrap();
         outcome
     }
 
-    async fn watch(&self, mut running: Running, simulators: Vec<Simulator>) -> Outcome {
-        const LOOK: Duration = Duration::from_millis(50);
-        let began = Instant::now();
-        let (mut first, mut second, mut last, mut answered) = (None, 0.0, began, 0);
+    async fn watch(&self, mut running: Running, simulator: Simulator, began: (Instant, SystemTime)) -> Outcome {
+        const LOOK: Duration = Duration::from_millis(100);
+        let (began, by_the_clock) = began;
         let mut seen: Vec<Seen> = Vec::new();
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let stopped = loop {
+        let was_stopped = loop {
             look.tick().await;
-            // In this order, so that what its last answer brought is counted.
-            let is_running = running.are_running();
-            let reports: Vec<Report> = simulators.iter().map(Simulator::report).collect();
-            let sum = |count: fn(&Report) -> u64| reports.iter().map(count).sum::<u64>();
-            if sum(|report| report.calls) > 0 && first.is_none() {
-                (first, second) = (Some(Instant::now()), second_of_the_minute());
+            let report = simulator.report();
+            if let Some(first) = report.first_call_ms {
+                let at = began.elapsed().saturating_sub(Duration::from_millis(first));
+                if seen.last().is_none_or(|seen| at >= seen.at + Duration::from_secs(1)) {
+                    let Report { calls, throttled, settled_tokens: settled, .. } = report;
+                    seen.push(Seen { at, calls, throttled, settled, cpu: running.cpu() });
+                }
             }
-            if sum(|report| report.answered) > answered {
-                (answered, last) = (sum(|report| report.answered), Instant::now());
-            }
-            if let Some(at) = first.map(|first: Instant| first.elapsed())
-                && seen.last().is_none_or(|seen| at >= seen.at + Duration::from_secs(1))
-            {
-                seen.push(Seen {
-                    at,
-                    calls: sum(|report| report.calls),
-                    throttled: sum(|report| report.throttled),
-                    settled: sum(|report| report.settled_tokens),
-                    cpu: running.cpu(),
-                });
-            }
+            let is_running = running.is_running();
             if !is_running || began.elapsed() >= self.patience {
                 break is_running;
             }
         };
         running.kill();
-        let mut regions = Vec::new();
-        for simulator in simulators {
-            regions.push(simulator.stop().await);
-        }
+        let report = simulator.stop().await;
+        let stopped = was_stopped.then(|| format!("stopped after {:.0} s", self.patience.as_secs_f64()));
+        let time = |ms: Option<u64>| ms.map(Duration::from_millis);
+        let (first, last) = (time(report.first_call_ms), time(report.last_answer_ms));
         let (answers, answered) = running.answers();
-        let stopped = stopped.then(|| format!("stopped after {:.0} s", self.patience.as_secs_f64()));
         Outcome {
             jobs: self.backlog.jobs.len(),
             answered,
-            drain: first.filter(|_| stopped.is_none()).map(|first| last.saturating_duration_since(first)),
-            second,
-            regions,
+            drain: first.zip(last).filter(|_| !was_stopped).map(|(first, last)| last.saturating_sub(first)),
+            second: second_of_the_minute(by_the_clock + first.unwrap_or_default()),
+            report,
             seen,
             answers,
             trouble: stopped.or_else(|| running.trouble()),
@@ -190,7 +180,7 @@ impl Case {
     /// The least time in which the counting lets all of the backlog through, in seconds: a full quota at once, and
     /// what the counting gives back after that. Two regions are one of twice the size.
     pub(crate) fn optimum(&self, outcome: &Outcome) -> f64 {
-        let minutes = self.backlog.settled as f64 / (self.service.limit * self.service.regions.len() as u64) as f64;
+        let minutes = self.backlog.settled as f64 / (self.service.limit * self.service.regions as u64) as f64;
         match self.service.counting {
             Counting::Bucket => 60.0 * (minutes - 1.0),
             Counting::Sliding => 60.0 * (minutes.ceil() - 1.0),
@@ -200,11 +190,6 @@ impl Case {
 }
 
 impl Outcome {
-    /// Added up over the regions.
-    pub(crate) fn sum(&self, count: fn(&Report) -> u64) -> u64 {
-        self.regions.iter().map(count).sum()
-    }
-
     pub(crate) fn unanswered(&self) -> usize {
         self.jobs.saturating_sub(self.answered)
     }
@@ -221,32 +206,19 @@ impl Service {
             cache_reads_at_admission: false,
             enforce: true,
             latency: LATENCY,
-            regions: vec![String::new()],
+            regions: 1,
+            trouble: String::new(),
         }
     }
 
-    async fn start(&self) -> Vec<Simulator> {
-        let mut simulators = Vec::new();
-        for region in &self.regions {
-            let scenario = Scenario::from_toml(&self.scenario(region)).unwrap();
-            let here = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-            simulators.push(simulate::start(here, scenario).await.unwrap());
-        }
-        simulators
-    }
-
-    fn scenario(&self, region: &str) -> String {
+    fn scenario(&self) -> String {
+        let Self { counting, limit, burndown, excess, cache_reads_at_admission, enforce, latency, trouble, .. } = self;
         format!(
-            "counting = '{}'\nsettlement_excess = '{}'\ncache_reads_at_admission = {}\nenforce = {}\n\
-             minute_offset = '{}ms'\nlatency = {{ {} }}\n{ANSWER}[[model]]\nid = '{MODEL}'\ntokens_per_minute = {}\nburndown = {}\n{region}",
-            self.counting.word(),
-            self.excess,
-            self.cache_reads_at_admission,
-            self.enforce,
-            (second_of_the_minute() * 1e3) as u64,
-            self.latency,
-            self.limit,
-            self.burndown,
+            "counting = '{}'\nsettlement_excess = '{excess}'\ncache_reads_at_admission = {cache_reads_at_admission}\n\
+             enforce = {enforce}\nlatency = {{ {latency} }}\nanswer = {{ from_prompt = true }}\n\
+             minute_offset = '{}ms'\n[[model]]\nid = '{MODEL}'\ntokens_per_minute = {limit}\nburndown = {burndown}\n{trouble}",
+            counting.word(),
+            (second_of_the_minute(SystemTime::now()) * 1e3) as u64,
         )
     }
 }
@@ -255,10 +227,12 @@ impl Service {
 const LATENCY: &str = "p50 = '2s', p99 = '8s'";
 /// The mean of that distribution: "one call" of the bars.
 pub(crate) const ONE_CALL: f64 = 2.39;
-const ANSWER: &str = "answer = { mean = 28, spread = 45 }\n";
+
+/// A simulated service has as many as are asked for; it goes by what a call was signed for.
+pub(crate) const REGIONS: [&str; 2] = [REGION, "us-west-2"];
 
 impl Settings {
-    fn config(&self, service: &Service, simulators: &[Simulator]) -> String {
+    fn config(&self, service: &Service, url: &str) -> String {
         let mut config = format!(
             "[[model]]\nname = 'model'\nid = '{MODEL}'\ncounting = '{}'\noutput_burndown = {}\n",
             self.counting, service.burndown
@@ -269,8 +243,14 @@ impl Settings {
         if let Some(timeout) = self.call_timeout {
             writeln!(config, "call_timeout = '{timeout}'").unwrap();
         }
-        for (simulator, region) in simulators.iter().zip(["us-east-1", "us-west-2"]) {
-            write!(config, "[[endpoint]]\nregion = '{region}'\nendpoint_url = '{}'\n", url(simulator)).unwrap();
+        for region in &REGIONS[..service.regions] {
+            writeln!(
+                config,
+                "[[endpoint]]
+region = '{region}'
+endpoint_url = '{url}'"
+            )
+            .unwrap();
         }
         config
     }
@@ -283,7 +263,7 @@ enum Running {
 }
 
 impl Running {
-    fn are_running(&mut self) -> bool {
+    fn is_running(&mut self) -> bool {
         match self {
             Self::Loops(loops) => loops.are_running(),
             Self::Workers(workers) => workers.are_running(),
@@ -328,7 +308,6 @@ fn url(simulator: &Simulator) -> String {
 }
 
 /// Of UTC, as the service's fixed minutes are.
-pub(crate) fn second_of_the_minute() -> f64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    since.as_secs_f64() % 60.0
+pub(crate) fn second_of_the_minute(time: SystemTime) -> f64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64() % 60.0
 }

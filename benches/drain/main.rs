@@ -46,7 +46,7 @@ mod workers;
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep};
 
@@ -116,9 +116,9 @@ async fn run(cases: Vec<Case>, place: &Path) -> Vec<Outcome> {
     const APART: Duration = Duration::from_millis(50);
     let is_fixed = |case: &Case| case.service.counting == Counting::Fixed;
     if cases.iter().any(is_fixed) {
-        sleep(Duration::from_secs_f64((START - second_of_the_minute()).rem_euclid(60.0))).await;
+        sleep(Duration::from_secs_f64((START - second_of_the_minute(SystemTime::now())).rem_euclid(60.0))).await;
     }
-    println!("  {} cases at once, from second {:.0} of a minute", cases.len(), second_of_the_minute());
+    println!("  {} cases at once, from second {:.0} of a minute", cases.len(), second_of_the_minute(SystemTime::now()));
     let mut numbered: Vec<(usize, Case)> = cases.into_iter().enumerate().collect();
     numbered.sort_by_key(|(_, case)| !is_fixed(case));
     let began = Instant::now();
@@ -131,7 +131,7 @@ async fn run(cases: Vec<Case>, place: &Path) -> Vec<Outcome> {
             let what =
                 outcome.drain.map_or_else(|| "not drained".to_owned(), |drain| format!("{:.1} s", drain.as_secs_f64()));
             let trouble = outcome.trouble.as_ref().map_or_else(String::new, |trouble| format!("; {trouble}"));
-            let (calls, refused) = (outcome.sum(|report| report.calls), table::refused(&outcome));
+            let (calls, refused) = (outcome.report.calls, table::refused(&outcome));
             println!(
                 "  {:>5.0} s  {name}: {what}, {calls} calls, {refused} refused, {} of {} jobs answered{trouble}",
                 began.elapsed().as_secs_f64(),

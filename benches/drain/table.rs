@@ -165,7 +165,7 @@ fn readings(case: &Case) -> Vec<Case> {
 
 /// How often the service said no, or would have.
 pub(crate) fn refused(outcome: &Outcome) -> u64 {
-    outcome.sum(|report| report.throttled + report.would_be_throttled)
+    outcome.report.throttled + outcome.report.would_be_throttled
 }
 
 impl Refused {
@@ -190,7 +190,7 @@ impl Bar {
             Self::Several { ratio, refused } => (drain(ratio, 0.0), refused),
             Self::RecordOnly { refused } => (outcome.drain.is_some(), refused),
         };
-        let calls = outcome.sum(|report| report.calls);
+        let calls = outcome.report.calls;
         [(in_time, "time"), (allowed.allows(refused(outcome), calls), "refused"), (is_whole(outcome), "answers")]
             .into_iter()
             .filter_map(|(met, what)| (!met).then_some(what))
@@ -200,7 +200,7 @@ impl Bar {
 
 /// Whether every job has an answer, and none has two.
 pub(crate) fn is_whole(outcome: &Outcome) -> bool {
-    outcome.unanswered() == 0 && outcome.sum(|report| report.answered_twice) == 0
+    outcome.unanswered() == 0 && outcome.report.answered_twice == 0
 }
 
 const HEAD: [&str; 11] = [
@@ -232,7 +232,7 @@ fn cells(row: &Row, outcomes: &[Outcome]) -> [String; 11] {
     let drained = worst(|_, outcome| outcome.drain.map_or(f64::INFINITY, |drain| drain.as_secs_f64()));
     let times =
         worst(|case, outcome| outcome.drain.map_or(f64::INFINITY, |drain| drain.as_secs_f64() / case.optimum(outcome)));
-    let share = worst(|_, outcome| refused(outcome) as f64 / outcome.sum(|report| report.calls).max(1) as f64);
+    let share = worst(|_, outcome| refused(outcome) as f64 / outcome.report.calls.max(1) as f64);
     let finite = |figure: f64, shown: String| if figure.is_finite() { shown } else { "not drained".to_owned() };
     [
         row.counting.word().to_owned(),
@@ -241,10 +241,10 @@ fn cells(row: &Row, outcomes: &[Outcome]) -> [String; 11] {
         format!("{:.1} s", worst(Case::optimum)),
         finite(times, format!("{times:.3}")),
         format!("{} ({:.1} %)", worst(|_, outcome| refused(outcome) as f64), 100.0 * share),
-        format!("{:.3}", worst(|_, outcome| outcome.sum(|report| report.calls) as f64 / outcome.jobs as f64)),
-        worst(|_, outcome| outcome.sum(|report| report.peak_open) as f64).to_string(),
+        format!("{:.3}", worst(|_, outcome| outcome.report.calls as f64 / outcome.jobs as f64)),
+        worst(|_, outcome| outcome.report.peak_open as f64).to_string(),
         worst(|_, outcome| outcome.unanswered() as f64).to_string(),
-        worst(|_, outcome| outcome.sum(|report| report.answered_twice) as f64).to_string(),
+        worst(|_, outcome| outcome.report.answered_twice as f64).to_string(),
         bar(row, outcomes),
     ]
 }
