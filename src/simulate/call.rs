@@ -16,7 +16,7 @@ use super::open::Open;
 use super::request::{self, Ask, Family, Operation};
 use super::respond;
 use super::scope::Target;
-use super::service::Service;
+use super::service::{Denied, Service};
 
 /// The largest body of InvokeModel, in bytes; taken for all operations.
 pub(super) const BODY_LIMIT: usize = 25_000_000;
@@ -41,8 +41,10 @@ pub(super) enum Reply {
     Cut(Form, Bytes),
     /// An error.
     Refused(Refused),
-    /// Nothing: the connection closes.
+    /// Nothing: the connection closes after the model has worked.
     Gone,
+    /// Nothing: the connection closes as if nobody listened.
+    NoConnection,
 }
 
 /// The form of a body.
@@ -61,7 +63,8 @@ pub(super) async fn answer(service: &Arc<Service>, target: Target<'_>, action: A
         }
         Ok(Read::Ask(operation, ask)) => match service.admit(target, operation == Operation::ConverseStream, ask) {
             Ok(open) => work(target.id, operation, open).await,
-            Err(refused) => Reply::Refused(refused),
+            Err(Denied::Refused(refused)) => Reply::Refused(refused),
+            Err(Denied::Closed) => Reply::NoConnection,
         },
         Err(refused) => {
             service.reject();
@@ -150,7 +153,7 @@ async fn work(id: &str, operation: Operation, open: Open) -> Reply {
             Reply::Whole(Form::Json, GARBAGE.to_vec())
         }
         // The others have been dealt with, or do not concern a unary call.
-        None | Some(Kind::Error(_) | Kind::LateError(_) | Kind::Hang | Kind::StreamError { .. }) => {
+        None | Some(Kind::Error(_) | Kind::Refuse | Kind::LateError(_) | Kind::Hang | Kind::StreamError { .. }) => {
             open.answered(output_tokens);
             Reply::Whole(Form::Json, body)
         }
@@ -185,7 +188,7 @@ fn stream_out(open: Open, answer: &Answer, generating: Duration, fault: Option<K
             open.wasted(tokens / 2);
             Reply::Whole(Form::EventStream, frames.concat())
         }
-        None | Some(Kind::Error(_) | Kind::LateError(_) | Kind::Hang) => {
+        None | Some(Kind::Error(_) | Kind::Refuse | Kind::LateError(_) | Kind::Hang) => {
             if generating.is_zero() {
                 open.answered(tokens);
                 Reply::Whole(Form::EventStream, frames.concat())

@@ -12,6 +12,7 @@ use super::report::Report;
 use super::scenario::Scenario;
 use super::scope::Target;
 use super::service::Service;
+use crate::job::units::Timestamp;
 
 /// A simulated service that is called directly. Its clock is tokio's, and starts when it is made.
 #[derive(Clone, Debug)]
@@ -33,6 +34,9 @@ pub enum Operation {
 pub enum NoAnswer {
     /// The service answered with an error.
     Error(ErrorResponse),
+    /// There was no connection: nothing was sent. (Over HTTP, where a region is known only once a request was read, the
+    /// connection closes instead, and its caller cannot know.)
+    NoConnection,
     /// The connection closed before a response; the model has worked and the call is charged.
     Dropped,
     /// The connection closed within the body; the model has worked and the call is charged.
@@ -57,8 +61,10 @@ pub struct ErrorResponse {
 }
 
 impl InProcess {
-    /// A fresh service.
-    pub fn new(scenario: Scenario) -> Self {
+    /// A fresh service. `started_at` is what the clock says just now: unless the scenario has a `minute_offset`, fixed
+    /// minutes turn with that clock's. Before 1970 counts as 1970.
+    pub fn new(scenario: Scenario, started_at: Timestamp) -> Self {
+        let scenario = scenario.starting_at(started_at.since(Timestamp(0)));
         Self { service: Arc::new(Service::new(scenario)) }
     }
 
@@ -91,6 +97,7 @@ impl InProcess {
             Reply::Cut(..) => Err(NoAnswer::Truncated),
             Reply::Refused(refused) => Err(NoAnswer::Error(response(&refused, request_id))),
             Reply::Gone => Err(NoAnswer::Dropped),
+            Reply::NoConnection => Err(NoAnswer::NoConnection),
         }
     }
 
@@ -122,7 +129,7 @@ mod tests {
     const ID: &str = "us.anthropic.claude-haiku-4-5-20251001-v1:0";
 
     fn service(scenario: &str) -> InProcess {
-        InProcess::new(Scenario::from_toml(scenario).unwrap())
+        InProcess::new(Scenario::from_toml(scenario).unwrap(), Timestamp(0))
     }
 
     /// 10 tokens in, and as many out as asked for at most.

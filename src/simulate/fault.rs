@@ -22,6 +22,8 @@ pub(super) struct Fault {
 pub(super) enum Kind {
     /// Refused at the door: no quota is asked.
     Error(Refused),
+    /// The connection closes at once, as if nobody listened: no quota is asked.
+    Refuse,
     /// Admitted, and fails while it is worked on: its reservation is given back.
     LateError(Refused),
     /// No answer until the caller goes away.
@@ -86,6 +88,7 @@ impl Fault {
     pub(super) fn name(&self) -> &'static str {
         match &self.kind {
             Kind::Error(refused) | Kind::LateError(refused) => refused.name,
+            Kind::Refuse => "refuse",
             Kind::Hang => "hang",
             Kind::Drop => "drop",
             Kind::Truncate => "truncate",

@@ -2,6 +2,7 @@
 //!
 //! Every key, its unit, default and bounds stand in `examples/scenarios/`.
 
+mod events;
 mod fault;
 mod model;
 mod values;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use self::events::{TypedBrownout, TypedQuota, TypedStranger};
 use self::fault::TypedFault;
 use self::model::{TypedAnswer, TypedLatency, TypedModel};
 use self::values::{duration, limit, quoted, wrong};
@@ -45,6 +47,12 @@ struct File {
     model: Vec<TypedModel>,
     #[serde(default)]
     fault: Vec<TypedFault>,
+    #[serde(default)]
+    brownout: Vec<TypedBrownout>,
+    #[serde(default)]
+    stranger: Vec<TypedStranger>,
+    #[serde(default)]
+    quota: Vec<TypedQuota>,
 }
 
 impl File {
@@ -57,7 +65,7 @@ impl File {
         let mut scenario = Scenario {
             seed: self.seed.unwrap_or(usual.seed),
             counting: self.counting.unwrap_or_default(),
-            minute_offset: duration("minute_offset", self.minute_offset.as_deref())?.unwrap_or_default(),
+            minute_offset: duration("minute_offset", self.minute_offset.as_deref())?,
             settlement_excess: self.settlement_excess.unwrap_or_default(),
             cache_reads_at_admission: self.cache_reads_at_admission.unwrap_or(usual.cache_reads_at_admission),
             enforce: self.enforce.unwrap_or(usual.enforce),
@@ -65,8 +73,8 @@ impl File {
             account_tokens_per_day: limit("account_tokens_per_day", self.account_tokens_per_day)?,
             ..usual
         };
-        if scenario.minute_offset >= Duration::from_secs(60) {
-            return Err(wrong("minute_offset", humantime::format_duration(scenario.minute_offset), "less than 60s"));
+        if let Some(offset) = scenario.minute_offset.filter(|offset| *offset >= Duration::from_secs(60)) {
+            return Err(wrong("minute_offset", humantime::format_duration(offset), "less than 60s"));
         }
         if scenario.day.is_zero() {
             return Err(wrong("day", "0s", "more than nothing"));
@@ -88,6 +96,24 @@ impl File {
             let fault = fault.resolve(&key)?;
             scenario.knows(&key, &fault.scope)?;
             scenario.faults.push(fault);
+        }
+        for (place, brownout) in self.brownout.iter().enumerate() {
+            let key = format!("brownout[{place}]");
+            let brownout = brownout.resolve(&key)?;
+            scenario.knows(&key, &brownout.scope)?;
+            scenario.brownouts.push(brownout);
+        }
+        for (place, stranger) in self.stranger.iter().enumerate() {
+            let key = format!("stranger[{place}]");
+            let stranger = stranger.resolve(&key)?;
+            scenario.knows(&key, &stranger.scope)?;
+            scenario.strangers.push(stranger);
+        }
+        for (place, quota) in self.quota.iter().enumerate() {
+            let key = format!("quota[{place}]");
+            let change = quota.resolve(&key)?;
+            scenario.knows(&key, &change.scope)?;
+            scenario.changes.push(change);
         }
         scenario.any = Arc::new(any);
         Ok(scenario)
@@ -187,6 +213,36 @@ mod tests {
             (
                 "[[model]]\nid = 'a.b'\n[[fault]]\nkind = 'hang'\nmodel = 'a.c'",
                 vec!["`fault[0].model`", "a.c", "[[model]]"],
+            ),
+            ("[[model]]\nid = 'a.b'\ncapacity = 0", vec!["`model[0].capacity`", "0", "at least 1"]),
+            (
+                "[[model]]\nid = 'a.b'\ncapacity_error = 'overloaded'",
+                vec!["`model[0].capacity_error`", "overloaded", "with `capacity`"],
+            ),
+            (
+                "[[model]]\nid = 'a.b'\ncapacity = 1\ncapacity_error = 'busy'",
+                vec!["`model[0].capacity_error`", "busy", "ServiceUnavailableException, overloaded"],
+            ),
+            ("[[brownout]]\nuntil = '9s'", vec!["`brownout[0]`", "latency_factor", "capacity"]),
+            ("[[brownout]]\nlatency_factor = 0", vec!["`brownout[0].latency_factor`", "0", "0.01 to 1000"]),
+            ("[[brownout]]\nlatency_factor = 2\nerror = 'overloaded'", vec!["`brownout[0].error`", "capacity"]),
+            ("[[brownout]]\ncapacity = 2\nerror = 'x'", vec!["`brownout[0].error`", "x", "overloaded"]),
+            ("[[fault]]\nkind = 'refuse'\nover = '5s'", vec!["`fault[0].over`", "refuse"]),
+            ("[[stranger]]\nmodel = 'a.b'", vec!["tokens_per_minute"]),
+            ("[[stranger]]\nmodel = 'a.b'\ntokens_per_minute = 0", vec!["`stranger[0].tokens_per_minute`", "0"]),
+            (
+                "[[stranger]]\nmodel = 'a.b'\ntokens_per_minute = 9\nevery = '1ms'",
+                vec!["`stranger[0].every`", "1ms", "10ms to 60s"],
+            ),
+            (
+                "[[stranger]]\nmodel = 'a.b'\ntokens_per_minute = 9\nfrom = '9s'\nuntil = '9s'",
+                vec!["`stranger[0].until`", "9s", "from"],
+            ),
+            ("[[quota]]\nmodel = 'a.b'\ntokens_per_minute = 9", vec!["from"]),
+            ("[[quota]]\nmodel = 'a.b'\nfrom = '9s'", vec!["`quota[0]`", "requests_per_minute"]),
+            (
+                "[[model]]\nid = 'a.b'\n[[quota]]\nmodel = 'a.c'\nfrom = '9s'\ntokens_per_minute = 1",
+                vec!["`quota[0].model`", "a.c", "[[model]]"],
             ),
             ("[[model]]\nid = 'a.b'\nregion = 'Oregon'", vec!["`model[0].region`", "Oregon", "us-west-2"]),
             ("[[fault]]\nkind = 'hang'\nregion = ''", vec!["`fault[0].region`", "\"\"", "us-west-2"]),

@@ -46,7 +46,7 @@ async fn handle(service: Arc<Service>, request: Request<Incoming>) -> Result<Res
         }
         Reply::Cut(form, body) => pieces(form, body.len(), cut(&body)),
         Reply::Refused(refused) => error(&refused),
-        Reply::Gone => return Err(gone()),
+        Reply::Gone | Reply::NoConnection => return Err(gone()),
     };
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert("x-amzn-requestid", value);

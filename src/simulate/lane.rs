@@ -2,16 +2,20 @@
 
 use std::time::Duration;
 
+use super::brownout::Capacity;
 use super::cache::Cache;
 use super::ledger::{Ledger, Split};
 use super::report::{LaneReport, MinuteReport};
 use super::scenario::{Model, Scenario};
+use super::scope::Target;
+use super::unseen::{Event, Unseen};
 
 /// One model in one region.
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) ledger: Ledger,
     pub(super) cache: Cache,
+    unseen: Unseen,
     /// Admitted calls that have not ended yet.
     open: u64,
     report: LaneReport,
@@ -19,8 +23,33 @@ pub(super) struct Lane {
 
 impl Lane {
     /// As it is at the start, whenever it is first asked for.
-    pub(super) fn new(scenario: &Scenario, model: &Model) -> Self {
-        Self { ledger: scenario.ledger(model), cache: Cache::default(), open: 0, report: LaneReport::default() }
+    pub(super) fn new(scenario: &Scenario, target: Target<'_>, model: &Model) -> Self {
+        Self {
+            ledger: scenario.ledger(model),
+            cache: Cache::default(),
+            unseen: Unseen::new(scenario, target),
+            open: 0,
+            report: LaneReport::default(),
+        }
+    }
+
+    /// Catches up with what has happened unseen. Asked before everything else, so that the ledger sees no time go back.
+    pub(super) fn catch_up(&mut self, scenario: &Scenario, now: Duration) {
+        while let Some((at, event)) = self.unseen.next(now) {
+            match event {
+                Event::Used { tokens, requests } => {
+                    self.ledger.charge(at, tokens, requests);
+                    self.report.stranger_tokens += tokens;
+                }
+                Event::Changed { tokens, requests } => {
+                    let quotas = [(&mut self.ledger.minute, tokens), (&mut self.ledger.requests, requests)];
+                    for (window, limit) in quotas {
+                        let Some(limit) = limit else { continue };
+                        window.get_or_insert_with(|| scenario.minute(limit)).limit_to(at, limit);
+                    }
+                }
+            }
+        }
     }
 
     /// The count up to now.
@@ -38,6 +67,16 @@ impl Lane {
     /// An ordered fault strikes it.
     pub(super) fn struck(&mut self, kind: &str) {
         *self.report.faults.entry(kind.to_owned()).or_default() += 1;
+    }
+
+    /// Whether the model works on fewer calls than it can.
+    pub(super) fn has_room(&self, capacity: &Capacity) -> bool {
+        self.open < capacity.calls
+    }
+
+    /// The model has no room for it.
+    pub(super) fn over_capacity(&mut self) {
+        self.report.counts.over_capacity += 1;
     }
 
     /// A quota refuses it.

@@ -173,6 +173,15 @@ impl Window {
         }
     }
 
+    /// Another limit from now on: what was charged stays charged, and a bucket spills what it can no longer hold.
+    pub(super) fn limit_to(&mut self, now: Duration, limit: u64) {
+        self.advance(now);
+        self.limit = limit;
+        if let State::Bucket { level, .. } = &mut self.state {
+            *level = (*level).min(full(limit, self.period));
+        }
+    }
+
     fn advance(&mut self, now: Duration) {
         match &mut self.state {
             State::Bucket { level, at } => {
@@ -249,6 +258,16 @@ impl Ledger {
             day: charge(self.day.as_mut(), amount),
             account: charge(account, amount),
         })
+    }
+
+    /// Charges what nobody asked for; the account's own cap is not concerned.
+    pub(super) fn charge(&mut self, now: Duration, tokens: u64, requests: u64) {
+        let quotas = [(&mut self.requests, requests), (&mut self.minute, tokens), (&mut self.day, tokens)];
+        for (window, amount) in quotas {
+            if let Some(window) = window.as_mut().filter(|_| amount > 0) {
+                window.charge(now, amount);
+            }
+        }
     }
 
     /// The call is over and has cost `settled` tokens of quota.
@@ -392,6 +411,37 @@ mod tests {
         let mark = window.charge(at(0.0), 100);
         window.settle(at(600.0), mark, 100, 0, Excess::Amend);
         assert_eq!(room(&mut window, at(600.0)), 100);
+    }
+
+    #[test]
+    fn a_limit_that_changes_keeps_what_was_charged() {
+        // counting, new limit, room at 30 s, room at 36 s; 800 of 1,000 were charged at 0 s.
+        for (counting, limit, at_once, later) in [
+            (Counting::Bucket, 2_000, 700, 900),
+            (Counting::Bucket, 500, 500, 500),
+            (Counting::Bucket, 600, 600, 600),
+            (Counting::Sliding, 2_000, 1_200, 1_200),
+            (Counting::Sliding, 500, 0, 0),
+            (Counting::Fixed, 2_000, 1_200, 1_200),
+            (Counting::Fixed, 500, 0, 0),
+        ] {
+            let mut window = window(1_000, counting);
+            window.charge(at(0.0), 800);
+            window.limit_to(at(30.0), limit);
+            let rooms = (room(&mut window, at(30.0)), room(&mut window, at(36.0)));
+            assert_eq!(rooms, (at_once, later), "{counting:?} to {limit}");
+        }
+    }
+
+    #[test]
+    fn what_is_charged_unasked_may_put_every_quota_in_debt() {
+        for counting in ALL {
+            let mut ledger = Ledger { requests: Some(window(1, counting)), ..ledger(100, counting) };
+            ledger.charge(at(0.0), 150, 0);
+            assert_eq!(ledger.admit(None, at(0.0), 1).unwrap_err(), Refusal::Tokens, "{counting:?}");
+            ledger.charge(at(0.0), 0, 2);
+            assert_eq!(ledger.admit(None, at(0.0), 1).unwrap_err(), Refusal::Requests, "{counting:?}");
+        }
     }
 
     #[test]

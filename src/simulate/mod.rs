@@ -9,9 +9,10 @@
 //!
 //! A call comes in by [`http`] (the wire) or [`door`] (a caller in this process, whose clock may stand still), and is
 //! [`call`] from there on: [`request`] (what is asked), [`service`] (admission by the [`lane`]'s [`ledger`] and [`cache`],
-//! faults by [`fault`]), [`open`] until it is settled, [`answer`] and [`respond`].
+//! [`unseen`] charges, faults by [`fault`]), [`open`] until it is settled, [`answer`] and [`respond`].
 
 mod answer;
+mod brownout;
 mod cache;
 mod call;
 mod chance;
@@ -29,13 +30,14 @@ mod respond;
 mod scenario;
 mod scope;
 mod service;
+mod unseen;
 #[cfg(test)]
 mod wire_tests;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -55,14 +57,16 @@ pub struct Simulator {
     stop: DropGuard,
 }
 
-/// Starts a simulator; its clock starts with it. Port 0 takes a free one, see [`Simulator::address`].
+/// Starts a simulator; its clock starts with it, and unless the scenario has a `minute_offset`, fixed minutes turn with
+/// those of UTC, as the service's may. Port 0 takes a free one, see [`Simulator::address`].
 ///
 /// # Errors
 /// When the address cannot be listened on.
 pub async fn start(listen: SocketAddr, scenario: Scenario) -> io::Result<Simulator> {
     let listener = TcpListener::bind(listen).await?;
     let address = listener.local_addr()?;
-    let service = Arc::new(Service::new(scenario));
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let service = Arc::new(Service::new(scenario.starting_at(since_epoch)));
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
     tasks.spawn(accept(listener, Arc::clone(&service), tasks.clone(), stop.clone()));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::answer::Answer;
+use super::brownout::stretched;
 use super::chance::{Dice, Purpose};
 use super::fault::Kind;
 use super::ledger::{Reservation, Split};
@@ -38,6 +39,8 @@ pub(super) struct Admitted {
     pub(super) reservation: Option<Reservation>,
     /// The fault that strikes it.
     pub(super) fault: Option<Kind>,
+    /// How many times as long it takes.
+    pub(super) latency_factor: f64,
 }
 
 /// How a call ended, for the books.
@@ -79,12 +82,13 @@ impl Open {
 
     /// How long until the first token.
     pub(super) fn latency(&self) -> Duration {
-        self.admitted.model.latency.draw(&mut self.dice(Purpose::Latency))
+        let usual = self.admitted.model.latency.draw(&mut self.dice(Purpose::Latency));
+        stretched(usual, self.admitted.latency_factor)
     }
 
     /// How long from the first token to the last.
     pub(super) fn generating(&self, output_tokens: u64) -> Duration {
-        self.admitted.model.latency.generating(output_tokens)
+        stretched(self.admitted.model.latency.generating(output_tokens), self.admitted.latency_factor)
     }
 
     /// Milliseconds since admission.

@@ -35,6 +35,8 @@ pub struct Report {
     pub peak_open: u64,
     /// `CountTokens` calls answered.
     pub token_counts: u64,
+    /// Tokens that strangers have used, of lanes that were called.
+    pub stranger_tokens: u64,
     /// When the first call of a model came, in milliseconds since the start.
     pub first_call_ms: Option<u64>,
     /// When the newest whole answer went out, in milliseconds since the start.
@@ -86,6 +88,8 @@ pub struct LaneReport {
     pub faults: BTreeMap<String, u64>,
     /// See [`Report::peak_open`].
     pub peak_open: u64,
+    /// Tokens that strangers have used here.
+    pub stranger_tokens: u64,
     /// See [`Report::first_call_ms`].
     pub first_call_ms: Option<u64>,
     /// See [`Report::last_answer_ms`].
@@ -123,6 +127,7 @@ impl Report {
             for minute in &lane.minutes {
                 minutes.entry(minute.minute).or_insert_with(MinuteReport::default).add(minute);
             }
+            self.stranger_tokens += lane.stranger_tokens;
             self.first_call_ms = [self.first_call_ms, lane.first_call_ms].into_iter().flatten().min();
             self.last_answer_ms = self.last_answer_ms.max(lane.last_answer_ms);
         }
@@ -185,6 +190,9 @@ impl fmt::Display for Report {
         )?;
         if self.over_capacity > 0 {
             writeln!(f, "{} calls refused for want of capacity", self.over_capacity)?;
+        }
+        if self.stranger_tokens > 0 {
+            writeln!(f, "{} tokens used by strangers", self.stranger_tokens)?;
         }
         if self.token_counts > 0 {
             writeln!(f, "{} token counts", self.token_counts)?;

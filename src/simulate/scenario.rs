@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::brownout::{Brownout, Capacity};
 use super::chance::{Latency, Length};
 use super::errors::{self, Refused};
 use super::fault::Fault;
@@ -11,14 +12,15 @@ use super::file;
 use super::ledger::{Counting, Excess, Ledger, Window};
 use super::request::{foundation, resource};
 use super::scope::Target;
+use super::unseen::{Change, Stranger};
 
 /// How the simulated service behaves. The default is a healthy one without quotas that knows every model.
 #[derive(Clone, Debug)]
 pub struct Scenario {
     pub(super) seed: u64,
     pub(super) counting: Counting,
-    /// How far the first fixed minute has run at the start.
-    pub(super) minute_offset: Duration,
+    /// How far the first fixed minute has run at the start; `None` is as far as the clock's.
+    pub(super) minute_offset: Option<Duration>,
     pub(super) settlement_excess: Excess,
     pub(super) cache_reads_at_admission: bool,
     /// `false`: admits everything and counts what it would have refused.
@@ -30,6 +32,9 @@ pub struct Scenario {
     pub(super) models: BTreeMap<String, ByRegion>,
     pub(super) any: Arc<Model>,
     pub(super) faults: Vec<Fault>,
+    pub(super) brownouts: Vec<Brownout>,
+    pub(super) strangers: Vec<Stranger>,
+    pub(super) changes: Vec<Change>,
 }
 
 /// How a model behaves where.
@@ -59,6 +64,8 @@ pub(super) struct Model {
     /// A marker in the prompt says how long the answer is.
     pub(super) answer_from_prompt: bool,
     pub(super) reasoning: bool,
+    /// `None` is as many calls at once as come.
+    pub(super) capacity: Option<Capacity>,
 }
 
 /// Why a scenario was refused.
@@ -79,6 +86,8 @@ pub enum ScenarioError {
     },
 }
 
+const MINUTE: Duration = Duration::from_secs(60);
+
 impl Scenario {
     /// Reads a scenario file.
     ///
@@ -86,6 +95,13 @@ impl Scenario {
     /// [`ScenarioError`] with the first thing wrong; unknown keys are errors.
     pub fn from_toml(text: &str) -> Result<Self, ScenarioError> {
         file::read(text)
+    }
+
+    /// Fixed minutes turn with those of a clock that says `since_epoch` at the start, unless the scenario says when.
+    pub(super) fn starting_at(mut self, since_epoch: Duration) -> Self {
+        let into_the_minute = Duration::from_secs(since_epoch.as_secs() % MINUTE.as_secs());
+        self.minute_offset.get_or_insert(into_the_minute + Duration::from_nanos(since_epoch.subsec_nanos().into()));
+        self
     }
 
     /// The model of this id in this region, and the name under which its quota is kept there.
@@ -143,8 +159,9 @@ impl Scenario {
         self.account_tokens_per_day.map(|limit| self.whole_day(limit))
     }
 
-    fn minute(&self, limit: u64) -> Window {
-        Window::new(limit, Duration::from_secs(60), self.counting, self.minute_offset)
+    /// A fresh quota of a minute.
+    pub(super) fn minute(&self, limit: u64) -> Window {
+        Window::new(limit, MINUTE, self.counting, self.minute_offset.unwrap_or_default())
     }
 
     /// Days are counted as whole ones whatever the minutes do: a bucket would refill within seconds, and nobody
@@ -166,7 +183,7 @@ impl Default for Scenario {
         Self {
             seed: 1,
             counting: Counting::default(),
-            minute_offset: Duration::ZERO,
+            minute_offset: None,
             settlement_excess: Excess::default(),
             cache_reads_at_admission: false,
             enforce: true,
@@ -175,6 +192,9 @@ impl Default for Scenario {
             models: BTreeMap::new(),
             any: Arc::new(Model::default()),
             faults: Vec::new(),
+            brownouts: Vec::new(),
+            strangers: Vec::new(),
+            changes: Vec::new(),
         }
     }
 }
@@ -193,6 +213,7 @@ impl Default for Model {
             answer: Length::default(),
             answer_from_prompt: false,
             reasoning: false,
+            capacity: None,
         }
     }
 }

@@ -55,6 +55,21 @@ struct Seen {
     answered: u32,
 }
 
+/// Why a call was not let in.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Denied {
+    /// It is told so.
+    Refused(Refused),
+    /// The connection closes.
+    Closed,
+}
+
+impl From<Refused> for Denied {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
 impl Service {
     pub(super) fn new(scenario: Scenario) -> Self {
         let state = State {
@@ -73,8 +88,9 @@ impl Service {
     /// Decides about a call that was read.
     ///
     /// # Errors
-    /// What the service answers instead: the request is invalid, a quota is used up, or a fault was ordered.
-    pub(super) fn admit(self: &Arc<Self>, target: Target<'_>, streaming: bool, ask: Ask) -> Result<Open, Refused> {
+    /// What the service does instead: the request is invalid, a fault was ordered, the model has no room, or a quota is
+    /// used up.
+    pub(super) fn admit(self: &Arc<Self>, target: Target<'_>, streaming: bool, ask: Ask) -> Result<Open, Denied> {
         let found = self.scenario.model(target);
         let found = found.and_then(|(name, model)| within_limits(model, &ask).map(|()| (name, model)));
         let (name, model) = found.inspect_err(|_| self.reject())?;
@@ -87,7 +103,8 @@ impl Service {
         let attempt = seen.times;
         let region = state.regions.entry(target.region.to_owned());
         let region = region.or_insert_with(|| Region { account: self.scenario.account(), lanes: BTreeMap::new() });
-        let lane = region.lanes.entry(name.to_owned()).or_insert_with(|| Lane::new(&self.scenario, model));
+        let lane = region.lanes.entry(name.to_owned()).or_insert_with(|| Lane::new(&self.scenario, target, model));
+        lane.catch_up(&self.scenario, now);
         lane.called(now);
 
         let mut fault = None;
@@ -102,9 +119,16 @@ impl Service {
                 fault = Some(candidate);
             }
         }
-        if let Some((Kind::Error(refused), name)) = fault.map(|fault| (&fault.kind, fault.name())) {
-            lane.struck(name);
-            return Err(refused.clone());
+        if let Some(fault) = fault
+            && let Some(denied) = at_the_door(&fault.kind)
+        {
+            lane.struck(fault.name());
+            return Err(denied);
+        }
+        let weather = self.scenario.weather(target, model, now);
+        if let Some(capacity) = weather.capacity.filter(|capacity| !lane.has_room(capacity)) {
+            lane.over_capacity();
+            return Err(capacity.error.clone().into());
         }
 
         let split = lane.cache.split(now, &ask.checkpoints, ask.input_tokens, model.cache_min_prefix);
@@ -115,11 +139,7 @@ impl Service {
             Ok(reservation) => Some(reservation),
             Err(refusal) if self.scenario.enforce => {
                 lane.throttled(now);
-                return Err(Refused::throttled(match refusal {
-                    Refusal::Requests => TOO_MANY_REQUESTS,
-                    Refusal::Tokens => TOO_MANY_TOKENS,
-                    Refusal::Day => TOO_MANY_A_DAY,
-                }));
+                return Err(throttle(refusal).into());
             }
             Err(_) => {
                 lane.would_be_throttled(now);
@@ -141,6 +161,7 @@ impl Service {
             attempt,
             reservation,
             fault: fault.map(|fault| fault.kind.clone()),
+            latency_factor: weather.latency_factor,
         };
         Ok(Open::new(Arc::clone(self), admitted))
     }
@@ -153,6 +174,7 @@ impl Service {
         state.open -= 1;
         let Some(region) = state.regions.get_mut(&call.region) else { return };
         let Some(lane) = region.lanes.get_mut(&call.lane) else { return };
+        lane.catch_up(&self.scenario, now);
         lane.ended();
         let settled = match end {
             End::Answered | End::Wasted => call.split.settlement(output_tokens, call.model.burndown),
@@ -197,11 +219,15 @@ impl Service {
 
     /// The count up to now.
     pub(super) fn report(&self) -> Report {
-        let state = self.lock();
-        let reports = |region: &Region| {
-            region.lanes.iter().map(|(id, lane)| (id.clone(), lane.report())).collect::<BTreeMap<_, _>>()
-        };
-        let lanes = state.regions.iter().map(|(name, region)| (name.clone(), reports(region))).collect();
+        let mut state = self.lock();
+        let now = self.started.elapsed();
+        let mut lanes = BTreeMap::<_, BTreeMap<_, _>>::new();
+        for (name, region) in &mut state.regions {
+            for (id, lane) in &mut region.lanes {
+                lane.catch_up(&self.scenario, now);
+                lanes.entry(name.clone()).or_default().insert(id.clone(), lane.report());
+            }
+        }
         Report {
             rejected: state.rejected,
             answered_twice: state.answered_twice,
@@ -215,6 +241,30 @@ impl Service {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A fault that strikes before the call is let in.
+fn at_the_door(kind: &Kind) -> Option<Denied> {
+    match kind {
+        Kind::Error(refused) => Some(refused.clone().into()),
+        Kind::Refuse => Some(Denied::Closed),
+        Kind::LateError(_)
+        | Kind::Hang
+        | Kind::Drop
+        | Kind::Truncate
+        | Kind::SlowBody(_)
+        | Kind::Empty
+        | Kind::Garbage
+        | Kind::StreamError { .. } => None,
+    }
+}
+
+fn throttle(refusal: Refusal) -> Refused {
+    Refused::throttled(match refusal {
+        Refusal::Requests => TOO_MANY_REQUESTS,
+        Refusal::Tokens => TOO_MANY_TOKENS,
+        Refusal::Day => TOO_MANY_A_DAY,
+    })
 }
 
 fn within_limits(model: &Model, ask: &Ask) -> Result<(), Refused> {

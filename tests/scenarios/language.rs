@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::HAIKU;
+use crate::played::START;
 
 const EAST: &str = "us-east-1";
 const WEST: &str = "us-west-2";
@@ -20,7 +21,7 @@ struct Caller {
 
 impl Caller {
     fn new(scenario: &str) -> Self {
-        let service = InProcess::new(Scenario::from_toml(scenario).unwrap());
+        let service = InProcess::new(Scenario::from_toml(scenario).unwrap(), START);
         Self { service, began: Instant::now(), sent: std::cell::Cell::default() }
     }
 
@@ -181,14 +182,140 @@ async fn an_answer_is_as_long_as_its_prompt_says() {
         ("answer = { mean = 10, spread = 0, from_prompt = true }", 1_000, 123, "end_turn"),
         ("answer = { mean = 10, spread = 0, from_prompt = true }", 100, 100, "max_tokens"),
     ] {
-        let service = InProcess::new(Scenario::from_toml(from_prompt).unwrap());
+        let service = InProcess::new(Scenario::from_toml(from_prompt).unwrap(), START);
         let answer = service.call(EAST, HAIKU, Operation::Converse, body(max_tokens).to_string().as_bytes()).await;
         let answer: Value = serde_json::from_slice(&answer.unwrap()).unwrap();
         let usage = (answer["usage"]["inputTokens"].as_u64(), answer["usage"]["outputTokens"].as_u64());
         assert_eq!((usage, answer["stopReason"].as_str()), ((Some(500), Some(output)), Some(reason)));
     }
-    let drawn = InProcess::new(Scenario::from_toml("answer = { mean = 10, spread = 0 }").unwrap());
+    let drawn = InProcess::new(Scenario::from_toml("answer = { mean = 10, spread = 0 }").unwrap(), START);
     let answer = drawn.call(EAST, HAIKU, Operation::Converse, body(1_000).to_string().as_bytes()).await.unwrap();
     let answer: Value = serde_json::from_slice(&answer).unwrap();
     assert!(answer["usage"]["outputTokens"].as_u64().unwrap() <= 10, "a marker is only text unless asked for");
+}
+
+/// How many calls of ten tokens get through at this moment, the quota being what stops them.
+async fn room(caller: &Caller) -> u32 {
+    let mut admitted = 0;
+    while caller.status(EAST).await == 200 {
+        admitted += 1;
+    }
+    admitted
+}
+
+#[tokio::test(start_paused = true)]
+async fn strangers_use_up_the_quota_unseen_under_every_counting() {
+    // Strangers use 10 a second from 60 s to 120 s, of 1,200 a minute. Everything is used up at 59 s. At 118.5 s the
+    // bucket has had 1,190 since and strangers 590; the sliding minute still holds what was used at 59 s; the fixed one
+    // holds the strangers' 590. At 150 s the sliding minute holds what they used after 90 s.
+    for (counting, rooms) in [("bucket", [120, 60, 62]), ("sliding", [120, 0, 91]), ("fixed", [120, 61, 120])] {
+        let scenario = format!(
+            "{INSTANT}counting = '{counting}'\n[[model]]\nid = '{HAIKU}'\ntokens_per_minute = 1200\n\
+             [[stranger]]\nmodel = '{HAIKU}'\ntokens_per_minute = 600\nevery = '1s'\nfrom = '60s'\nuntil = '120s'"
+        );
+        let caller = Caller::new(&scenario);
+        let mut found = Vec::new();
+        for at in [59.0, 118.5, 150.0] {
+            caller.until(at).await;
+            found.push(room(&caller).await);
+        }
+        assert_eq!(found, rooms, "{counting}");
+        assert_eq!(caller.report().stranger_tokens, 600, "{counting}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn strangers_in_one_region_leave_the_others_alone_and_use_requests_too() {
+    let stranger = format!(
+        "[[stranger]]\nmodel = '{HAIKU}'\nregion = '{WEST}'\ntokens_per_minute = 60\nrequests_per_minute = 60\nevery = '1s'"
+    );
+    let caller = with_model("requests_per_minute = 30", &stranger);
+    caller.until(29.5).await;
+    assert_eq!([caller.status(EAST).await, caller.status(WEST).await], [200, 429]);
+    let report = caller.report();
+    assert_eq!((report.lanes[EAST][HAIKU].stranger_tokens, report.lanes[WEST][HAIKU].stranger_tokens), (0, 30));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quota_may_change_while_it_is_used() {
+    let quota = |from, limit| format!("[[quota]]\nmodel = '{HAIKU}'\nfrom = '{from}'\ntokens_per_minute = {limit}\n");
+    let caller = with_model("tokens_per_minute = 100", &(quota("180s", 50) + &quota("90s", 200)));
+    let mut found = Vec::new();
+    for at in [0.0, 60.0, 89.9, 90.0, 150.0, 180.0, 210.0] {
+        caller.until(at).await;
+        found.push(room(&caller).await);
+    }
+    assert_eq!(found, [10, 10, 0, 10, 20, 0, 5]);
+    // A quota that was none before.
+    let caller = with_model("", &quota("60s", 50));
+    for _ in 0..100 {
+        assert_eq!(caller.status(EAST).await, 200);
+    }
+    caller.until(60.0).await;
+    assert_eq!(room(&caller).await, 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fixed_minutes_turn_with_the_clock_unless_the_scenario_says_when() {
+    for (offset, started_at, turns_after) in [
+        ("", START, 60.0),
+        ("", START.after(Duration::from_millis(42_500)), 17.5),
+        ("minute_offset = '5s'\n", START.after(Duration::from_millis(42_500)), 55.0),
+    ] {
+        let scenario =
+            format!("{offset}{INSTANT}counting = 'fixed'\n[[model]]\nid = '{HAIKU}'\ntokens_per_minute = 10");
+        let mut caller = Caller::new(&scenario);
+        caller.service = InProcess::new(Scenario::from_toml(&scenario).unwrap(), started_at);
+        assert_eq!([caller.status(EAST).await, caller.status(EAST).await], [200, 429]);
+        caller.until(turns_after - 0.001).await;
+        assert_eq!(caller.status(EAST).await, 429, "{offset} {started_at}");
+        caller.until(turns_after).await;
+        assert_eq!(caller.status(EAST).await, 200, "{offset} {started_at}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_model_works_on_no_more_calls_than_its_capacity() {
+    for (error, status) in [("", 503), ("capacity_error = 'overloaded'", 529)] {
+        let model = format!("[[model]]\nid = '{HAIKU}'\ncapacity = 2\ntokens_per_minute = 30\n{error}");
+        let caller = Caller::new(&format!("latency = {{ constant = '1s' }}\ncounting = 'sliding'\n{model}"));
+        let met = tokio::join!(caller.status(EAST), caller.status(EAST), caller.status(EAST), caller.status(WEST));
+        assert_eq!(met, (200, 200, status, 200), "a region has its own");
+        // The refused call cost no quota: there is room for one more, and then the quota ends it.
+        assert_eq!([caller.status(EAST).await, caller.status(EAST).await], [200, 429]);
+        let report = caller.report();
+        let east = &report.lanes[EAST][HAIKU];
+        assert_eq!((east.counts.over_capacity, east.counts.throttled, east.peak_open), (1, 1, 2));
+        assert_eq!(report.over_capacity, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_brown_out_slows_and_narrows_while_it_lasts() {
+    let brownout = format!(
+        "[[brownout]]\nregion = '{EAST}'\nfrom = '60s'\nuntil = '120s'\nlatency_factor = 2.5\ncapacity = 1\nerror = 'overloaded'"
+    );
+    let model =
+        format!("[[model]]\nid = '{HAIKU}'\ncapacity = 2\nlatency = {{ constant = '1s', per_output_token = '1s' }}");
+    let caller = Caller::new(&format!("answer = {{ mean = 1, spread = 0 }}\n{model}\n{brownout}"));
+    for (at, seconds, met) in
+        [(0.0, 2.0, (200, 200)), (60.0, 5.0, (200, 529)), (114.9, 5.0, (200, 529)), (120.0, 2.0, (200, 200))]
+    {
+        caller.until(at).await;
+        let began = Instant::now();
+        let found = tokio::join!(caller.status(EAST), caller.status(EAST));
+        assert_eq!(found, met, "at {at} s");
+        assert!((began.elapsed().as_secs_f64() - seconds).abs() < 1e-6, "at {at} s: {:?}", began.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_connection_reaches_nobody() {
+    let caller = with_model("tokens_per_minute = 10", "[[fault]]\nkind = 'refuse'\ncalls = '1-3'");
+    for _ in 0..3 {
+        assert_eq!(caller.call(EAST, 9, 1).await.unwrap_err(), NoAnswer::NoConnection);
+    }
+    assert_eq!(caller.status(EAST).await, 200, "no quota was used");
+    let report = caller.report();
+    assert_eq!((report.calls, report.faults["refuse"], report.admitted_tokens), (4, 3, 10));
 }

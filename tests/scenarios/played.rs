@@ -5,10 +5,14 @@
 
 use aquifer::job::failure::{Class, Failure};
 use aquifer::job::outcome::Usage;
+use aquifer::job::units::Timestamp;
 use aquifer::ports::{Answer, Billing, CallBody, CallFailure, Model, ModelCall};
 use aquifer::simulate::{ErrorResponse, InProcess, NoAnswer, Operation, Scenario};
 use async_trait::async_trait;
 use serde_json::Value;
+
+/// What the wall clock of these tests says when they begin; a whole minute of UTC.
+pub const START: Timestamp = Timestamp(1_800_000_000_000);
 
 /// A model that the simulator plays.
 #[derive(Clone)]
@@ -17,8 +21,9 @@ pub struct Played {
 }
 
 impl Played {
+    /// The service's clock starts at the beginning of a minute.
     pub fn new(scenario: Scenario) -> Self {
-        Self { service: InProcess::new(scenario) }
+        Self { service: InProcess::new(scenario, START) }
     }
 }
 
@@ -34,6 +39,7 @@ impl Model for Played {
             Ok(Ok(body)) => read(operation, &body),
             Ok(Err(NoAnswer::Error(response))) => Err(refused(&response)),
             Ok(Err(NoAnswer::Dropped | NoAnswer::Truncated)) => Err(broken("the connection broke")),
+            Ok(Err(NoAnswer::NoConnection)) => Err(failure(Class::Unavailable, Billing::Nothing, "no connection")),
             Err(_) => Err(failure(Class::Timeout, Billing::Unknown, "no answer in time")),
         }
     }

@@ -50,6 +50,7 @@ impl TypedFault {
     fn kind(&self, key: &str) -> Result<Kind, ScenarioError> {
         let at = |name: &str| format!("{key}.{name}");
         Ok(match self.kind.as_str() {
+            "refuse" => Kind::Refuse,
             "hang" => Kind::Hang,
             "drop" => Kind::Drop,
             "truncate" => Kind::Truncate,
@@ -70,7 +71,7 @@ impl TypedFault {
             }
             name => {
                 let Some(known) = errors::known(name) else {
-                    let ours = ["hang", "drop", "truncate", "slow_body", "empty", "garbage", "stream_error"];
+                    let ours = ["refuse", "hang", "drop", "truncate", "slow_body", "empty", "garbage", "stream_error"];
                     let names = KNOWN.iter().map(|known| known.name).chain(ours);
                     return Err(wrong(at("kind"), quoted(name), one_of(names)));
                 };
@@ -123,7 +124,8 @@ impl TypedFault {
     fn only_what_applies(&self, key: &str, kind: &Kind) -> Result<(), ScenarioError> {
         let error = match kind {
             Kind::Error(refused) | Kind::LateError(refused) => Some(refused.name),
-            Kind::Hang
+            Kind::Refuse
+            | Kind::Hang
             | Kind::Drop
             | Kind::Truncate
             | Kind::SlowBody(_)

@@ -2,9 +2,11 @@
 
 use serde::Deserialize;
 
+use super::super::brownout::Capacity;
 use super::super::chance::{Base, Latency, Length};
+use super::super::errors::{self, Refused};
 use super::super::scenario::{Model, ScenarioError};
-use super::values::{duration, limit, quoted, region, wrong};
+use super::values::{duration, limit, one_of, quoted, region, wrong};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -19,6 +21,8 @@ pub(super) struct TypedModel {
     max_output: Option<u64>,
     cache_min_prefix: Option<u64>,
     reasoning: Option<bool>,
+    capacity: Option<u64>,
+    capacity_error: Option<String>,
     latency: Option<TypedLatency>,
     answer: Option<TypedAnswer>,
 }
@@ -65,8 +69,36 @@ impl TypedModel {
             answer,
             answer_from_prompt,
             reasoning: self.reasoning.unwrap_or(any.reasoning),
+            capacity: self.capacity(key)?,
         })
     }
+}
+
+impl TypedModel {
+    fn capacity(&self, key: &str) -> Result<Option<Capacity>, ScenarioError> {
+        let calls = limit(format!("{key}.capacity"), self.capacity)?;
+        capacity(key, ["capacity", "capacity_error"], calls, self.capacity_error.as_deref())
+    }
+}
+
+/// A capacity and what one call more is told; `names` are the keys of the two.
+pub(super) fn capacity(
+    key: &str,
+    names: [&str; 2],
+    calls: Option<u64>,
+    error: Option<&str>,
+) -> Result<Option<Capacity>, ScenarioError> {
+    const ERRORS: [&str; 2] = [errors::UNAVAILABLE, errors::OVERLOADED];
+    let [capacity, error_key] = names;
+    let Some(calls) = calls else {
+        let given =
+            error.map(|error| wrong(format!("{key}.{error_key}"), quoted(error), format!("only with `{capacity}`")));
+        return given.map_or(Ok(None), Err);
+    };
+    let name = error.unwrap_or(errors::UNAVAILABLE);
+    let known = ERRORS.into_iter().find(|known| *known == name).and_then(errors::known);
+    let known = known.ok_or_else(|| wrong(format!("{key}.{error_key}"), quoted(name), one_of(ERRORS.into_iter())))?;
+    Ok(Some(Capacity { calls, error: Refused::plain(known) }))
 }
 
 impl TypedLatency {
