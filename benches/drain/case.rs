@@ -216,9 +216,8 @@ impl Service {
         format!(
             "counting = '{}'\nsettlement_excess = '{excess}'\ncache_reads_at_admission = {cache_reads_at_admission}\n\
              enforce = {enforce}\nlatency = {{ {latency} }}\nanswer = {{ from_prompt = true }}\n\
-             minute_offset = '{}ms'\n[[model]]\nid = '{MODEL}'\ntokens_per_minute = {limit}\nburndown = {burndown}\n{trouble}",
+             [[model]]\nid = '{MODEL}'\ntokens_per_minute = {limit}\nburndown = {burndown}\n{trouble}",
             counting.word(),
-            (second_of_the_minute(SystemTime::now()) * 1e3) as u64,
         )
     }
 }
