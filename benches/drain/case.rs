@@ -32,8 +32,18 @@ pub(crate) struct Case {
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Client {
-    SdkLoop { loops: usize },
+    SdkLoop { loops: usize, attempts: u32 },
     Aquifer { workers: usize },
+}
+
+impl Client {
+    /// That have to be started for it.
+    pub(crate) fn processes(self) -> u32 {
+        match self {
+            Self::SdkLoop { .. } => 0,
+            Self::Aquifer { workers } => u32::try_from(workers).unwrap(),
+        }
+    }
 }
 
 /// How the service counts a minute.
@@ -124,8 +134,8 @@ impl Case {
         let began = (Instant::now(), SystemTime::now());
         let simulator = simulate::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), scenario).await.unwrap();
         let running = match self.client {
-            Client::SdkLoop { loops } => {
-                Running::Loops(SdkLoops::start(&self.name, loops, &url(&simulator), &self.backlog))
+            Client::SdkLoop { loops, attempts } => {
+                Running::Loops(SdkLoops::start(&self.name, loops, attempts, &url(&simulator), &self.backlog))
             }
             Client::Aquifer { workers } => {
                 let config = self.settings.config(&self.service, &url(&simulator));
@@ -177,10 +187,12 @@ impl Case {
         }
     }
 
-    /// The least time in which the counting lets all of the backlog through, in seconds: a full quota at once, and
-    /// what the counting gives back after that. Two regions are one of twice the size.
+    /// The least time in which the counting lets the backlog through, in seconds: a full quota at once, and what the
+    /// counting gives back after that. Two regions are one of twice the size. Of a backlog that was drained in part, as
+    /// by a client that loses jobs, only that part counts: it would look faster than it can be otherwise.
     pub(crate) fn optimum(&self, outcome: &Outcome) -> f64 {
-        let minutes = self.backlog.settled as f64 / (self.service.limit * self.service.regions as u64) as f64;
+        let drained = self.backlog.settled.min(outcome.report.settled_tokens);
+        let minutes = drained as f64 / (self.service.limit * self.service.regions as u64) as f64;
         match self.service.counting {
             Counting::Bucket => 60.0 * (minutes - 1.0),
             Counting::Sliding => 60.0 * (minutes.ceil() - 1.0),

@@ -1,17 +1,30 @@
 //! Was the machine fast enough to say anything? How busy it was, and how late its timers came.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
+/// How many files this process may have open; `None` if the system does not say.
+pub(crate) fn most_files() -> Option<u64> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    limits.lines().find_map(|line| line.strip_prefix("Max open files"))?.split_whitespace().next()?.parse().ok()
+}
+
 /// What is noticed from the start to the end of a run.
 pub(crate) struct Machine {
     before: Option<Ticks>,
-    latest_ms: Arc<AtomicU64>,
+    latest: Arc<Mutex<Late>>,
     watch: JoinHandle<()>,
+}
+
+/// The timer that came latest.
+#[derive(Clone, Copy, Default)]
+struct Late {
+    by: Duration,
+    /// Since the start.
+    at: Duration,
 }
 
 /// All CPU time of the machine, and what of it nobody used.
@@ -25,17 +38,20 @@ impl Machine {
     /// Begins to watch.
     pub(crate) fn watch() -> Self {
         const NAP: Duration = Duration::from_millis(20);
-        let latest_ms = Arc::new(AtomicU64::new(0));
-        let latest = Arc::clone(&latest_ms);
+        let latest = Arc::new(Mutex::new(Late::default()));
+        let (noted, start) = (Arc::clone(&latest), Instant::now());
         let watch = tokio::spawn(async move {
             loop {
                 let began = Instant::now();
                 sleep(NAP).await;
-                let late = began.elapsed().saturating_sub(NAP).as_millis();
-                latest.fetch_max(u64::try_from(late).unwrap_or(u64::MAX), Ordering::Relaxed);
+                let late = Late { by: began.elapsed().saturating_sub(NAP), at: start.elapsed() };
+                let mut latest = noted.lock().unwrap();
+                if late.by > latest.by {
+                    *latest = late;
+                }
             }
         });
-        Self { before: ticks(), latest_ms, watch }
+        Self { before: ticks(), latest, watch }
     }
 
     /// A line for below the tables.
@@ -45,11 +61,13 @@ impl Machine {
             let all = (after.all - before.all).max(1) as f64;
             format!(" was busy for {:.0} % of its time,", 100.0 * (1.0 - (after.idle - before.idle) as f64 / all))
         });
+        let latest = *self.latest.lock().unwrap();
         format!(
-            "All rows ran at the same time on one machine: {cores} cores,{busy} no timer later than {} ms. Compare rows of one run: \
+            "All rows ran at the same time on one machine: {cores} cores,{busy} no timer later than {} ms (at {:.0} s). Compare rows of one run: \
              ratios are the same elsewhere if the machine keeps up, seconds need not be. Sizes of the jobs: Azure LLM inference trace 2023, \
              Microsoft AzurePublicDataset, CC-BY 4.0.\n",
-            self.latest_ms.load(Ordering::Relaxed),
+            latest.by.as_millis(),
+            latest.at.as_secs_f64(),
         )
     }
 }

@@ -18,7 +18,7 @@
 //! |---|---|
 //! | counting | how the service counts a minute |
 //! | drained | from the first call that the service saw to the last answer that it gave |
-//! | optimum | the least time in which the counting lets the backlog through (a full quota at the start, then what comes back); fixed minutes are those of UTC, and their cases begin about second 5 |
+//! | optimum | the least time in which the counting lets through what was drained (a full quota at the start, then what comes back); fixed minutes are those of UTC, and their cases begin about second 5 |
 //! | times | drained / optimum |
 //! | refused | calls refused for the quota and their share of all calls; in record-only rows, calls that would have been |
 //! | calls a job | HTTP requests / jobs |
@@ -64,6 +64,11 @@ async fn main() -> ExitCode {
     let cases: Vec<Case> =
         rows.iter().flat_map(|row| &row.cases).chain(checks.iter().flat_map(|check| &check.cases)).cloned().collect();
 
+    let files = machine::most_files();
+    assert!(
+        asked.short || files.is_none_or(|most| most >= FILES),
+        "every open call is a socket here: `ulimit -n {FILES}` first"
+    );
     let machine = Machine::watch();
     let mut outcomes = run(cases, place.path()).await.into_iter();
     let mut mine = |cases: &[Case]| outcomes.by_ref().take(cases.len()).collect::<Vec<_>>();
@@ -78,6 +83,9 @@ async fn main() -> ExitCode {
     }
     verdict(&rows)
 }
+
+/// That this process has open at most, in the full form with all bars.
+const FILES: u64 = 8_192;
 
 /// What was asked for on the command line.
 struct Asked {
@@ -109,11 +117,11 @@ impl Asked {
     }
 }
 
-/// All at once, those of fixed minutes first: they begin in the fifth second of one.
+/// All at once, those of fixed minutes first: they begin about the fifth second of one.
 async fn run(cases: Vec<Case>, place: &Path) -> Vec<Outcome> {
     const START: f64 = 4.7;
-    /// Between two starts, so that no case is slow because another begins.
-    const APART: Duration = Duration::from_millis(50);
+    /// Between the starts of two processes, so that no case is slow because another begins.
+    const APART: Duration = Duration::from_millis(100);
     let is_fixed = |case: &Case| case.service.counting == Counting::Fixed;
     if cases.iter().any(is_fixed) {
         sleep(Duration::from_secs_f64((START - second_of_the_minute(SystemTime::now())).rem_euclid(60.0))).await;
@@ -124,7 +132,7 @@ async fn run(cases: Vec<Case>, place: &Path) -> Vec<Outcome> {
     let began = Instant::now();
     let mut tasks = Vec::new();
     for (number, case) in numbered {
-        let place = place.to_owned();
+        let (place, apart) = (place.to_owned(), APART * case.client.processes());
         tasks.push(tokio::spawn(async move {
             let name = case.name.clone();
             let outcome = case.run(&place).await;
@@ -140,7 +148,7 @@ async fn run(cases: Vec<Case>, place: &Path) -> Vec<Outcome> {
             );
             (number, outcome)
         }));
-        sleep(APART).await;
+        sleep(apart).await;
     }
     let mut outcomes = Vec::new();
     for task in tasks {

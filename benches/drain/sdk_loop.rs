@@ -14,7 +14,11 @@ use crate::backlog::{Backlog, Job};
 use crate::common::worker::{MODEL, REGION};
 
 /// Calls at a time, in each loop.
-pub(crate) const OPEN: usize = 32;
+const OPEN: usize = 32;
+/// As the SDK comes.
+pub(crate) const DEFAULT_ATTEMPTS: u32 = 3;
+/// Of somebody who has lost jobs before.
+pub(crate) const MANY_ATTEMPTS: u32 = 10;
 
 /// Loops at work, each on its own share of the backlog and with a client of its own.
 #[derive(Debug)]
@@ -22,10 +26,10 @@ pub(crate) struct SdkLoops(Vec<JoinHandle<()>>, Arc<AtomicUsize>);
 
 impl SdkLoops {
     /// `name` tells their rate limiters from those of other loops in this process.
-    pub(crate) fn start(name: &str, loops: usize, url: &str, backlog: &Arc<Backlog>) -> Self {
+    pub(crate) fn start(name: &str, loops: usize, attempts: u32, url: &str, backlog: &Arc<Backlog>) -> Self {
         let answered = Arc::new(AtomicUsize::new(0));
         let start = |which| {
-            let client = client(url, format!("{name}-{which}"));
+            let client = client(url, attempts, format!("{name}-{which}"));
             // Its own jobs are every so-many-th one, from its own number on.
             let next = Arc::new(AtomicUsize::new(which));
             (0..OPEN).map(move |_| (client.clone(), Arc::clone(&next)))
@@ -58,16 +62,16 @@ impl SdkLoops {
     }
 }
 
-/// As the SDK comes, but for the mode of its retries. Clients share a rate limiter unless they are of different
+/// As the SDK comes, but for its retries. Clients share a rate limiter unless they are of different
 /// partitions, and a loop stands for a process.
-fn client(url: &str, partition: String) -> Client {
+fn client(url: &str, attempts: u32, partition: String) -> Client {
     Client::from_conf(
         Builder::new()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(REGION))
             .credentials_provider(Credentials::new("simulator", "simulator", None, None, "bench"))
             .endpoint_url(url)
-            .retry_config(RetryConfig::adaptive())
+            .retry_config(RetryConfig::adaptive().with_max_attempts(attempts))
             .retry_partition(RetryPartition::new(partition))
             .build(),
     )

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::backlog::{BURNDOWN, Backlog, Form};
 use crate::case::{Case, Client, Counting, ONE_CALL, Outcome, Service, Settings};
+use crate::sdk_loop::{DEFAULT_ATTEMPTS, MANY_ATTEMPTS};
 
 /// Tokens a minute of every service here, but where a bar needs another.
 pub(crate) const LIMIT: u64 = 200_000;
@@ -59,7 +60,7 @@ fn rows(counting: Counting, plain: &Arc<Backlog>, cached: &Arc<Backlog>) -> Vec<
     let patience = Duration::from_secs(720);
     let several = |refused| Bar::Several { ratio: 1.07, refused };
     let row = |client: &str, bar, cases| Row { counting, client: client.to_owned(), bar, cases };
-    let sdk = |loops| vec![case(counting, Client::SdkLoop { loops }, "learn", plain, patience)];
+    let sdk = |loops, attempts| vec![case(counting, Client::SdkLoop { loops, attempts }, "", plain, patience)];
     let aquifer = |workers, told: &'static str| case(counting, Client::Aquifer { workers }, told, plain, patience);
     let learn = |workers| vec![aquifer(workers, "learn")];
     let configured = |workers| vec![aquifer(workers, counting.word())];
@@ -71,10 +72,12 @@ fn rows(counting: Counting, plain: &Arc<Backlog>, cached: &Arc<Backlog>) -> Vec<
     };
     let readings = |told| readings(&case(counting, Client::Aquifer { workers: 1 }, told, cached, patience));
     vec![
-        row("SDK loop", Bar::None, sdk(1)),
+        row("SDK loop", Bar::None, sdk(1, DEFAULT_ATTEMPTS)),
+        row("SDK loop, 10 attempts", Bar::None, sdk(1, MANY_ATTEMPTS)),
         row("Aquifer, learning", LEARN, learn(1)),
         row("Aquifer, configured", CONFIGURED, configured(1)),
-        row("8 SDK loops", Bar::None, sdk(8)),
+        row("8 SDK loops", Bar::None, sdk(8, DEFAULT_ATTEMPTS)),
+        row("8 SDK loops, 10 attempts", Bar::None, sdk(8, MANY_ATTEMPTS)),
         row("8 Aquifer workers, learning", several(Refused::WhileLearning), learn(8)),
         row("8 Aquifer workers, configured", several(Refused::None), configured(8)),
         row("Aquifer, learning; settled above reservation, cached (worst of 4)", LEARN, readings("learn")),
@@ -107,7 +110,7 @@ pub(crate) fn short(place: &Path) -> Vec<Row> {
         cases: vec![case(counting, how, "learn", &plain, patience)],
     };
     vec![
-        row(Counting::Bucket, "SDK loop", Client::SdkLoop { loops: 1 }, Bar::None),
+        row(Counting::Bucket, "SDK loop", Client::SdkLoop { loops: 1, attempts: DEFAULT_ATTEMPTS }, Bar::None),
         row(Counting::Bucket, "Aquifer, learning", Client::Aquifer { workers: 1 }, LEARN),
         row(
             Counting::Sliding,
@@ -133,7 +136,7 @@ pub(crate) fn case(
     patience: Duration,
 ) -> Case {
     let name = match client {
-        Client::SdkLoop { loops } => format!("{}-sdk-{loops}", counting.word()),
+        Client::SdkLoop { loops, attempts } => format!("{}-sdk-{loops}-{attempts}-attempts", counting.word()),
         Client::Aquifer { workers } => format!("{}-aquifer-{workers}-{told}", counting.word()),
     };
     Case {
