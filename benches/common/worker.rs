@@ -21,7 +21,9 @@ use aquifer::flow::worker::Worker;
 use aquifer::job::ident::BatchName;
 use aquifer::job::intake::{Defaults, parse_line};
 use aquifer::job::units::{Price, Usd};
-use aquifer::ports::{Clock as _, Depth, Entry, LaneId, Message, MessageId, Model, Outgoing, Queue, ReceiptHandle, StoreError};
+use aquifer::ports::{
+    Clock as _, Depth, Entry, LaneId, Message, MessageId, Model, Outgoing, Queue, ReceiptHandle, StoreError,
+};
 use aquifer::rules::breaker::BreakerRules;
 use aquifer::rules::pace::{Counting, Limits};
 use aquifer::telemetry::Meter;

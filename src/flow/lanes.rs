@@ -153,7 +153,14 @@ impl Plan {
             None => 0,
         };
         let least_cap = sizing::least_cap(job);
-        Size { text, cap, full_cap: cap, least_cap, input: self.estimates().input.reserve(text), settled_output: Tokens(0) }
+        Size {
+            text,
+            cap,
+            full_cap: cap,
+            least_cap,
+            input: self.estimates().input.reserve(text),
+            settled_output: Tokens(0),
+        }
     }
 
     /// Why no lane can ever admit a call of this size, if none can.

@@ -63,7 +63,9 @@ async fn find_place(context: &Context, delivery: &Delivery, claim: &mut Claim) -
         if let Some(failure) = plan.no_residence(&claim.job).or_else(|| plan.too_large(&size)) {
             return Ok(Routed::Over(Verdict::of_failure(failure)));
         }
-        if let Some(rest) = claim.journey.not_before.and_then(|at| at.checked_duration_since(now())).filter(|r| !r.is_zero()) {
+        if let Some(rest) =
+            claim.journey.not_before.and_then(|at| at.checked_duration_since(now())).filter(|r| !r.is_zero())
+        {
             if let Some(verdict) = wait(context, delivery, claim, rest, For::Service).await? {
                 return Ok(Routed::Over(verdict));
             }

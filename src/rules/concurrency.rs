@@ -1,7 +1,7 @@
 //! How many calls may be open on a lane at once?
 //!
-//! A lane that has just been found is not hit with everything there is: it starts with one call, and every call that was
-//! not refused lets one more go, which doubles the number round by round. The first overload ends that: then the number
+//! A lane that has just been found is not hit with everything there is: it starts with a few calls, and every call that
+//! was not refused lets one more go, which doubles the number round by round. The first overload ends that: then the number
 //! is halved, and grows by one a round. A quota throttle says nothing about how much the service can do at once and leaves
 //! it alone; the quota itself bounds what is open, because every open call holds its reservation.
 
@@ -11,8 +11,10 @@ use crate::job::failure::Class;
 use crate::job::units::Timestamp;
 
 /// A call of which nothing bad was heard for so long has found a place: a service without one says so at once.
-pub const SETTLED_IN: Duration = Duration::from_millis(500);
+pub const SETTLED_IN: Duration = Duration::from_millis(250);
 
+/// A new lane can do this much; that the very first call goes alone is the quota's rule.
+const FIRST: f64 = 4.0;
 /// What is left of the number when the service says that it is overloaded.
 const AFTER_OVERLOAD: f64 = 0.5;
 /// And when it is only not there: that has other reasons too, and a service that fails one call in ten is no slower for it.
@@ -35,9 +37,9 @@ impl Default for Concurrency {
 }
 
 impl Concurrency {
-    /// One call.
+    /// A few calls.
     pub fn new() -> Self {
-        Self { limit: 1.0, doubling: true, shrunk: None }
+        Self { limit: FIRST, doubling: true, shrunk: None }
     }
 
     /// As many as anybody likes, for what is no service: the account behind several.
@@ -113,13 +115,13 @@ mod tests {
             rounds.push(open);
             (0..open).for_each(|_| lane.settled_in(open));
         }
-        assert_eq!(rounds, [1, 2, 4, 8, 16, 32]);
+        assert_eq!(rounds, [4, 8, 16, 32, 64, 128]);
     }
 
     #[test]
     fn an_overload_halves_it_once_and_then_it_grows_by_one_a_round() {
         let mut lane = Concurrency::new();
-        (0..63).for_each(|_| lane.settled_in(64));
+        (0..60).for_each(|_| lane.settled_in(64));
         assert_eq!(lane.limit(), 64);
         for late in 0..20 {
             lane.failed(START, START + Duration::from_millis(50 + late), Class::Overloaded);
@@ -135,7 +137,7 @@ mod tests {
     fn only_a_service_without_room_shrinks_it_and_never_a_quota() {
         for class in Class::ALL {
             let mut lane = Concurrency::new();
-            (0..63).for_each(|_| lane.settled_in(64));
+            (0..60).for_each(|_| lane.settled_in(64));
             lane.failed(START, START, class);
             assert_eq!(lane.limit() < 64, matches!(class, Class::Overloaded | Class::Unavailable), "{class}");
         }
@@ -150,6 +152,6 @@ mod tests {
         assert_eq!(lane.limit(), 1);
         let mut lane = Concurrency::new();
         (0..1_000).for_each(|_| lane.settled_in(2));
-        assert!(lane.limit() <= 5, "{}", lane.limit());
+        assert!(lane.limit() <= 6, "{}", lane.limit());
     }
 }

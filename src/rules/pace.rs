@@ -12,12 +12,14 @@
 
 mod book;
 mod bucket;
+mod caution;
 mod charges;
 mod day;
 mod gate;
 mod learn;
 mod limit;
 mod verdict;
+mod witness;
 
 use std::fmt;
 use std::time::Duration;
@@ -265,6 +267,9 @@ impl LaneLedger {
         if self.book.first == First::Wanted {
             self.book.first = First::Out(now);
         }
+        if let Some(caution) = &mut self.book.caution {
+            caution.count(now);
+        }
         let trial = tries.is_some();
         if let Some(tries) = tries {
             self.book.careful = false;
@@ -295,6 +300,7 @@ impl LaneLedger {
                     self.book.throttles = Throttles::default();
                 }
                 self.settle(now, &reservation, used);
+                self.hear_witnesses(now);
             }
             Event::Released(reservation) => {
                 self.unjudged(&reservation);

@@ -5,12 +5,17 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::bucket::Debt;
+use super::caution::Caution;
 use super::charges::Charges;
 use super::day::Day;
 use super::learn::{Beliefs, Hypothesis};
 use super::limit::{Configured, Learned, Quota};
-use super::{Amount, Binding, Counting, LaneLedger, MINUTE, Reservation, TRIAL_LOST};
+use super::witness::Witness;
+use super::{Amount, Binding, Counting, LaneLedger, Reservation, TRIAL_LOST};
 use crate::job::units::{PerMinute, Timestamp, Tokens};
+
+/// A charge is kept for longer than it counts: what calls before an admission came to is known only when they are settled.
+const KEPT: Duration = Duration::from_secs(75);
 
 /// What the workers share.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -28,8 +33,15 @@ pub(super) struct Book {
     pub(super) exceeded: Option<Timestamp>,
     pub(super) first: First,
     pub(super) trial: Option<Trial>,
-    /// After a refusal one call goes first.
+    pub(super) witnesses: Vec<Witness>,
+    /// The limit fell a moment ago: until then calls go evenly, as a bucket lets them, not as old charges age.
+    pub(super) even_until: Option<Timestamp>,
+    /// When a bucket was last found empty.
+    pub(super) emptied: Option<Emptied>,
+    /// After a refusal that nothing explains one call goes first.
     pub(super) careful: bool,
+    /// And after any refusal the others follow by and by.
+    pub(super) caution: Option<Caution>,
 }
 
 /// The debts of a bucket: what the service may count, and what it certainly counts.
@@ -39,6 +51,31 @@ pub(super) struct Levels {
     pub(super) requests: Debt,
     pub(super) least_tokens: Debt,
     pub(super) least_requests: Debt,
+}
+
+/// The service refused what a bucket was to hold. What it lets through from there to the next such moment is what
+/// flowed in.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+pub(super) struct Emptied {
+    pub(super) at: Timestamp,
+    /// Charged since, less what came back.
+    pub(super) tokens: i64,
+    pub(super) requests: i64,
+    /// What was believed of the quota then.
+    pub(super) limit: u64,
+}
+
+impl Emptied {
+    /// What flows in a minute at most, if the bucket holds less than `refused` again.
+    pub(super) fn flow_until(&self, now: Timestamp, quota: Quota, refused: Amount) -> Option<u64> {
+        let charged = match quota {
+            Quota::Tokens => self.tokens,
+            Quota::Requests => self.requests,
+        };
+        let most = u64::try_from(charged.saturating_add_unsigned(refused.of(quota))).unwrap_or(0);
+        let passed = u64::try_from(now.since(self.at).as_millis()).unwrap_or(u64::MAX);
+        most.saturating_mul(60_000).checked_div(passed)
+    }
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
@@ -79,7 +116,7 @@ pub(super) struct Trial {
 pub(super) enum Tries {
     /// Whether the service admits anything again.
     Again,
-    /// Which counting is right: those that admit it, and those that certainly forbid it.
+    /// Which counting is right: those that admit it, and those that forbid it.
     Counting { admit: Vec<Hypothesis>, forbid: Vec<Hypothesis> },
     /// The limit.
     Limit(Quota),
@@ -110,7 +147,9 @@ impl LaneLedger {
         let amount = Amount { tokens: reservation.tokens.0, requests: 1 };
         self.book.charges.take(reservation.made, amount);
         self.book.charges.add(sent, amount, Amount::default());
-        if let Some(trial) = self.book.trial.as_mut().filter(|trial| trial.made == reservation.made && reservation.trial) {
+        if let Some(trial) =
+            self.book.trial.as_mut().filter(|trial| trial.made == reservation.made && reservation.trial)
+        {
             trial.made = sent;
         }
         if let First::Out(made) = &mut self.book.first
@@ -127,17 +166,23 @@ impl LaneLedger {
         levels.requests.add(most.requests);
         levels.least_tokens.add(least.tokens);
         levels.least_requests.add(least.requests);
+        if let Some(emptied) = &mut self.book.emptied {
+            emptied.tokens = emptied.tokens.saturating_add_unsigned(most.tokens);
+            emptied.requests = emptied.requests.saturating_add_unsigned(most.requests);
+        }
         if self.terms.limits.tokens_per_day.is_some() {
             self.book.day.add(now, most.tokens);
         }
     }
 
     pub(super) fn give_back(&mut self, made: Timestamp, amount: Amount) {
-        let (tokens, requests) = self.minute_limits();
-        let slack = self.terms.slack;
         self.book.charges.take(made, amount);
-        self.book.bucket.tokens.take(amount.tokens, tokens.unwrap_or(0), slack);
-        self.book.bucket.requests.take(amount.requests, requests.unwrap_or(0), slack);
+        self.book.bucket.tokens.take(amount.tokens);
+        self.book.bucket.requests.take(amount.requests);
+        if let Some(emptied) = &mut self.book.emptied {
+            emptied.tokens = emptied.tokens.saturating_sub_unsigned(amount.tokens);
+            emptied.requests = emptied.requests.saturating_sub_unsigned(amount.requests);
+        }
         if self.terms.limits.tokens_per_day.is_some() {
             self.book.day.take(made, amount.tokens);
         }
@@ -147,16 +192,21 @@ impl LaneLedger {
         let passed = now.since(self.book.latest);
         self.book.latest = self.book.latest.max(now);
         let now = self.book.latest;
-        let slack = self.terms.slack;
-        self.book.charges.expire(now, MINUTE + slack + slack);
+        self.book.charges.expire(now, KEPT);
         self.book.day.expire(now);
         let (tokens, requests) = self.minute_limits();
         let levels = &mut self.book.bucket;
-        levels.tokens.drain(passed, tokens.unwrap_or(0), slack);
-        levels.requests.drain(passed, requests.unwrap_or(0), slack);
-        levels.least_tokens.drain(passed, tokens.unwrap_or(0), Duration::ZERO);
-        levels.least_requests.drain(passed, requests.unwrap_or(0), Duration::ZERO);
+        levels.tokens.drain(passed, tokens.unwrap_or(0));
+        levels.requests.drain(passed, requests.unwrap_or(0));
+        levels.least_tokens.drain(passed, tokens.unwrap_or(0));
+        levels.least_requests.drain(passed, requests.unwrap_or(0));
+        if levels.tokens.whole() == 0 {
+            // From now on it may be full, and what would flow in is lost.
+            self.book.emptied = None;
+        }
         self.book.trial.take_if(|trial| trial.made.after(TRIAL_LOST) <= now);
+        self.book.caution.take_if(|caution| caution.is_over(now));
+        self.book.even_until.take_if(|until| *until <= now);
         if self.terms.counting == Counting::Learn {
             self.book.beliefs.retest(now);
         }
@@ -173,6 +223,13 @@ impl LaneLedger {
 }
 
 impl Levels {
+    pub(super) fn most_mut(&mut self, quota: Quota) -> &mut Debt {
+        match quota {
+            Quota::Tokens => &mut self.tokens,
+            Quota::Requests => &mut self.requests,
+        }
+    }
+
     pub(super) fn most(&self, quota: Quota) -> Debt {
         match quota {
             Quota::Tokens => self.tokens,
@@ -187,4 +244,3 @@ impl Levels {
         }
     }
 }
-

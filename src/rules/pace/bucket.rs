@@ -1,13 +1,13 @@
 //! How much of a token bucket is used up? Kept as what is owed rather than as what is left, so that a limit that is
 //! learned anew needs no conversion: no debt is a full bucket, whatever it holds.
 //!
-//! The debt drains by one minute's limit a minute. It may drain below nothing by `lag`: the service charges a call up to
-//! so much later than we do, so its bucket is full so much later than ours.
+//! The debt drains by one minute's limit a minute. The service charges a call up to `lag` later than we do, and what
+//! would have flowed into a bucket that is still full until then is lost: so there is always that much less in it than
+//! the debt says.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-
 
 /// A debt in sixty-thousandths of a token, so that it drains by a whole number a millisecond.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -18,9 +18,8 @@ const PERIOD: i64 = 60_000;
 
 impl Debt {
     /// Lets time pass.
-    pub(super) fn drain(&mut self, passed: Duration, limit: u64, lag: Duration) {
-        let floor = drained(lag, limit).saturating_neg();
-        self.0 = self.0.saturating_sub(drained(passed, limit)).max(floor);
+    pub(super) fn drain(&mut self, passed: Duration, limit: u64) {
+        self.0 = self.0.saturating_sub(drained(passed, limit)).max(0);
     }
 
     /// Owes so much more.
@@ -28,10 +27,14 @@ impl Debt {
         self.0 = self.0.saturating_add(signed(amount).saturating_mul(PERIOD));
     }
 
+    /// Owes at least so much, as somebody says who knows.
+    pub(super) fn at_least(&mut self, amount: u64) {
+        self.0 = self.0.max(signed(amount).saturating_mul(PERIOD));
+    }
+
     /// Owes so much less.
-    pub(super) fn take(&mut self, amount: u64, limit: u64, lag: Duration) {
-        let floor = drained(lag, limit).saturating_neg();
-        self.0 = self.0.saturating_sub(signed(amount).saturating_mul(PERIOD)).max(floor);
+    pub(super) fn take(&mut self, amount: u64) {
+        self.0 = self.0.saturating_sub(signed(amount).saturating_mul(PERIOD)).max(0);
     }
 
     /// How long until no more than `room` is owed, to a service that charges `lag` later; zero if that is so now.

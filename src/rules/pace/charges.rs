@@ -79,9 +79,18 @@ impl Charges {
         }
     }
 
+    /// When the newest charge was made.
+    pub(super) fn newest(&self) -> Option<Timestamp> {
+        self.entries.back().map(|entry| entry.last)
+    }
+
     /// What may count of all that was charged after `since`.
     pub(super) fn most_since(&self, since: Timestamp) -> Amount {
-        self.entries.iter().rev().take_while(|entry| entry.last > since).fold(Amount::default(), |sum, e| sum.plus(e.most))
+        self.entries
+            .iter()
+            .rev()
+            .take_while(|entry| entry.last > since)
+            .fold(Amount::default(), |sum, e| sum.plus(e.most))
     }
 
     /// What may count of all that was charged after `since` and up to `until`.
@@ -90,15 +99,21 @@ impl Charges {
         within.fold(Amount::default(), |sum, entry| sum.plus(entry.most))
     }
 
-    /// What certainly counts of all that was charged at `since` or later.
-    pub(super) fn least_since(&self, since: Timestamp) -> Amount {
-        let young = self.entries.iter().rev().take_while(|entry| entry.first >= since);
-        young.fold(Amount::default(), |sum, entry| sum.plus(entry.least))
+    /// What certainly counts of all that was charged at `since` or later and up to `until`.
+    pub(super) fn least_between(&self, since: Timestamp, until: Timestamp) -> Amount {
+        let within = self.entries.iter().filter(|entry| entry.first >= since && entry.last <= until);
+        within.fold(Amount::default(), |sum, entry| sum.plus(entry.least))
     }
 
     /// When so much has left the window of a minute and `slack` that no more than `room` is in it; `None` if that is so
     /// now. `of` picks the amount that counts.
-    pub(super) fn down_to(&self, now: Timestamp, slack: Duration, room: u64, of: impl Fn(Amount) -> u64) -> Option<Timestamp> {
+    pub(super) fn down_to(
+        &self,
+        now: Timestamp,
+        slack: Duration,
+        room: u64,
+        of: impl Fn(Amount) -> u64,
+    ) -> Option<Timestamp> {
         let window = MINUTE + slack;
         let mut kept = 0_u64;
         for entry in self.entries.iter().rev() {

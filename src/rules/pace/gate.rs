@@ -18,11 +18,15 @@ impl LaneLedger {
         self.advance(now);
         let now = self.book.latest;
         self.fits_at_all(tokens)?;
-        let gates = [self.paused_gate(now), self.day_gate(tokens), self.waits_for_another(now)];
+        let gates =
+            [self.paused_gate(now), self.day_gate(tokens), self.waits_for_another(now), self.cautious_gate(now)];
         if let Some((at, binding)) = gates.into_iter().flatten().max_by_key(|(at, _)| *at) {
             return Err(Refusal::NotUntil { at, binding });
         }
         let amount = Amount { tokens: tokens.0, requests: 1 };
+        if let Some((at, quota)) = self.book.even_until.and_then(|_| self.fits_at(Hypothesis::Bucket, now, amount)) {
+            return Err(Refusal::NotUntil { at, binding: binding_of(quota) });
+        }
         let mut forbidden = Vec::new();
         let mut soonest: Option<(Timestamp, Quota)> = None;
         let standing = self.standing();
@@ -35,8 +39,11 @@ impl LaneLedger {
         match soonest {
             Some((at, quota)) if forbidden.len() == standing.len() => self.beyond(now, at, quota),
             Some(_) => {
+                self.after_others_arrived(now)?;
                 let admit = standing.into_iter().filter(|hypothesis| !forbidden.contains(hypothesis)).collect();
-                let forbid = forbidden.into_iter().filter(|h| self.certainly_forbids(*h, now, amount)).collect();
+                let is_no_bucket = |h: &Hypothesis| *h != Hypothesis::Bucket;
+                let forbid = forbidden.into_iter().filter(|h| is_no_bucket(h) || self.bucket_certainly_forbids(amount));
+                let forbid = forbid.collect();
                 Ok(Some(Tries::Counting { admit, forbid }))
             }
             None => Ok(self.book.careful.then_some(Tries::Again)),
@@ -45,19 +52,28 @@ impl LaneLedger {
 
     /// Every counting forbids it. If it is time, it tries whether the limit is right.
     fn beyond(&mut self, now: Timestamp, at: Timestamp, quota: Quota) -> Result<Option<Tries>, Refusal> {
-        let binding = match quota {
-            Quota::Tokens => Binding::Tokens,
-            Quota::Requests => Binding::Requests,
+        let binding = binding_of(quota);
+        let may_try = match self.terms.counting {
+            Counting::Learn => self.book.beliefs.settled().is_some(),
+            // What is told is not doubted; but after a refusal that nothing explains, what was lost is won back.
+            Counting::Known(_) => self.book.learned.is_below(self.configured()),
         };
-        let is_settled = self.book.beliefs.settled().is_some();
-        if self.terms.counting == Counting::Learn && is_settled {
+        if may_try {
             let next_try = self.book.learned.next_try(now);
             if next_try <= now {
+                self.after_others_arrived(now)?;
                 return Ok(Some(Tries::Limit(quota)));
             }
             return Err(Refusal::NotUntil { at: at.min(next_try), binding });
         }
         Err(Refusal::NotUntil { at, binding })
+    }
+
+    /// A call that tries something goes when all before it have certainly reached the service: else it could take the
+    /// place of one of them, whose refusal would be another's fault.
+    fn after_others_arrived(&self, now: Timestamp) -> Result<(), Refusal> {
+        let arrived = self.book.charges.newest().map(|sent| sent.after(self.terms.slack)).filter(|at| *at > now);
+        arrived.map_or(Ok(()), |at| Err(Refusal::NotUntil { at, binding: Binding::Trial }))
     }
 
     pub(super) fn fits_at_all(&self, needed: Tokens) -> Result<(), Refusal> {
@@ -71,6 +87,10 @@ impl LaneLedger {
 
     fn paused_gate(&self, now: Timestamp) -> Option<(Timestamp, Binding)> {
         self.book.pause.filter(|pause| now < pause.until).map(|pause| (pause.until, pause.binding))
+    }
+
+    fn cautious_gate(&self, now: Timestamp) -> Option<(Timestamp, Binding)> {
+        self.book.caution.and_then(|caution| caution.holds_until(now)).map(|at| (at, Binding::Throttled))
     }
 
     fn day_gate(&self, tokens: Tokens) -> Option<(Timestamp, Binding)> {
@@ -134,35 +154,24 @@ impl LaneLedger {
         }
     }
 
-    /// Whether this counting forbids it even if every call that is not settled is counted for nothing, and the call is
-    /// admitted as late as can be.
-    fn certainly_forbids(&self, hypothesis: Hypothesis, now: Timestamp, amount: Amount) -> bool {
-        let late = now.after(JUDGED_AFTER + self.terms.slack);
+    /// Whether a bucket is too empty for it even if every call that is not settled is counted for nothing, and the call
+    /// is admitted as late as can be. What it held can only be told now; of the other countings it is told later.
+    fn bucket_certainly_forbids(&self, amount: Amount) -> bool {
         let (tokens, requests) = self.minute_limits();
-        let half = |quota| match quota {
-            // The input is an estimate on the safe side.
-            Quota::Tokens => amount.tokens / 2,
-            Quota::Requests => amount.requests,
+        let over = |quota: Quota, limit: u64, amount: u64| {
+            let mut least = self.book.bucket.least(quota);
+            least.drain(JUDGED_AFTER + self.terms.slack, limit);
+            least.whole().saturating_add(amount) > limit
         };
-        let over = |quota: Quota, limit: u64| {
-            let certain = match hypothesis {
-                Hypothesis::Sliding => self.book.charges.least_since(late - MINUTE).of(quota),
-                Hypothesis::Fixed => {
-                    let turn = turn_before(late);
-                    if turn != turn_before(now - self.terms.slack) {
-                        return false;
-                    }
-                    self.book.charges.least_since(turn.after(self.terms.slack)).of(quota)
-                }
-                Hypothesis::Bucket => {
-                    let mut least = self.book.bucket.least(quota);
-                    least.drain(JUDGED_AFTER + self.terms.slack, limit, Duration::ZERO);
-                    least.whole()
-                }
-            };
-            certain.saturating_add(half(quota)) > limit
-        };
-        tokens.is_some_and(|limit| over(Quota::Tokens, limit))
-            || requests.is_some_and(|limit| over(Quota::Requests, limit))
+        // The input is an estimate on the safe side.
+        tokens.is_some_and(|limit| over(Quota::Tokens, limit, amount.tokens / 2))
+            || requests.is_some_and(|limit| over(Quota::Requests, limit, amount.requests))
+    }
+}
+
+fn binding_of(quota: Quota) -> Binding {
+    match quota {
+        Quota::Tokens => Binding::Tokens,
+        Quota::Requests => Binding::Requests,
     }
 }

@@ -42,7 +42,7 @@ enum Verdict {
 }
 
 const FRESH: Verdict = Verdict::Stands { lax: 0, strict: 0 };
-const STRIKES: u8 = 2;
+pub(super) const STRIKES: u8 = 2;
 /// A hypothesis that fell is given another chance after this, at the price of one call.
 const RETEST: Duration = Duration::from_secs(30 * 60);
 
@@ -86,10 +86,10 @@ impl Beliefs {
     }
 
     /// The service refused what these admit.
-    pub(super) fn strike_too_lax(&mut self, now: Timestamp, these: &[Hypothesis]) -> Struck {
+    pub(super) fn strike_too_lax(&mut self, now: Timestamp, these: &[Hypothesis], strikes: u8) -> Struck {
         for hypothesis in these {
             if let Verdict::Stands { lax, .. } = self.of_mut(*hypothesis) {
-                *lax += 1;
+                *lax += strikes;
                 if *lax >= STRIKES {
                     *self.of_mut(*hypothesis) = Verdict::TooLax;
                     self.changed = now;

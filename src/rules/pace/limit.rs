@@ -2,8 +2,9 @@
 //!
 //! A refusal that no counting explains means that the limit is lower than believed (strangers on the account, a number
 //! out of date): it falls to what was certainly admitted in the last minute. Upwards it is tried with single calls: one
-//! call beyond the limit costs at most one refusal, and two that are admitted raise it. Tries that succeed follow each
-//! other at once and with growing steps; one that fails puts off the next.
+//! call beyond the limit costs at most one refusal, and from the second that is admitted on each raises it, by twice as
+//! much every time. A raise that meets a refusal before the next try has proven it is taken back, and says nothing
+//! about the counting. Tries that succeed follow each other at once; one that fails puts off the next.
 
 use std::time::Duration;
 
@@ -16,12 +17,16 @@ use crate::job::units::Timestamp;
 const LEAST: u64 = 1;
 /// The limit never falls below this share of what it was by one refusal.
 const DEEPEST_CUT: u64 = 4;
-/// One call that is admitted beyond the limit raises it by a thirty-second part, or by its own size if that is more: not by so much
-/// that what follows could be a burst of refusals.
+/// One call that is admitted beyond the limit raises it by a thirty-second part at most, or by its own size if that is
+/// more: what follows should not be a burst of refusals.
 const STEP: u64 = 32;
-/// Beyond this part of the limit nothing is cut by a refusal that repeats another: an eighth less each time.
+/// Who is refused soon after the limit fell cuts more: it is far too high.
+const SOON_AGAIN: Duration = Duration::from_secs(60);
 const REPEATED_CUT: u64 = 8;
+/// One call beyond the limit may have been let through by what our clock and the service's see differently.
 const PROOFS: u8 = 2;
+/// Doublings of a raise that make no difference any more.
+const DOUBLINGS: u8 = 30;
 
 /// So many calls at least between two tries that fail, so that tries stay below one call in a hundred ...
 const CALLS_BETWEEN: u64 = 110;
@@ -30,7 +35,7 @@ const SOON: Duration = Duration::from_secs(110);
 const SOONEST: Duration = Duration::from_secs(30);
 /// At the configured limit and beyond, tries that fail become rare.
 const RARELY: Duration = Duration::from_secs(60 * 60);
-const FIRST_TRY: Duration = Duration::from_secs(150);
+const FIRST_TRY: Duration = Duration::from_secs(240);
 
 /// The limits of a lane as learned; `None` is as configured.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -41,7 +46,12 @@ pub(super) struct Learned {
     configured: Option<(Option<u64>, Option<u64>)>,
     next_try: Option<Timestamp>,
     pause: Option<u64>,
-    proofs: u8,
+    /// When it last fell.
+    shrunk: Option<Timestamp>,
+    /// Tries that were admitted in a row.
+    admitted: u8,
+    /// The limit before the newest raise, until a try beyond that is admitted.
+    proven: Option<(Quota, u64)>,
 }
 
 /// Which of the two limits.
@@ -67,24 +77,27 @@ impl Learned {
     }
 
     /// The service refused, and no counting explains it: `admitted` was certainly admitted in the last minute.
-    pub(super) fn shrink(&mut self, now: Timestamp, configured: Configured, quota: Quota, admitted: Amount, again: bool) {
-        let before = self.limits(configured);
+    pub(super) fn shrink(&mut self, now: Timestamp, configured: Configured, quota: Quota, admitted: Amount) {
+        let before = self.limit_of(configured, quota);
         self.begin(configured);
-        match quota {
-            Quota::Tokens => self.tokens = Some(cut(before.0, admitted.tokens, again)),
-            Quota::Requests => self.requests = Some(cut(before.1, admitted.requests, again)),
-        }
+        let again = self.shrunk.replace(now).is_some_and(|shrunk| shrunk.after(SOON_AGAIN) > now);
+        *self.of_mut(quota) = Some(cut(before, admitted.of(quota), again));
         self.give_up_try(now, configured, admitted.requests);
+    }
+
+    /// More of the same burst was refused, so that less was admitted than it had seemed.
+    pub(super) fn lower(&mut self, configured: Configured, quota: Quota, admitted: u64) {
+        if let Some(before) = self.limit_of(configured, quota) {
+            self.begin(configured);
+            *self.of_mut(quota) = Some(before.min(admitted).max(before / DEEPEST_CUT).max(LEAST));
+        }
     }
 
     /// What was believed of the counting fits nothing; so the limit is what was admitted in the last minute, more or less
     /// than what was believed.
     pub(super) fn replace(&mut self, now: Timestamp, configured: Configured, quota: Quota, admitted: Amount) {
         self.begin(configured);
-        match quota {
-            Quota::Tokens => self.tokens = Some(admitted.tokens.max(LEAST)),
-            Quota::Requests => self.requests = Some(admitted.requests.max(LEAST)),
-        }
+        *self.of_mut(quota) = Some(admitted.of(quota).max(LEAST));
         self.give_up_try(now, configured, admitted.requests);
     }
 
@@ -93,7 +106,7 @@ impl Learned {
         *self.next_try.get_or_insert(now.after(FIRST_TRY))
     }
 
-    /// A call of `size` beyond the limit was admitted; the next may be tried after `rest`.
+    /// A call of `size` beyond the limit was admitted; the next may be tried after `rest`. By how much the limit rises.
     pub(super) fn try_succeeded(
         &mut self,
         now: Timestamp,
@@ -101,30 +114,59 @@ impl Learned {
         quota: Quota,
         size: Amount,
         rest: Duration,
-    ) {
-        self.next_try = Some(now);
-        self.proofs = self.proofs.saturating_add(1);
-        if self.proofs < PROOFS {
-            return;
-        }
-        let before = self.limits(configured);
+    ) -> u64 {
+        let admitted = self.admitted.saturating_add(1);
+        let Some(before) = self.limit_of(configured, quota).filter(|_| admitted >= PROOFS) else {
+            (self.admitted, self.next_try) = (admitted, Some(now));
+            return 0;
+        };
+        let size = size.of(quota).max(1);
+        let doubled = size.saturating_mul(1 << (admitted - PROOFS).min(DOUBLINGS));
+        let raise = doubled.min((before / STEP).max(size));
         self.begin(configured);
-        let raised = |limit: Option<u64>| limit.map(|limit| limit.saturating_add((limit / STEP).max(size.of(quota)).max(1)));
-        match quota {
-            Quota::Tokens => self.tokens = raised(before.0),
-            Quota::Requests => self.requests = raised(before.1),
-        }
-        self.proofs = PROOFS;
+        *self.of_mut(quota) = Some(before.saturating_add(raise));
+        self.proven = Some((quota, before));
+        self.admitted = admitted;
         self.pause = None;
         self.next_try = Some(now.after(rest));
+        raise
+    }
+
+    /// A call beyond the limit was admitted, and what that proves will be seen: the next may be tried.
+    pub(super) fn try_again(&mut self, now: Timestamp) {
+        self.next_try = Some(now);
+    }
+
+    /// A call was certainly admitted when so much counted: that is proven.
+    pub(super) fn admitted_so_much(&mut self, configured: Configured, quota: Quota, counted: u64) {
+        self.begin(configured);
+        *self.of_mut(quota) = Some(counted);
+        self.proven = None;
+        self.pause = None;
+    }
+
+    /// Takes back a raise that nothing has proven yet, if there is one: a refusal was its doing.
+    pub(super) fn take_back(&mut self, now: Timestamp, configured: Configured, calls: u64) -> bool {
+        let Some((quota, before)) = self.proven.take().filter(|_| self.configured == Some(configured)) else {
+            return false;
+        };
+        *self.of_mut(quota) = Some(before);
+        self.give_up_try(now, configured, calls);
+        true
+    }
+
+    /// Whether the limit that holds is lower than what is configured.
+    pub(super) fn is_below(&self, configured: Configured) -> bool {
+        let limits = self.limits(configured);
+        let below = |now: Option<u64>, told: Option<u64>| now.zip(told).is_some_and(|(now, told)| now < told);
+        below(limits.0, configured.0) || below(limits.1, configured.1)
     }
 
     /// A call beyond the limit was refused; `calls` were made in the last minute.
     pub(super) fn give_up_try(&mut self, now: Timestamp, configured: Configured, calls: u64) {
-        self.proofs = 0;
-        let limits = self.limits(configured);
-        let below = |now: Option<u64>, told: Option<u64>| now.zip(told).is_some_and(|(now, told)| now < told);
-        let pause = if below(limits.0, configured.0) || below(limits.1, configured.1) {
+        self.admitted = 0;
+        self.proven = None;
+        let pause = if self.is_below(configured) {
             Duration::from_secs(CALLS_BETWEEN * 60 / calls.max(1)).clamp(SOONEST, SOON)
         } else {
             let doubled = self.pause.map_or(2 * FIRST_TRY, |seconds| 2 * Duration::from_secs(seconds));
@@ -133,6 +175,21 @@ impl Learned {
             pause
         };
         self.next_try = Some(now.after(pause));
+    }
+
+    pub(super) fn limit_of(&self, configured: Configured, quota: Quota) -> Option<u64> {
+        let limits = self.limits(configured);
+        match quota {
+            Quota::Tokens => limits.0,
+            Quota::Requests => limits.1,
+        }
+    }
+
+    fn of_mut(&mut self, quota: Quota) -> &mut Option<u64> {
+        match quota {
+            Quota::Tokens => &mut self.tokens,
+            Quota::Requests => &mut self.requests,
+        }
     }
 
     fn begin(&mut self, configured: Configured) {

@@ -1,0 +1,43 @@
+//! How many calls at once, after the service refused one that was allowed? One, then two, then four: had it been a wrong
+//! number that allowed it, as many as were waiting would be refused, and each is a call that came to nothing.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::job::units::Timestamp;
+
+/// A refusal is heard of within this.
+const STEP: Duration = Duration::from_millis(250);
+/// Then as many as like.
+const STEPS: u32 = 7;
+
+/// What has gone since the refusal.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub(super) struct Caution {
+    /// When the first call went.
+    since: Option<Timestamp>,
+    calls: u32,
+}
+
+impl Caution {
+    /// When the next call may go; `None` if it may now.
+    pub(super) fn holds_until(&self, now: Timestamp) -> Option<Timestamp> {
+        let since = self.since?;
+        (0..STEPS).map(|step| (step, since.after(STEP * step))).find_map(|(step, begins)| {
+            let allowed = (2 << step) - 1;
+            (self.calls < allowed).then(|| (begins > now).then_some(begins))
+        })?
+    }
+
+    /// One more goes.
+    pub(super) fn count(&mut self, now: Timestamp) {
+        self.since.get_or_insert(now);
+        self.calls = self.calls.saturating_add(1);
+    }
+
+    /// Whether nothing has to be watched any more.
+    pub(super) fn is_over(&self, now: Timestamp) -> bool {
+        self.since.is_some_and(|since| since.after(STEP * STEPS) <= now)
+    }
+}
