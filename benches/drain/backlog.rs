@@ -16,13 +16,15 @@ const TRACE: &str = include_str!("../data/azure-llm-2023-code.csv");
 const BYTES_PER_TOKEN: u64 = 4;
 /// Of the prompt that cached jobs have in common; above what the service caches at least.
 const PREFIX_TOKENS: u64 = 1_200;
+/// What somebody sets whose answers are 28 tokens on average.
+const PLAIN_CAP: u64 = 256;
 /// Quota tokens per output token where the answers are to cost more than was reserved for them.
 pub(crate) const BURNDOWN: u64 = 5;
 
 /// How the sizes become jobs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Form {
-    /// One prompt and a cap of 1,024 tokens, however short its answer.
+    /// One prompt and a cap of 256 tokens, however short its answer; the one in a hundred that is longer is cut there.
     Plain,
     /// A shared prefix up to a cache point, and a cap only a quarter above the answer: with [`BURNDOWN`] most jobs
     /// settle above their reservation.
@@ -119,7 +121,7 @@ fn jobs(form: Form) -> impl Iterator<Item = Job> {
         let (context, generated) = trace[number * 1_301 % trace.len()];
         let id = format!("request-{number}");
         let (input, output, burndown) = match form {
-            Form::Plain => (context, generated, 1),
+            Form::Plain => (context, generated.min(PLAIN_CAP), 1),
             Form::Cached => (context.saturating_sub(PREFIX_TOKENS), generated, BURNDOWN),
             Form::Generous | Form::RightSized => (300, answer_of_two_hundred(number), 1),
         };
@@ -130,7 +132,7 @@ fn jobs(form: Form) -> impl Iterator<Item = Job> {
             system: (form == Form::Cached).then(|| Arc::clone(&prefix)),
             prompt: pad(head, input),
             cap: match form {
-                Form::Plain => Some(1_024),
+                Form::Plain => Some(PLAIN_CAP as u32),
                 Form::Cached => Some(u32::try_from(output + output.div_ceil(4)).unwrap()),
                 Form::Generous => Some(16_384),
                 Form::RightSized => None,
