@@ -344,6 +344,14 @@ pub struct LaneId {
     pub model_id: Arc<str>,
 }
 
+impl LaneId {
+    /// From the form in which it is displayed; `None` if that names no region.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (region, model_id) = text.split_once('/')?;
+        Some(Self { region: region.into(), model_id: model_id.into() })
+    }
+}
+
 impl std::fmt::Display for LaneId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.region, self.model_id)

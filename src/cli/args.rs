@@ -35,6 +35,8 @@ pub enum Command {
     Results(ResultsArgs),
     /// What became of a job, or what it waits for and since when
     Explain(ExplainArgs),
+    /// What is known of each lane (a model in a region): quota, counting, breaker, cool-down
+    Lanes(LanesArgs),
     /// Purge bodies and rows of a batch that is complete
     Forget(ForgetArgs),
     /// The Bedrock simulator as a server
@@ -123,6 +125,42 @@ pub enum ResultOrder {
     Input,
     /// As they were done.
     Done,
+}
+
+/// `aquifer lanes`.
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct LanesArgs {
+    /// What a person has to say of a breaker
+    #[command(subcommand)]
+    pub hand: Option<HandArg>,
+    /// One JSON object a lane
+    #[arg(long)]
+    pub json: bool,
+    /// Where things are.
+    #[command(flatten)]
+    pub places: Places,
+}
+
+/// What a person has to say of a breaker.
+#[derive(Debug, Subcommand)]
+pub enum HandArg {
+    /// Send nothing there until told otherwise
+    Open(HandLane),
+    /// Send calls there again
+    Close(HandLane),
+    /// Have the next call find out whether it is well
+    Probe(HandLane),
+}
+
+/// Which lane.
+#[derive(Args, Debug)]
+pub struct HandLane {
+    /// The lane, as `aquifer lanes` names it: REGION/MODEL-ID
+    pub lane: String,
+    /// Where things are.
+    #[command(flatten)]
+    pub places: Places,
 }
 
 /// `aquifer explain`.

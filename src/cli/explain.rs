@@ -3,6 +3,7 @@
 
 use serde_json::json;
 
+use crate::config::Settings;
 use crate::embedded::{JobReport, LaneGate};
 use crate::job::ident::{BatchName, JobId};
 use crate::job::lifecycle::State;
@@ -11,6 +12,7 @@ use crate::ports::Clock;
 use super::args::ExplainArgs;
 use super::exit::{Exit, Report};
 use super::states::{States, no_batch};
+use super::wiring;
 use super::{SystemClock, out};
 
 /// Tells it.
@@ -30,9 +32,10 @@ pub(crate) async fn explain(args: &ExplainArgs) -> Result<Exit, Report> {
     };
     let mut found = 0;
     for state in &states.readers {
-        let gates = state.reader.gates()?;
+        let every_gate = state.reader.gates()?;
         for job in state.reader.job(batch.as_ref(), &id, None)? {
             found += 1;
+            let gates = gates_of(&job, &every_gate, &wiring::settings(args.places.config.as_deref(), state.simulated)?);
             if args.json {
                 out::line(&as_json(&job, state.simulated, &gates).to_string())?;
             } else {
@@ -69,7 +72,7 @@ fn as_json(job: &JobReport, simulated: bool, gates: &[LaneGate]) -> serde_json::
         "receives": job.waiting.map(|waiting| waiting.receives),
         "hidden_until": job.waiting.and_then(|waiting| waiting.hidden_until).map(|time| time.to_string()),
         "dead_letter": job.dead.as_ref().map(|dead| &dead.reason),
-        "gates": open_jobs_gates(job, gates).map(|gate| json!({
+        "gates": gates.iter().map(|gate| json!({
             "lane": gate.lane,
             "reason": gate.gate.reason,
             "since": gate.gate.since.to_string(),
@@ -78,10 +81,19 @@ fn as_json(job: &JobReport, simulated: bool, gates: &[LaneGate]) -> serde_json::
     })
 }
 
-/// A job that has ended waits for nothing.
-fn open_jobs_gates<'a>(job: &JobReport, gates: &'a [LaneGate]) -> impl Iterator<Item = &'a LaneGate> {
-    let is_open = matches!(job.state, State::Queued | State::Running);
-    gates.iter().filter(move |_| is_open)
+/// The gates that hold it: those of its model, and of the models that may answer for it. A job that has ended waits for
+/// nothing.
+fn gates_of(job: &JobReport, gates: &[LaneGate], settings: &Settings) -> Vec<LaneGate> {
+    let Some(asked) = job.model.as_deref().filter(|_| matches!(job.state, State::Queued | State::Running)) else {
+        return Vec::new();
+    };
+    let configured = |name: &str| settings.models.iter().find(|model| *model.name == *name || *model.id == *name);
+    let model_id = |name: &str| configured(name).map_or_else(|| name.to_owned(), |model| model.id.to_string());
+    let fallback = configured(asked).map(|model| model.fallback.iter()).into_iter().flatten();
+    let ids: Vec<String> = std::iter::once(asked).chain(fallback.map(|name| &**name)).map(model_id).collect();
+    // The lane's id may have the prefix of a profile before it.
+    let is_of = |lane: &str, id: &str| lane.strip_suffix(id).is_some_and(|before| before.ends_with(['/', '.']));
+    gates.iter().filter(|gate| ids.iter().any(|id| is_of(&gate.lane, id))).cloned().collect()
 }
 
 fn as_text(job: &JobReport, simulated: bool, gates: &[LaneGate]) -> Vec<String> {
@@ -132,7 +144,7 @@ fn as_text(job: &JobReport, simulated: bool, gates: &[LaneGate]) -> Vec<String> 
     if let Some(dead) = &job.dead {
         tell("dead", format!("in the dead-letter queue since {}: {}", dead.died, dead.reason));
     }
-    for gate in open_jobs_gates(job, gates) {
+    for gate in gates {
         let LaneGate { lane, gate } = gate;
         tell("waits", format!("{lane}: {}, since {}, until {} as things stand", gate.reason, gate.since, gate.until));
     }

@@ -5,6 +5,7 @@ pub mod exit;
 mod explain;
 mod forget;
 pub mod input;
+mod lanes;
 mod out;
 mod results;
 pub mod run;
@@ -29,6 +30,7 @@ pub async fn carry_out(cli: Cli) -> Result<Exit, Report> {
         Command::Status(args) => status::status(&args).await,
         Command::Results(args) => results::results(&args).await,
         Command::Explain(args) => explain::explain(&args).await,
+        Command::Lanes(args) => lanes::lanes(&args).await,
         Command::Forget(args) => forget::forget(&args).await,
         Command::Simulate(args) => simulate::simulate(&args).await,
     }

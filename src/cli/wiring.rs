@@ -239,6 +239,11 @@ fn plan_spec(settings: &Settings, model: &ModelSettings, endpoints: &[EndpointSe
     }
 }
 
+/// Every lane that the configuration names.
+pub(crate) fn routes(settings: &Settings) -> Vec<RouteSpec> {
+    settings.models.iter().flat_map(|model| plan_spec(settings, model, &settings.endpoints).routes).collect()
+}
+
 fn limits(model: &ModelSettings, endpoint: &EndpointSettings) -> Limits {
     let quota = endpoint.quota_of(model);
     Limits {
@@ -257,7 +262,7 @@ fn counting(told: config::Counting) -> Counting {
     }
 }
 
-fn breaker_rules(settings: &Settings) -> BreakerRules {
+pub(crate) fn breaker_rules(settings: &Settings) -> BreakerRules {
     BreakerRules {
         failures: settings.breaker.failures,
         open_for: settings.breaker.open_for,

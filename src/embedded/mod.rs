@@ -43,7 +43,7 @@ pub use batch::Counts;
 pub use desk::{Entry, Line, Run, Sealed, Standing};
 pub use forget::Forgotten;
 pub use reader::{Order, Reader, Results};
-pub use report::{BatchSummary, DeadLetter, JobReport, LaneGate, Waiting};
+pub use report::{BatchSummary, DeadLetter, JobReport, LaneGate, LaneRow, Waiting};
 pub use roll::{DoneSeq, Ended, Progress};
 
 use crate::job::ident::BatchName;

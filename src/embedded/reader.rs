@@ -8,7 +8,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, params};
 
 use super::batch::BatchRow;
-use super::report::{self, BatchSummary, JobReport, LaneGate};
+use super::report::{self, BatchSummary, JobReport, LaneGate, LaneRow};
 use super::rows::{int, pointer};
 use super::{roll, schema, segments, trouble};
 use crate::job::ident::{BatchName, JobId, Tenant};
@@ -91,6 +91,14 @@ impl Reader {
     /// What the database said.
     pub fn gates(&self) -> Result<Vec<LaneGate>, StoreError> {
         self.look("reading what lanes wait for", report::gates)
+    }
+
+    /// What the workers know of each lane.
+    ///
+    /// # Errors
+    /// What the database said.
+    pub fn lanes(&self) -> Result<Vec<LaneRow>, StoreError> {
+        self.look("reading what is known of lanes", report::lanes)
     }
 
     fn look<R>(&self, doing: &str, look: impl FnOnce(&Connection) -> rusqlite::Result<R>) -> Result<R, StoreError> {

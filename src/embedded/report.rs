@@ -67,6 +67,8 @@ pub struct JobReport {
     pub ended: Option<Timestamp>,
     /// How it ended.
     pub ending: Option<FinalRow>,
+    /// The model it asks for, while it waits or is worked.
+    pub model: Option<String>,
     /// Its place in the queue.
     pub waiting: Option<Waiting>,
     /// Its place among the dead letters.
@@ -106,6 +108,15 @@ pub struct LaneGate {
     pub lane: String,
     /// Why, since when and until when.
     pub gate: Gate,
+}
+
+/// What the workers know of a lane.
+#[derive(Clone, Debug)]
+pub struct LaneRow {
+    /// The lane, as it is displayed.
+    pub lane: String,
+    /// As they have written it.
+    pub state: Vec<u8>,
 }
 
 pub(super) fn summaries(conn: &Connection) -> rusqlite::Result<Vec<BatchSummary>> {
@@ -161,6 +172,12 @@ pub(super) fn gates(conn: &Connection) -> rusqlite::Result<Vec<LaneGate>> {
         .collect()
 }
 
+pub(super) fn lanes(conn: &Connection) -> rusqlite::Result<Vec<LaneRow>> {
+    conn.prepare_cached("SELECT id, state FROM lane ORDER BY id")?
+        .query_map([], |row| Ok(LaneRow { lane: row.get(0)?, state: row.get(1)? }))?
+        .collect()
+}
+
 fn refused(conn: &Connection, batch: &BatchRow) -> rusqlite::Result<u64> {
     let Some(roll) = super::roll::newest(conn, &batch.key.batch)? else { return Ok(0) };
     let count: i64 = conn
@@ -193,10 +210,18 @@ fn report(conn: &Connection, batch: BatchKey, id: &JobId, job: JobRow) -> rusqli
         enqueued: job.enqueued,
         ended: ended.map(Timestamp),
         ending,
+        model: model(conn, job.message)?,
         waiting: waiting(conn, job.message)?,
         dead: dead_letter(conn, job.message)?,
         key,
     })
+}
+
+fn model(conn: &Connection, message: Option<i64>) -> rusqlite::Result<Option<String>> {
+    conn.prepare_cached("SELECT json_extract(text, '$.model') FROM body WHERE message = ?1")?
+        .query_row([message], |row| row.get(0))
+        .optional()
+        .map(Option::flatten)
 }
 
 fn waiting(conn: &Connection, message: Option<i64>) -> rusqlite::Result<Option<Waiting>> {

@@ -74,6 +74,13 @@ pub struct RouteSpec {
     pub counting: Counting,
 }
 
+impl RouteSpec {
+    /// What is told of its lane.
+    pub fn terms(&self) -> Terms {
+        Terms { limits: self.limits, counting: self.counting, slack: ADMITTED_WITHIN, first_alone: true }
+    }
+}
+
 /// A model, ready to be called.
 #[derive(Debug)]
 pub struct Plan {
@@ -308,11 +315,7 @@ impl Catalogue {
 
 impl Catalogue {
     fn lane(&self, known: &mut Known, route: &RouteSpec) -> Arc<Lane> {
-        let make = || {
-            let (limits, counting) = (route.limits, route.counting);
-            let terms = Terms { limits, counting, slack: ADMITTED_WITHIN, first_alone: true };
-            Arc::new(self.make(route.lane.clone(), route.not_before, terms))
-        };
+        let make = || Arc::new(self.make(route.lane.clone(), route.not_before, route.terms()));
         Arc::clone(known.lanes.entry(route.lane.clone()).or_insert_with(make))
     }
 

@@ -60,6 +60,17 @@ pub enum Turn {
     Closed,
 }
 
+/// What a person says of a breaker.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Hand {
+    /// No call is made until a person says so.
+    Open,
+    /// Calls are made again.
+    Close,
+    /// Probes decide, now.
+    Probe,
+}
+
 /// The breaker of one lane.
 #[derive(Clone, Debug)]
 pub struct Breaker {
@@ -88,6 +99,8 @@ enum State {
         /// When each probe that is out was let through.
         probes: Vec<Timestamp>,
     },
+    /// Opened by a person, until a person says otherwise.
+    Held,
 }
 
 impl Default for State {
@@ -97,6 +110,36 @@ impl Default for State {
 }
 
 const PROBE_CHECK: Duration = Duration::from_secs(1);
+/// Whoever waits for a person looks so often.
+const HELD_CHECK: Duration = Duration::from_secs(5);
+
+impl Standing {
+    /// A person says how it is to stand. Calls on their way have no say any more.
+    pub fn set_by_hand(&mut self, now: Timestamp, hand: Hand) {
+        self.enter(match hand {
+            Hand::Open => State::Held,
+            Hand::Close => State::default(),
+            Hand::Probe => State::Open { until: now },
+        });
+    }
+
+    fn enter(&mut self, state: State) {
+        self.state = state;
+        self.period += 1;
+    }
+
+    /// In words.
+    pub fn describe(&self, now: Timestamp) -> String {
+        match &self.state {
+            State::Closed { failures: 0 } => "closed".to_owned(),
+            State::Closed { failures } => format!("closed, {failures} failed in a row"),
+            State::Open { until } if *until > now => format!("open until {until}"),
+            State::Open { .. } => "open, the next call is a probe".to_owned(),
+            State::HalfOpen { .. } => "half-open, a probe is out".to_owned(),
+            State::Held => "open by hand".to_owned(),
+        }
+    }
+}
 
 impl Breaker {
     /// A closed one.
@@ -121,7 +164,7 @@ impl Breaker {
         }
         match &mut self.standing.state {
             State::Closed { .. } => return Gate::Go(self.permit(now)),
-            State::Open { .. } => self.enter(State::HalfOpen { probes: vec![now] }),
+            State::Open { .. } | State::Held => self.standing.enter(State::HalfOpen { probes: vec![now] }),
             State::HalfOpen { probes } => {
                 probes.retain(|made| now < made.after(self.rules.open_for));
                 probes.push(now);
@@ -135,6 +178,7 @@ impl Breaker {
         match &self.standing.state {
             State::Closed { .. } => None,
             State::Open { until } => (now < *until).then_some(*until),
+            State::Held => Some(now + HELD_CHECK),
             State::HalfOpen { probes } => {
                 let out = probes.iter().filter(|made| now < made.after(self.rules.open_for)).count();
                 (out >= usize::try_from(self.rules.probes.get()).unwrap_or(usize::MAX)).then(|| now + PROBE_CHECK)
@@ -150,10 +194,10 @@ impl Breaker {
         match &mut self.standing.state {
             State::Closed { failures } => *failures = 0,
             State::HalfOpen { .. } => {
-                self.enter(State::Closed { failures: 0 });
+                self.standing.enter(State::Closed { failures: 0 });
                 return Turn::Closed;
             }
-            State::Open { .. } => {}
+            State::Open { .. } | State::Held => {}
         }
         Turn::Stays
     }
@@ -171,14 +215,14 @@ impl Breaker {
         let failures = match &self.standing.state {
             State::Closed { failures } => failures.saturating_add(1),
             State::HalfOpen { .. } => self.rules.failures.get(),
-            State::Open { .. } => return Turn::Stays,
+            State::Open { .. } | State::Held => return Turn::Stays,
         };
         if failures < self.rules.failures.get() {
             self.standing.state = State::Closed { failures };
             return Turn::Stays;
         }
         let until = now + self.rules.open_for;
-        self.enter(State::Open { until });
+        self.standing.enter(State::Open { until });
         Turn::Opened { until }
     }
 
@@ -198,11 +242,6 @@ impl Breaker {
 
     fn is_current(&self, permit: Permit) -> bool {
         permit.period == self.standing.period
-    }
-
-    fn enter(&mut self, state: State) {
-        self.standing.state = state;
-        self.standing.period += 1;
     }
 }
 

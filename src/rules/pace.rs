@@ -66,6 +66,14 @@ pub struct Terms {
     pub first_alone: bool,
 }
 
+impl Terms {
+    /// Of a lane of which nothing is told.
+    pub const fn unknown() -> Self {
+        let limits = Limits { tokens_per_minute: None, requests_per_minute: None, tokens_per_day: None };
+        Self { limits, counting: Counting::Learn, slack: Duration::ZERO, first_alone: false }
+    }
+}
+
 /// What holds a call back.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]

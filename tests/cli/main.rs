@@ -8,6 +8,7 @@
 mod bad_input;
 mod commands;
 mod inputs;
+mod lanes;
 mod money;
 mod results;
 mod right_sizing;

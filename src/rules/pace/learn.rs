@@ -26,6 +26,15 @@ pub enum Hypothesis {
 impl Hypothesis {
     /// Every way.
     pub const ALL: [Self; 3] = [Self::Bucket, Self::Sliding, Self::Fixed];
+
+    /// As it is configured.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Bucket => "bucket",
+            Self::Sliding => "sliding",
+            Self::Fixed => "fixed",
+        }
+    }
 }
 
 /// What the service's doing has said of a hypothesis.

@@ -1,0 +1,185 @@
+//! `aquifer lanes`: what do the workers know of each lane, and what does a person have to say of its breaker? From the
+//! rows that all workers share, so that it works beside them and after them.
+
+use serde_json::json;
+
+use crate::embedded::LaneRow;
+use crate::job::units::{PerMinute, Timestamp, Tokens};
+use crate::ports::{Allowance, Clock, LaneId, Swap};
+use crate::rules::breaker::Hand;
+use crate::rules::lane::LaneBook;
+use crate::rules::pace::{Counting, Hypothesis, Terms};
+
+use super::args::{HandArg, HandLane, LanesArgs};
+use super::exit::{Exit, Report};
+use super::run::short;
+use super::states::States;
+use super::terminal::say;
+use super::wiring::{self, SIMULATED};
+use super::{SystemClock, out};
+
+/// Shows them, or sets the breaker of one.
+///
+/// # Errors
+/// A report: there is no state, or no such lane.
+pub(crate) async fn lanes(args: &LanesArgs) -> Result<Exit, Report> {
+    match &args.hand {
+        None => show(args, &Known::of(args)?),
+        Some(HandArg::Open(lane)) => set(lane, Hand::Open).await,
+        Some(HandArg::Close(lane)) => set(lane, Hand::Close).await,
+        Some(HandArg::Probe(lane)) => set(lane, Hand::Probe).await,
+    }
+}
+
+/// What the configuration says of lanes; without one, every lane is a stranger of which only the row tells.
+struct Known {
+    breaker: crate::rules::breaker::BreakerRules,
+    terms: Vec<(LaneId, Terms)>,
+}
+
+impl Known {
+    fn of(args: &LanesArgs) -> Result<Self, Report> {
+        let real = wiring::settings(args.places.config.as_deref(), false)?;
+        let simulated = wiring::settings(args.places.config.as_deref(), true)?;
+        let routes = [&real, &simulated].into_iter().flat_map(wiring::routes);
+        let terms = routes.map(|route| (route.lane.clone(), route.terms())).collect();
+        Ok(Self { breaker: wiring::breaker_rules(&real), terms })
+    }
+
+    fn book(&self, lane: &str) -> (LaneBook, Terms) {
+        let terms = self.terms.iter().find(|(id, _)| id.to_string() == lane).map_or_else(Terms::unknown, |(_, t)| *t);
+        (LaneBook::new(terms, self.breaker), terms)
+    }
+}
+
+fn show(args: &LanesArgs, known: &Known) -> Result<Exit, Report> {
+    let now = SystemClock.now();
+    let states = States::open(&args.places.state)?;
+    for state in &states.readers {
+        for LaneRow { lane, state: row } in state.reader.lanes()? {
+            let (mut book, terms) = known.book(&lane);
+            if book.load(&row).is_err() {
+                continue;
+            }
+            let standing = Standing::of(&mut book, &terms, now);
+            if args.json {
+                out::line(&standing.as_json(&lane, state.simulated).to_string())?;
+            } else {
+                standing.tell(&lane, state.simulated)?;
+            }
+        }
+    }
+    Ok(Exit::AllSucceeded)
+}
+
+struct Standing {
+    limit: Option<u64>,
+    configured: Option<u64>,
+    used: Tokens,
+    counting: Vec<Hypothesis>,
+    is_told: bool,
+    breaker: String,
+    cooled_until: Option<Timestamp>,
+}
+
+impl Standing {
+    fn of(book: &mut LaneBook, terms: &Terms, now: Timestamp) -> Self {
+        let used = book.ledger.used(now);
+        let now = book.ledger.latest();
+        Self {
+            limit: book.ledger.tokens_per_minute(),
+            configured: terms.limits.tokens_per_minute.map(PerMinute::get),
+            used,
+            counting: book.ledger.standing(),
+            is_told: terms.counting != Counting::Learn,
+            breaker: book.breaker.standing().describe(now),
+            cooled_until: Some(book.cool_down.available_at(now)).filter(|until| *until > now),
+        }
+    }
+
+    fn words(&self) -> String {
+        let words: Vec<_> = self.counting.iter().map(|counting| counting.word()).collect();
+        words.join(" or ")
+    }
+
+    fn tell(&self, lane: &str, simulated: bool) -> Result<(), Report> {
+        out::line(&format!("{lane}{}", if simulated { " (simulated)" } else { "" }))?;
+        let limit =
+            self.limit.map_or_else(|| "not known".to_owned(), |limit| format!("{} tokens a minute", short(limit)));
+        let told = match self.configured {
+            Some(told) if self.limit != Some(told) => format!(", learned; {} are configured", short(told)),
+            Some(_) => ", as configured".to_owned(),
+            None => String::new(),
+        };
+        out::line(&format!("  quota      {limit}{told}; {} charged in the last minute", short(self.used.0)))?;
+        let how = if self.is_told { "as configured" } else { "learned" };
+        out::line(&format!("  counting   {}, {how}", self.words()))?;
+        out::line(&format!("  breaker    {}", self.breaker))?;
+        match self.cooled_until {
+            Some(until) => out::line(&format!("  cool-down  until {until}")),
+            None => Ok(()),
+        }
+    }
+
+    fn as_json(&self, lane: &str, simulated: bool) -> serde_json::Value {
+        json!({
+            "lane": lane,
+            "simulated": simulated,
+            "tokens_per_minute": self.limit,
+            "configured_tokens_per_minute": self.configured,
+            "charged_tokens": self.used,
+            "counting": self.counting,
+            "breaker": self.breaker,
+            "cool_down_until": self.cooled_until.map(|until| until.to_string()),
+        })
+    }
+}
+
+/// Says it in the row; workers see it within seconds.
+async fn set(args: &HandLane, hand: Hand) -> Result<Exit, Report> {
+    let name = args.lane.as_str();
+    let found = {
+        let states = States::open(&args.places.state)?;
+        let holding = |state: &super::states::State| -> Result<bool, Report> {
+            Ok(state.reader.lanes()?.iter().any(|row| row.lane == name))
+        };
+        let mut found = None;
+        for state in &states.readers {
+            if found.is_none() && holding(state)? {
+                found = Some(state.simulated);
+            }
+        }
+        found
+    };
+    let no_lane = || Report::usage(format!("no lane is called `{name}`")).hint("`aquifer lanes` lists them all");
+    let is_simulated = found.ok_or_else(no_lane)?;
+    let lane = LaneId::parse(name).ok_or_else(no_lane)?;
+    let below = args.places.state.join(SIMULATED);
+    let dir = if is_simulated && below.exists() { below } else { args.places.state.clone() };
+    let store = wiring::store(&dir).await?;
+    let outcome = write(&*store.allowance(), &lane, hand).await;
+    store.close().await?;
+    outcome?;
+    say(&format!("{lane}: {}", said_of(hand)));
+    Ok(Exit::AllSucceeded)
+}
+
+async fn write(allowance: &dyn Allowance, lane: &LaneId, hand: Hand) -> Result<(), Report> {
+    let mut shared = allowance.read(lane).await?;
+    loop {
+        let row =
+            LaneBook::row_by_hand(&shared.state, rand::random(), SystemClock.now(), hand).map_err(Report::stuck)?;
+        match allowance.swap(lane, shared.version, row.into()).await? {
+            Swap::Swapped { .. } => return Ok(()),
+            Swap::Stale(newer) => shared = newer,
+        }
+    }
+}
+
+const fn said_of(hand: Hand) -> &'static str {
+    match hand {
+        Hand::Open => "nothing is sent there until you close it, or have it probed",
+        Hand::Close => "calls are sent there again",
+        Hand::Probe => "the next call finds out whether it is well",
+    }
+}
