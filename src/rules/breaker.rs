@@ -377,4 +377,23 @@ mod tests {
         assert_eq!(breaker.on_failure(late.next().unwrap(), end, Class::Timeout), Turn::Stays);
         assert_eq!(breaker.on_success(probe), Turn::Closed, "nor does it stand in for the probe");
     }
+
+    #[test]
+    fn b4_a_person_opens_closes_or_probes_it_and_that_is_nobodys_failure() {
+        let now = START;
+        let mut breaker = breaker(1, 1);
+        let open_call = pass(breaker.may_call(now));
+        breaker.standing.set_by_hand(now, Hand::Open);
+        let much_later = now + 1_000 * OPEN_FOR;
+        assert!(matches!(breaker.may_call(much_later), Gate::Open { .. }), "it stays open until a person says so");
+        assert_eq!(breaker.on_success(open_call), Turn::Stays, "and no answer closes it");
+        breaker.standing.set_by_hand(much_later, Hand::Probe);
+        let probe = pass(breaker.may_call(much_later));
+        assert!(matches!(breaker.may_call(much_later), Gate::Open { .. }), "one probe at a time");
+        assert_eq!(breaker.on_success(probe), Turn::Closed);
+        breaker.standing.set_by_hand(much_later, Hand::Open);
+        breaker.standing.set_by_hand(much_later, Hand::Close);
+        assert!(matches!(breaker.may_call(much_later), Gate::Go(_)));
+        assert_eq!(breaker.standing.describe(much_later), "closed");
+    }
 }
