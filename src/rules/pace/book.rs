@@ -108,8 +108,14 @@ impl LaneLedger {
     /// The charge counts from another moment on.
     pub(super) fn move_to(&mut self, reservation: &Reservation, sent: Timestamp) {
         let amount = Amount { tokens: reservation.tokens.0, requests: 1 };
+        let (tokens, requests) = self.minute_limits();
         self.book.charges.take(reservation.made, amount);
+        let others = self.book.charges.most_since(reservation.made);
         self.book.charges.add(sent, amount, Amount::default());
+        let late = sent.since(reservation.made);
+        let levels = &mut self.book.bucket;
+        levels.tokens.postpone(amount.tokens, others.tokens, late, tokens.unwrap_or(0));
+        levels.requests.postpone(amount.requests, others.requests, late, requests.unwrap_or(0));
         if let Some(trial) = self.book.trial.as_mut().filter(|trial| trial.made == reservation.made && reservation.trial) {
             trial.made = sent;
         }

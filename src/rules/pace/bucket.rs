@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-
 /// A debt in sixty-thousandths of a token, so that it drains by a whole number a millisecond.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub(super) struct Debt(i64);
@@ -34,6 +33,15 @@ impl Debt {
         self.0 = self.0.saturating_sub(signed(amount).saturating_mul(PERIOD)).max(floor);
     }
 
+    /// What was added so long ago was owed from now on only, and `others` were added since: while it was not owed, a
+    /// bucket that was full already did not fill any further.
+    pub(super) fn postpone(&mut self, amount: u64, others: u64, by: Duration, limit: u64) {
+        let added = signed(amount.saturating_add(others)).saturating_mul(PERIOD);
+        let lowest = self.0.saturating_sub(added);
+        let most = drained(by, limit).min(signed(amount).saturating_mul(PERIOD));
+        self.0 = self.0.saturating_add(lowest.saturating_neg().clamp(0, most));
+    }
+
     /// How long until no more than `room` is owed, to a service that charges `lag` later; zero if that is so now.
     pub(super) fn down_to(self, room: u64, limit: u64, lag: Duration) -> Duration {
         let owed = self.0.saturating_add(drained(lag, limit));
@@ -55,4 +63,47 @@ fn drained(time: Duration, limit: u64) -> i64 {
 
 fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_drains_by_a_minutes_limit_a_minute_to_the_millisecond() {
+        for (limit, room, wait) in [(60_000, 0, 1_000), (60_000, 999, 1), (60_000, 1_000, 0), (7, 0, 8_571_429), (1, 999, 60_000)] {
+            let mut debt = Debt::default();
+            debt.add(1_000);
+            assert_eq!(debt.down_to(room, limit, Duration::ZERO), Duration::from_millis(wait), "{limit} {room}");
+            debt.drain(Duration::from_millis(wait), limit, Duration::ZERO);
+            assert_eq!(debt.down_to(room, limit, Duration::ZERO), Duration::ZERO);
+        }
+    }
+
+    #[test]
+    fn what_is_owed_later_costs_what_a_full_bucket_could_not_take_meanwhile() {
+        let after = |before: u64, added: u64| {
+            let mut debt = Debt::default();
+            debt.add(before);
+            debt.add(added);
+            debt.drain(Duration::from_secs(12), 100, Duration::ZERO);
+            debt.postpone(added, 0, Duration::from_secs(12), 100);
+            debt.whole()
+        };
+        assert_eq!(after(50, 40), 50 - 20 + 40, "the bucket was never full");
+        assert_eq!(after(5, 40), 40);
+        assert_eq!(after(0, 40), 40);
+        assert_eq!(after(0, 10), 10);
+    }
+
+    #[test]
+    fn it_never_holds_more_than_a_full_bucket() {
+        let mut debt = Debt::default();
+        debt.drain(Duration::from_secs(3_600), 100, Duration::ZERO);
+        debt.add(100);
+        assert_eq!(debt.whole(), 100);
+        debt.take(1_000, 100, Duration::ZERO);
+        debt.add(100);
+        assert_eq!(debt.whole(), 100);
+    }
 }

@@ -166,3 +166,178 @@ impl LaneLedger {
             || requests.is_some_and(|limit| over(Quota::Requests, limit))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::super::tests::{
+        START, TICK, assert_opens, held, lane, lane_with_slack, refuse, secs, spend, take, tokens,
+    };
+    use super::super::{Event, Limits, Terms};
+    use super::*;
+
+    const SLACK: Duration = Duration::from_millis(300);
+
+    fn known(hypothesis: Hypothesis) -> LaneLedger {
+        lane_with_slack(Counting::Known(hypothesis), tokens(60_000), SLACK)
+    }
+
+    /// A lane that learns, where a call is in the way of sliding counting but not of clock minutes.
+    fn between_minutes() -> LaneLedger {
+        let mut lane = lane(Counting::Learn, tokens(100));
+        spend(&mut lane, START - secs(30), 60);
+        lane
+    }
+
+    #[test]
+    fn q7_a_bucket_opens_to_the_millisecond() {
+        let mut lane = lane(Counting::Known(Hypothesis::Bucket), tokens(60_000));
+        spend(&mut lane, START, 60_000);
+        assert_opens(&mut lane, START, 1, START + TICK, Binding::Tokens);
+        assert_opens(&mut lane, START + TICK, 1_234, START + Duration::from_millis(1_234), Binding::Tokens);
+        spend(&mut lane, START + Duration::from_millis(1_234), 1_234);
+        assert_opens(&mut lane, START + secs(2), 60_000, START + secs(60) + Duration::from_millis(1_234), Binding::Tokens);
+    }
+
+    #[test]
+    fn q7_a_bucket_opens_later_by_the_slack() {
+        let mut lane = known(Hypothesis::Bucket);
+        spend(&mut lane, START, 60_000);
+        assert_opens(&mut lane, START, 1_000, START + secs(1) + SLACK, Binding::Tokens);
+    }
+
+    #[test]
+    fn q7_q10_a_sliding_minute_opens_when_the_oldest_charges_leave_and_the_slack_is_over() {
+        let mut lane = known(Hypothesis::Sliding);
+        spend(&mut lane, START, 20_000);
+        spend(&mut lane, START + secs(7), 30_000);
+        assert_opens(&mut lane, START + secs(8), 10_001, START + secs(60) + SLACK, Binding::Tokens);
+        assert_opens(&mut lane, START + secs(61), 30_001, START + secs(67) + SLACK, Binding::Tokens);
+    }
+
+    #[test]
+    fn q7_a_clock_minute_opens_at_its_turn_and_the_slack() {
+        let mut lane = known(Hypothesis::Fixed);
+        spend(&mut lane, START + secs(1), 20_000);
+        spend(&mut lane, START + secs(59), 40_000);
+        assert_opens(&mut lane, START + secs(59), 60_000, START + secs(60) + SLACK, Binding::Tokens);
+    }
+
+    #[test]
+    fn q1_what_is_charged_close_to_the_turn_of_a_minute_counts_on_both_sides() {
+        let turn = START + secs(60);
+        for close in [turn - SLACK, turn - TICK, turn] {
+            let mut lane = known(Hypothesis::Fixed);
+            spend(&mut lane, close, 40_000);
+            let next = turn + secs(60) + SLACK;
+            assert_opens(&mut lane, turn + SLACK, 20_001, next, Binding::Tokens);
+        }
+    }
+
+    #[test]
+    fn q1_with_slack_a_call_admitted_late_still_counts() {
+        for hypothesis in [Hypothesis::Sliding, Hypothesis::Bucket] {
+            let mut lane = known(hypothesis);
+            spend(&mut lane, START, 60_000);
+            assert_opens(&mut lane, START, 60_000, START + secs(60) + SLACK, Binding::Tokens);
+        }
+    }
+
+    #[test]
+    fn r05_the_first_call_of_a_lane_goes_alone() {
+        let mut lane = LaneLedger::new(Terms { limits: tokens(100), counting: Counting::Learn, slack: SLACK });
+        let first = take(&mut lane, START, 1);
+        assert_eq!(held(&mut lane, START, 1), Some((START + FIRST_ALONE, Binding::Trial)));
+        lane.apply(START + secs(1), &Event::Settled(first, Tokens(1)));
+        assert_eq!(held(&mut lane, START + secs(1), 1), None);
+    }
+
+    #[test]
+    fn r05_a_first_call_that_takes_long_keeps_the_others_back_for_ten_seconds() {
+        let mut lane = LaneLedger::new(Terms { limits: tokens(100), counting: Counting::Learn, slack: SLACK });
+        spend(&mut lane, START, 0);
+        let mut lane = LaneLedger::new(Terms { limits: lane.limits(), counting: Counting::Learn, slack: SLACK });
+        let _open = take(&mut lane, START, 1);
+        assert_opens(&mut lane, START, 1, START + FIRST_ALONE, Binding::Trial);
+    }
+
+    #[test]
+    fn r05_a_first_call_that_comes_to_nothing_lets_the_next_go_first() {
+        let comes_to_nothing: [fn(crate::rules::pace::Reservation) -> Event; 2] = [Event::Released, Event::Kept];
+        for event in comes_to_nothing {
+            let mut lane = LaneLedger::new(Terms { limits: tokens(100), counting: Counting::Learn, slack: SLACK });
+            let first = take(&mut lane, START, 1);
+            lane.apply(START + secs(1), &event(first));
+            let _second = take(&mut lane, START + secs(1), 1);
+            assert_eq!(held(&mut lane, START + secs(2), 1), Some((START + secs(11), Binding::Trial)));
+        }
+    }
+
+    #[test]
+    fn a_call_that_a_stricter_counting_forbids_is_a_trial_and_goes_alone() {
+        let mut lane = between_minutes();
+        let trial = take(&mut lane, START + secs(1), 90);
+        assert!(trial.trial);
+        let lost = trial.made + TRIAL_LOST;
+        assert_opens(&mut lane, START + secs(1), 1, lost, Binding::Trial);
+        let mut lane = between_minutes();
+        let trial = take(&mut lane, START + secs(1), 90);
+        lane.apply(START + secs(2), &Event::Passed(trial));
+        assert_eq!(held(&mut lane, START + secs(2), 5), None);
+    }
+
+    #[test]
+    fn a_trial_that_came_to_nothing_lets_the_next_be_one() {
+        let mut lane = between_minutes();
+        let trial = take(&mut lane, START + secs(1), 90);
+        lane.apply(START + secs(1), &Event::Released(trial));
+        assert!(take(&mut lane, START + secs(1), 90).trial);
+        assert_eq!(lane.standing(), Hypothesis::ALL);
+    }
+
+    #[test]
+    fn a_call_that_every_counting_admits_is_no_trial_and_one_that_all_forbid_waits() {
+        let mut lane = between_minutes();
+        assert!(!take(&mut lane, START + secs(1), 10).trial);
+        assert!(!take(&mut lane, START + secs(1), 10).trial);
+        let mut lane = between_minutes();
+        let _open = take(&mut lane, START + secs(1), 80);
+        lane.apply(START + secs(1), &Event::Passed(_open));
+        let (at, binding) = held(&mut lane, START + secs(2), 100).unwrap();
+        assert_eq!(binding, Binding::Tokens);
+        assert!(at < START + secs(60), "the bucket opens first: {at}");
+    }
+
+    #[test]
+    fn a_configured_counting_tries_nothing() {
+        for hypothesis in Hypothesis::ALL {
+            let mut lane = lane(Counting::Known(hypothesis), Limits { requests_per_minute: PerMinute::new(50), ..tokens(100) });
+            let mut now = START;
+            for _ in 0..500 {
+                match lane.reserve(now, Tokens(7)) {
+                    Ok(reservation) => {
+                        assert!(!reservation.trial, "{hypothesis:?}");
+                        lane.apply(now, &Event::Settled(reservation, Tokens(7)));
+                    }
+                    Err(Refusal::NotUntil { at, .. }) => now = at,
+                    Err(never) => unreachable!("{never}"),
+                }
+            }
+            assert_eq!(lane.standing(), [hypothesis]);
+            assert!(now > START + secs(1_800), "long enough for every try: {now}");
+        }
+    }
+
+    #[test]
+    fn after_a_throttle_one_call_goes_first() {
+        let mut lane = lane(Counting::Learn, Limits::default());
+        let refused = take(&mut lane, START, 1);
+        refuse(&mut lane, START, refused);
+        let (mut now, _) = lane.paused_until(START).unwrap();
+        let first = take(&mut lane, now, 1);
+        assert_eq!(held(&mut lane, now, 1), Some((now + TRIAL_LOST, Binding::Trial)));
+        now = now + JUDGED_AFTER;
+        lane.apply(now, &Event::Passed(first));
+        assert_eq!(held(&mut lane, now, 0), None);
+    }
+}

@@ -147,3 +147,89 @@ fn cut(before: Option<u64>, admitted: u64, again: bool) -> u64 {
     let less = if again { before / REPEATED_CUT } else { before / STEP };
     admitted.min(before - less).max(before / DEEPEST_CUT).max(LEAST)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Timestamp = Timestamp(1_800_000_000_000);
+    const TOLD: Configured = (Some(3_200), None);
+
+    fn tokens(tokens: u64) -> Amount {
+        Amount { tokens, requests: 10 }
+    }
+
+    fn shrunk_to(admitted: u64) -> Learned {
+        let mut learned = Learned::default();
+        learned.shrink(START, TOLD, Quota::Tokens, tokens(admitted), false);
+        learned
+    }
+
+    fn succeed(learned: &mut Learned, size: u64) {
+        learned.try_succeeded(START, TOLD, Quota::Tokens, tokens(size), Duration::from_secs(2));
+    }
+
+    #[test]
+    fn a_refusal_leaves_what_was_admitted_but_takes_a_step_at_least_and_three_quarters_at_most() {
+        assert_eq!(shrunk_to(2_000).limits(TOLD), (Some(2_000), None));
+        assert_eq!(shrunk_to(3_190).limits(TOLD), (Some(3_100), None));
+        assert_eq!(shrunk_to(9_000).limits(TOLD), (Some(3_100), None));
+        assert_eq!(shrunk_to(5).limits(TOLD), (Some(800), None));
+    }
+
+    #[test]
+    fn other_numbers_in_the_configuration_start_anew() {
+        let learned = shrunk_to(2_000);
+        assert_eq!(learned.limits((Some(9_000), None)), (Some(9_000), None));
+        assert_eq!(learned.limits(TOLD), (Some(2_000), None), "and the old ones find what was learned");
+    }
+
+    #[test]
+    fn a_limit_that_nobody_told_is_learned_and_is_never_nothing() {
+        let mut learned = Learned::default();
+        learned.shrink(START, (None, None), Quota::Tokens, tokens(700), false);
+        assert_eq!(learned.limits((None, None)), (Some(700), None));
+        let mut learned = Learned::default();
+        learned.shrink(START, (None, None), Quota::Requests, Amount::default(), false);
+        assert_eq!(learned.limits((None, None)), (None, Some(1)));
+    }
+
+    #[test]
+    fn two_tries_that_succeed_raise_it_by_a_step_or_by_a_call() {
+        let mut learned = shrunk_to(2_560);
+        succeed(&mut learned, 10);
+        assert_eq!(learned.limits(TOLD).0, Some(2_560), "one may be luck");
+        assert_eq!(learned.next_try(START), START, "so the next is tried at once");
+        succeed(&mut learned, 10);
+        assert_eq!(learned.limits(TOLD).0, Some(2_560 + 80));
+        assert_eq!(learned.next_try(START), START.after(Duration::from_secs(2)));
+        succeed(&mut learned, 500);
+        assert_eq!(learned.limits(TOLD).0, Some(2_640 + 500));
+    }
+
+    #[test]
+    fn a_try_that_fails_is_put_off_the_longer_the_fewer_calls_there_are() {
+        for (calls, seconds) in [(1_000, 30), (110, 60), (60, 110), (0, 110)] {
+            let mut learned = shrunk_to(2_000);
+            learned.give_up_try(START, TOLD, calls);
+            assert_eq!(learned.next_try(START), START.after(Duration::from_secs(seconds)), "{calls} calls a minute");
+        }
+        let mut learned = shrunk_to(2_000);
+        succeed(&mut learned, 10);
+        learned.give_up_try(START, TOLD, 10);
+        succeed(&mut learned, 10);
+        assert_eq!(learned.limits(TOLD).0, Some(2_000), "a refusal between two proofs makes them one");
+    }
+
+    #[test]
+    fn at_the_configured_limit_tries_become_rare() {
+        let mut learned = Learned::default();
+        assert_eq!(learned.next_try(START), START.after(FIRST_TRY));
+        let mut waits = Vec::new();
+        for _ in 0..6 {
+            learned.give_up_try(START, TOLD, 1_000);
+            waits.push(learned.next_try(START).since(START).as_secs());
+        }
+        assert_eq!(waits, [300, 600, 1_200, 2_400, 3_600, 3_600]);
+    }
+}
