@@ -185,14 +185,11 @@ fn settings(
     let mut top = Section::new(String::new(), table, problems);
     let backend = backend(&mut top);
     let models: Vec<_> =
-        top.tables("model").into_iter().filter_map(|table| model::read(table, top.problems(), &mut unused)).collect();
+        top.tables("model").into_iter().filter_map(|table| model::read(table, top.problems())).collect();
     let (routing, endpoints_file) = routing(&mut top);
     let listed = endpoints_file.map(|file| file.endpoints(read, top.problems())).unwrap_or_default();
     let tables = top.tables("endpoint").into_iter();
     let endpoints: Vec<_> = tables.filter_map(|table| endpoint::read(table, &listed, top.problems())).collect();
-    for endpoint in endpoints.iter().filter(|endpoint: &&EndpointSettings| endpoint.tokens_per_day.is_some()) {
-        unused.push(not_yet(&format!("tokens_per_day of endpoint {}", endpoint.region)));
-    }
     let breaker = breaker(&mut top);
     let worker = worker(&mut top, &mut unused);
     let mut state = top.section("state");

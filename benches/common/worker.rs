@@ -154,6 +154,7 @@ fn plan() -> PlanSpec {
             primary: true,
             not_before: None,
             limits: Limits::default(),
+            account_tokens_per_day: None,
             counting: Counting::Learn,
         }],
     }

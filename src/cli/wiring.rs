@@ -218,6 +218,7 @@ fn plan_spec(settings: &Settings, model: &ModelSettings, endpoints: &[EndpointSe
         primary: endpoint.primary,
         not_before: endpoint.next_available_time,
         limits: limits(model, endpoint),
+        account_tokens_per_day: endpoint.tokens_per_day,
         counting: counting(model.counting),
     };
     let mut names = vec![Arc::clone(&model.name)];

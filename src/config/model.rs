@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::error::ConfigError;
 use super::typed::{Named, Problems, Section};
-use super::{HOUR, SECOND, not_yet, number};
+use super::{HOUR, SECOND, number};
 use crate::job::units::{PerDay, PerMinute, Price, Usd};
 
 /// Every key of a `[[model]]` that a variable may set: all but the name, by which the variable finds it.
@@ -38,8 +38,9 @@ pub struct ModelSettings {
     pub requests_per_minute: Option<PerMinute>,
     /// `tokens_per_day`: the quota, at least 1. Omitted: none.
     pub tokens_per_day: Option<PerDay>,
-    /// `counting`: how the service counts a minute. `"learn"` (the default), `"bucket"`, `"sliding"` or `"fixed"`.
-    /// This version paces by a sliding minute whatever stands here, which is safe under each of them.
+    /// `counting`: how the service counts a minute. `"learn"` (the default) finds out, at the price of a few refused calls,
+    /// and finds out the quota as well; `"bucket"`, `"sliding"` or `"fixed"` (minutes of the UTC clock) is kept to, and
+    /// nothing is tried.
     pub counting: Counting,
     /// `output_burndown`: quota tokens per output token, 1 to 100. Omitted: by the id, see [`burndown_of`].
     pub output_burndown: u32,
@@ -144,7 +145,7 @@ fn claude_version(name: &str) -> Option<(u32, u32)> {
     Some((major, minor))
 }
 
-pub(super) fn read(named: Named, problems: &mut Problems, unused: &mut Vec<String>) -> Option<ModelSettings> {
+pub(super) fn read(named: Named, problems: &mut Problems) -> Option<ModelSettings> {
     let mut section = Section::new(named.path, named.table, problems);
     let name = required(&mut section, "name");
     let id = required(&mut section, "id");
@@ -153,19 +154,12 @@ pub(super) fn read(named: Named, problems: &mut Problems, unused: &mut Vec<Strin
     model.tokens_per_minute = quota.tokens_per_minute;
     model.requests_per_minute = quota.requests_per_minute;
     model.tokens_per_day = quota.tokens_per_day;
-    if let Some(counting) = read_counting(&mut section) {
-        if counting != Counting::Sliding {
-            let key = section.key("counting");
-            unused.push(format!("`{key}` is set; this version paces by a sliding minute, which is safe under each"));
-        }
-        model.counting = counting;
-    }
+    model.counting = read_counting(&mut section).unwrap_or_default();
     model.output_burndown = section.number("output_burndown", 1..=100).map_or(model.output_burndown, NonZeroU32::get);
     model.max_tokens = section.number("max_tokens", 1..=u32::MAX).unwrap_or(model.max_tokens);
     model.call_timeout = section.duration("call_timeout", SECOND..=11 * HOUR);
     model.price = read_price(&mut section);
     if let Some(fallback) = section.names("fallback") {
-        unused.push(not_yet(&section.key("fallback")));
         model.fallback = fallback.iter().map(|name| name.as_str().into()).collect();
     }
     section.finish();

@@ -103,7 +103,7 @@ fn the_example_of_the_contract_is_read_and_its_values_are_the_defaults() {
     assert!(endpoint.primary);
     assert_eq!(endpoint.endpoint_url.as_deref(), Some("http://127.0.0.1:9000"));
     assert_eq!(endpoint.tokens_per_day, PerDay::new(700_000_000));
-    assert_eq!(settings.notices_of_the_unused.len(), 4, "{:?}", settings.notices_of_the_unused);
+    assert_eq!(settings.notices_of_the_unused.len(), 1, "{:?}", settings.notices_of_the_unused);
 
     let defaults = Settings::default();
     assert_eq!((settings.routing, settings.breaker), (defaults.routing, defaults.breaker));

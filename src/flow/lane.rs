@@ -18,7 +18,7 @@ use crate::ports::{Allowance, Gate as Posted, LaneId, Shared, StoreError, StoreT
 use crate::rules::breaker::{BreakerRules, Gate, Permit};
 use crate::rules::concurrency::Concurrency;
 use crate::rules::lane::{LaneBook, Word};
-use crate::rules::pace::{Reservation, Terms};
+use crate::rules::pace::{Event, Reservation, Terms};
 
 use super::pace_clock::PaceClock;
 
@@ -104,6 +104,28 @@ impl Lane {
         };
         let (changed, desk) = (Notify::new(), tokio::sync::Mutex::default());
         Self { id, changed, not_before, clock, said, desk, state: Mutex::new(state) }
+    }
+
+    /// What all models of an endpoint share: the account there, which has a quota but can do anything at once.
+    #[must_use]
+    pub fn for_account(self) -> Self {
+        self.state().concurrency = Concurrency::unbounded();
+        self
+    }
+
+    /// Gives back what was taken for a call that is not made.
+    pub fn give_back(&self, taken: &Taken) {
+        self.say([Word::Quota(Event::Released(taken.reservation)), Word::Abandoned(taken.permit)]);
+        self.end_call();
+    }
+
+    /// One call less is open.
+    pub fn end_call(&self) {
+        let mut state = self.state();
+        state.open = state.open.saturating_sub(1);
+        drop(state);
+        // Whoever stands first in line looks again; the word is kept if nobody waits just now.
+        self.changed.notify_one();
     }
 
     /// Its state, for a moment; never held across an await.

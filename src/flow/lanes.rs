@@ -11,11 +11,11 @@ use tokio::sync::Notify;
 use crate::job::failure::{Class, Failure};
 use crate::job::intake;
 use crate::job::spec::Job;
-use crate::job::units::{PerMinute, Price, Timestamp, Tokens};
+use crate::job::units::{PerDay, PerMinute, Price, Timestamp, Tokens};
 use crate::ports::LaneId;
 use crate::rules::breaker::BreakerRules;
 use crate::rules::estimate::Text;
-use crate::rules::pace::{Counting, Limits, Terms};
+use crate::rules::pace::{Counting, Hypothesis, Limits, Terms};
 use crate::rules::route::Spread;
 
 use super::lane::Lane;
@@ -68,6 +68,8 @@ pub struct RouteSpec {
     pub not_before: Option<Timestamp>,
     /// Its quota.
     pub limits: Limits,
+    /// What the account may use there in a day, over all models.
+    pub account_tokens_per_day: Option<PerDay>,
     /// How the service counts it.
     pub counting: Counting,
 }
@@ -100,6 +102,8 @@ pub struct Plan {
 pub struct Route {
     /// The lane.
     pub lane: Arc<Lane>,
+    /// The account behind it, where that has a quota of its own.
+    pub account: Option<Arc<Lane>>,
     /// Whether it is tried before those that are not.
     pub primary: bool,
 }
@@ -270,13 +274,10 @@ impl Catalogue {
         let routes = spec
             .routes
             .into_iter()
-            .map(|route| {
-                let lane = known.lanes.entry(route.lane.clone()).or_insert_with(|| {
-                    let terms = Terms { limits: route.limits, counting: route.counting, slack: ADMITTED_WITHIN };
-                    let (clock, said) = (Arc::clone(&self.clock), Arc::clone(&self.said));
-                    Arc::new(Lane::new(route.lane, route.not_before, terms, self.breaker, clock, said))
-                });
-                Route { lane: Arc::clone(lane), primary: route.primary }
+            .map(|route| Route {
+                account: route.account_tokens_per_day.map(|limit| self.account(known, &route.lane, limit)),
+                primary: route.primary,
+                lane: self.lane(known, &route),
             })
             .collect();
         let plan = Arc::new(Plan {
@@ -295,6 +296,34 @@ impl Catalogue {
             known.plans.insert(name, Arc::clone(&plan));
         }
         plan
+    }
+}
+
+impl Catalogue {
+    fn lane(&self, known: &mut Known, route: &RouteSpec) -> Arc<Lane> {
+        let make = || {
+            let (limits, counting) = (route.limits, route.counting);
+            let terms = Terms { limits, counting, slack: ADMITTED_WITHIN, first_alone: true };
+            Arc::new(self.make(route.lane.clone(), route.not_before, terms))
+        };
+        Arc::clone(known.lanes.entry(route.lane.clone()).or_insert_with(make))
+    }
+
+    /// The account of a region is kept like a lane whose model is any.
+    fn account(&self, known: &mut Known, of: &LaneId, limit: PerDay) -> Arc<Lane> {
+        let id = LaneId { region: Arc::clone(&of.region), model_id: "*".into() };
+        let make = || {
+            let limits = Limits { tokens_per_day: Some(limit), ..Limits::default() };
+            // Days are not learned, so any counting of minutes will do.
+            let counting = Counting::Known(Hypothesis::Sliding);
+            let terms = Terms { limits, counting, slack: ADMITTED_WITHIN, first_alone: false };
+            Arc::new(self.make(id.clone(), None, terms).for_account())
+        };
+        Arc::clone(known.lanes.entry(id.clone()).or_insert_with(make))
+    }
+
+    fn make(&self, id: LaneId, not_before: Option<Timestamp>, terms: Terms) -> Lane {
+        Lane::new(id, not_before, terms, self.breaker, Arc::clone(&self.clock), Arc::clone(&self.said))
     }
 }
 

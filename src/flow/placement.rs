@@ -42,6 +42,8 @@ pub struct Held {
     /// Whether the breaker let this call through to find out; its failure does not count against the job.
     pub probe: bool,
     open: Option<Taken>,
+    /// What was taken of the account behind the lane.
+    account: Option<(Arc<Lane>, Taken)>,
     sent: Timestamp,
     has_settled_in: AtomicBool,
 }
@@ -51,9 +53,9 @@ const SENT_WITHIN: Duration = Duration::from_millis(50);
 
 impl Held {
     /// Taken from the lane.
-    pub(super) fn new(lane: Arc<Lane>, taken: Taken) -> Self {
+    pub(super) fn new(lane: Arc<Lane>, taken: Taken, account: Option<(Arc<Lane>, Taken)>) -> Self {
         let sent = taken.reservation.made;
-        Self { lane, probe: taken.probe, open: Some(taken), sent, has_settled_in: AtomicBool::new(false) }
+        Self { lane, probe: taken.probe, open: Some(taken), account, sent, has_settled_in: AtomicBool::new(false) }
     }
 
     /// The lane.
@@ -93,6 +95,7 @@ impl Held {
     pub fn unused(mut self) {
         if let Some(Taken { reservation, permit, .. }) = self.open.take() {
             self.lane.say([Word::Quota(Event::Released(reservation)), Word::Abandoned(permit)]);
+            self.tell_account(Some(Tokens(0)));
         }
     }
 
@@ -101,6 +104,7 @@ impl Held {
         self.settled_in();
         if let Some(Taken { reservation, permit, .. }) = self.open.take() {
             self.lane.say([Word::Quota(Event::Settled(reservation, used)), Word::Answered(permit)]);
+            self.tell_account(Some(used));
         }
     }
 
@@ -113,6 +117,7 @@ impl Held {
                 Event::Throttled(reservation, quota, hint)
             };
             self.lane.say([Word::Quota(event), Word::Failed(permit, class)]);
+            self.tell_account(Some(Tokens(0)));
         }
     }
 
@@ -127,6 +132,19 @@ impl Held {
                 Some(used) => Event::Settled(reservation, used),
             };
             self.lane.say([Word::Quota(event), Word::Failed(permit, class)]);
+            self.tell_account(charged);
+        }
+    }
+
+    /// The account was charged this much; `None` if nobody knows.
+    fn tell_account(&self, charged: Option<Tokens>) {
+        if let Some((account, Taken { reservation, .. })) = &self.account {
+            let event = match charged {
+                None => Event::Kept(*reservation),
+                Some(Tokens(0)) => Event::Released(*reservation),
+                Some(used) => Event::Settled(*reservation, used),
+            };
+            account.say([Word::Quota(event)]);
         }
     }
 
@@ -146,11 +164,10 @@ impl Drop for Held {
         if let Some(Taken { reservation, permit, .. }) = self.open.take() {
             self.lane.say([Word::Quota(Event::Kept(reservation)), Word::Abandoned(permit)]);
         }
-        let mut state = self.lane.state();
-        state.open = state.open.saturating_sub(1);
-        drop(state);
-        // Whoever stands first in line looks again; the word is kept if nobody waits just now.
-        self.lane.changed.notify_one();
+        self.lane.end_call();
+        if let Some((account, _)) = &self.account {
+            account.end_call();
+        }
     }
 }
 

@@ -141,9 +141,8 @@ async fn take_turn(
         let until = match choice {
             Choice::Lane(index) => {
                 let Some(route) = plan.routes.get(index) else { continue };
-                match route.lane.take(&*context.allowance, size.reserve()).await? {
-                    Some(taken) => {
-                        let held = Held::new(Arc::clone(&route.lane), taken);
+                match take(context, route, &size).await? {
+                    Some(held) => {
                         leave_last_lane(context, claim, plan, &route.lane.id);
                         gates::opened(context, route).await;
                         return Ok(Turn::Placed(held, size));
@@ -172,6 +171,23 @@ async fn take_turn(
     }
 }
 
+/// Takes what the call needs of the lane and of the account behind it, or nothing.
+async fn take(context: &Context, route: &Route, size: &Size) -> Result<Option<Held>, Exit> {
+    let Some(taken) = route.lane.take(&*context.allowance, size.reserve()).await? else { return Ok(None) };
+    let Some(account) = &route.account else { return Ok(Some(Held::new(Arc::clone(&route.lane), taken, None))) };
+    match account.take(&*context.allowance, size.reserve()).await {
+        Ok(Some(share)) => Ok(Some(Held::new(Arc::clone(&route.lane), taken, Some((Arc::clone(account), share))))),
+        Ok(None) => {
+            route.lane.give_back(&taken);
+            Ok(None)
+        }
+        Err(error) => {
+            route.lane.give_back(&taken);
+            Err(error.into())
+        }
+    }
+}
+
 /// How the lanes of a plan stand for one job.
 struct Standings {
     candidates: Vec<Candidate>,
@@ -188,27 +204,27 @@ fn standing(claim: &Claim, plan: &Plan, size: &Size) -> Standings {
 fn lane_for(claim: &Claim, plan: &Plan, route: &Route, size: &Size, several: bool) -> (Candidate, Option<ShutGate>) {
     let lane = &route.lane;
     let now = lane.now();
+    let (account, beyond_account) = match &route.account {
+        Some(account) => when(account.state().book.ledger.ask(now, size.reserve())),
+        None => (None, false),
+    };
+    let account = account.map(|(at, _)| (at, "tokens a day of the account"));
     let mut state = lane.state();
     let state = &mut *state;
-    let (quota, never) = match state.book.ledger.ask(now, size.reserve()) {
-        Ok(()) => (None, false),
-        Err(Refusal::NotUntil { at, binding }) => {
-            if matches!(binding, Binding::Tokens | Binding::Throttled) {
-                plan.estimates().short_of_tokens(super::placement::now());
-            }
-            (Some((at, binding.words())), false)
-        }
-        Err(Refusal::Never { .. }) => (None, true),
-    };
+    let (quota, never) = when(state.book.ledger.ask(now, size.reserve()));
+    if let Some((_, Binding::Tokens | Binding::Throttled)) = quota {
+        plan.estimates().short_of_tokens(super::placement::now());
+    }
+    let quota = quota.map(|(at, binding)| (at, binding.words()));
     // Whoever ends a call says so: this is only how long to wait at most.
     let is_full = state.open >= state.concurrency.limit();
     let full = is_full.then(|| (now + ASK_OTHERS, "as many calls are open as the service can do at once"));
-    let admits = quota.into_iter().chain(full).max_by_key(|(at, _)| *at);
+    let admits = quota.into_iter().chain(full).chain(account).max_by_key(|(at, _)| *at);
     let cooled = several.then(|| state.book.cool_down.available_at(now)).filter(|at| *at > now);
     let outside = lane.not_before.filter(|at| *at > now);
     let rests = cooled.into_iter().chain(outside).max();
     let shut = state.book.breaker.shut_until(now);
-    let out = never || state.out.is_some() || !claim.may_use(&lane.id);
+    let out = never || beyond_account || state.out.is_some() || !claim.may_use(&lane.id);
     let failures = claim.journey.failures(&lane.id);
     let candidate = Candidate {
         primary: route.primary,
@@ -311,6 +327,15 @@ async fn cut_short(context: &Context, delivery: &Delivery, job: &Job) -> Result<
             let message = "its deadline passed while it waited to be sent";
             Ok(Verdict::of_failure(Failure::new(Class::Expired, message)))
         }
+    }
+}
+
+/// When a ledger admits a call, if not now; and whether it never does.
+fn when(asked: Result<(), Refusal>) -> (Option<(Timestamp, Binding)>, bool) {
+    match asked {
+        Ok(()) => (None, false),
+        Err(Refusal::NotUntil { at, binding }) => (Some((at, binding)), false),
+        Err(Refusal::Never { .. }) => (None, true),
     }
 }
 

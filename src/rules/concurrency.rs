@@ -40,6 +40,11 @@ impl Concurrency {
         Self { limit: 1.0, doubling: true, shrunk: None }
     }
 
+    /// As many as anybody likes, for what is no service: the account behind several.
+    pub fn unbounded() -> Self {
+        Self { limit: f64::from(u32::MAX), ..Self::new() }
+    }
+
     /// How many calls may be open, at least 1.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and 2^32 by construction")]
     pub fn limit(&self) -> usize {

@@ -60,6 +60,8 @@ pub struct Terms {
     /// The service counts a call from when it admits it, which nobody outside sees: up to so long after the reservation.
     /// The uncertainty of clocks is in it.
     pub slack: Duration,
+    /// Whether the very first call goes alone: nobody knows yet whether there is anything to call.
+    pub first_alone: bool,
 }
 
 /// What holds a call back.

@@ -239,6 +239,7 @@ pub fn context(store: &Store, state: &State, model: Arc<dyn Model>, setup: Setup
             primary: true,
             not_before: None,
             limits: setup.limits,
+            account_tokens_per_day: None,
             counting: setup.counting,
         })
         .collect();

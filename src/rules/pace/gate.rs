@@ -81,8 +81,8 @@ impl LaneLedger {
     fn waits_for_another(&self, now: Timestamp) -> Option<(Timestamp, Binding)> {
         let trial = self.book.trial.as_ref().map(|trial| trial.made.after(TRIAL_LOST));
         let first = match self.book.first {
-            First::Out(at) => Some(at.after(FIRST_ALONE)),
-            First::Wanted | First::Done => None,
+            First::Out(at) if self.terms.first_alone => Some(at.after(FIRST_ALONE)),
+            First::Out(_) | First::Wanted | First::Done => None,
         };
         trial.into_iter().chain(first).filter(|until| now < *until).max().map(|until| (until, Binding::Trial))
     }
