@@ -359,7 +359,7 @@ pub(super) mod tests {
     }
 
     pub(super) fn lane_with_slack(counting: Counting, limits: Limits, slack: Duration) -> LaneLedger {
-        let mut lane = LaneLedger::new(Terms { limits, counting, slack });
+        let mut lane = LaneLedger::new(Terms { limits, counting, slack, first_alone: true });
         let long_ago = START - secs(600);
         let first = lane.reserve(long_ago, Tokens(0)).unwrap();
         lane.apply(long_ago, &Event::Settled(first, Tokens(0)));
@@ -560,7 +560,7 @@ pub(super) mod tests {
         refuse(&mut here, START + secs(3), refused);
         let text = serde_json::to_string(&here).unwrap();
 
-        let mut there = LaneLedger::new(Terms { limits: tokens(1_000), counting: Counting::Learn, slack: Duration::ZERO });
+        let mut there = LaneLedger::new(Terms { limits: tokens(1_000), counting: Counting::Learn, slack: Duration::ZERO, first_alone: true });
         there.load(&text).unwrap();
         assert_eq!(serde_json::to_string(&there).unwrap(), text);
         for lane in [&mut here, &mut there] {

@@ -22,9 +22,10 @@ impl Debt {
         self.0 = self.0.saturating_sub(drained(passed, limit)).max(floor);
     }
 
-    /// Owes so much more.
+    /// Owes so much more. What it had drained below nothing is gone: a bucket that is full takes no more in while a call
+    /// is on its way to it.
     pub(super) fn add(&mut self, amount: u64) {
-        self.0 = self.0.saturating_add(signed(amount).saturating_mul(PERIOD));
+        self.0 = self.0.max(0).saturating_add(signed(amount).saturating_mul(PERIOD));
     }
 
     /// Owes so much less.

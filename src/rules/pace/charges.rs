@@ -84,6 +84,12 @@ impl Charges {
         self.entries.iter().rev().take_while(|entry| entry.last > since).fold(Amount::default(), |sum, e| sum.plus(e.most))
     }
 
+    /// What may count of all that was charged at `since` or later.
+    pub(super) fn most_from(&self, since: Timestamp) -> Amount {
+        let young = self.entries.iter().rev().take_while(|entry| entry.last >= since);
+        young.fold(Amount::default(), |sum, entry| sum.plus(entry.most))
+    }
+
     /// What may count of all that was charged after `since` and up to `until`.
     pub(super) fn most_between(&self, since: Timestamp, until: Timestamp) -> Amount {
         let within = self.entries.iter().filter(|entry| entry.last > since && entry.first <= until);
