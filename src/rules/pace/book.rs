@@ -142,8 +142,10 @@ impl LaneLedger {
         let (tokens, requests) = self.minute_limits();
         let slack = self.terms.slack;
         self.book.charges.take(made, amount);
-        self.book.bucket.tokens.take(amount.tokens, tokens.unwrap_or(0), slack);
-        self.book.bucket.requests.take(amount.requests, requests.unwrap_or(0), slack);
+        // What was charged so lately may have been admitted after the service gave this back.
+        let young = self.book.charges.most_from(self.book.latest - slack - slack);
+        self.book.bucket.tokens.take(amount.tokens, young.tokens, tokens.unwrap_or(0), slack);
+        self.book.bucket.requests.take(amount.requests, young.requests, requests.unwrap_or(0), slack);
         if self.terms.limits.tokens_per_day.is_some() {
             self.book.day.take(made, amount.tokens);
         }

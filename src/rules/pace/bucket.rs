@@ -28,10 +28,11 @@ impl Debt {
         self.0 = self.0.max(0).saturating_add(signed(amount).saturating_mul(PERIOD));
     }
 
-    /// Owes so much less.
-    pub(super) fn take(&mut self, amount: u64, limit: u64, lag: Duration) {
-        let floor = drained(lag, limit).saturating_neg();
-        self.0 = self.0.saturating_sub(signed(amount).saturating_mul(PERIOD)).max(floor);
+    /// Owes so much less, but no less than what was added just before, `young`: a bucket that the refund has filled to the
+    /// brim may have lost that since.
+    pub(super) fn take(&mut self, amount: u64, young: u64, limit: u64, lag: Duration) {
+        let lowest = if young == 0 { drained(lag, limit).saturating_neg() } else { signed(young).saturating_mul(PERIOD) };
+        self.0 = self.0.saturating_sub(signed(amount).saturating_mul(PERIOD)).max(lowest.min(self.0));
     }
 
     /// What was added so long ago was owed from now on only, and `others` were added since: while it was not owed, a
@@ -98,12 +99,25 @@ mod tests {
     }
 
     #[test]
+    fn a_refund_that_comes_late_does_not_pay_for_what_was_added_just_before() {
+        let mut debt = Debt::default();
+        debt.add(100);
+        debt.drain(Duration::from_secs(54), 100, Duration::ZERO);
+        debt.add(40);
+        assert_eq!(debt.whole(), 50);
+        debt.take(90, 40, 100, Duration::ZERO);
+        assert_eq!(debt.whole(), 40);
+        debt.take(30, 60, 100, Duration::ZERO);
+        assert_eq!(debt.whole(), 40, "nor is it ever more than before");
+    }
+
+    #[test]
     fn it_never_holds_more_than_a_full_bucket() {
         let mut debt = Debt::default();
         debt.drain(Duration::from_secs(3_600), 100, Duration::ZERO);
         debt.add(100);
         assert_eq!(debt.whole(), 100);
-        debt.take(1_000, 100, Duration::ZERO);
+        debt.take(1_000, 0, 100, Duration::ZERO);
         debt.add(100);
         assert_eq!(debt.whole(), 100);
     }

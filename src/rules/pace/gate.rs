@@ -19,10 +19,18 @@ impl LaneLedger {
         let now = self.book.latest;
         self.fits_at_all(tokens)?;
         let gates = [self.paused_gate(now), self.day_gate(tokens), self.waits_for_another(now)];
-        if let Some((at, binding)) = gates.into_iter().flatten().max_by_key(|(at, _)| *at) {
-            return Err(Refusal::NotUntil { at, binding });
+        let shut = gates.into_iter().flatten().max_by_key(|(at, _)| *at);
+        let by_the_minute = self.decide_by_the_minute(now, Amount { tokens: tokens.0, requests: 1 });
+        match (shut, by_the_minute) {
+            (None, decided) => decided,
+            (Some((shut, _)), Err(Refusal::NotUntil { at, binding })) if at > shut => {
+                Err(Refusal::NotUntil { at, binding })
+            }
+            (Some((at, binding)), _) => Err(Refusal::NotUntil { at, binding }),
         }
-        let amount = Amount { tokens: tokens.0, requests: 1 };
+    }
+
+    fn decide_by_the_minute(&mut self, now: Timestamp, amount: Amount) -> Result<Option<Tries>, Refusal> {
         let mut forbidden = Vec::new();
         let mut soonest: Option<(Timestamp, Quota)> = None;
         let standing = self.standing();

@@ -31,6 +31,8 @@ const SOONEST: Duration = Duration::from_secs(30);
 /// At the configured limit and beyond, tries that fail become rare.
 const RARELY: Duration = Duration::from_secs(60 * 60);
 const FIRST_TRY: Duration = Duration::from_secs(150);
+/// A raise is in doubt for so long: what is too much shows in the minute that it fills.
+const IN_DOUBT: Duration = Duration::from_secs(60);
 
 /// The limits of a lane as learned; `None` is as configured.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -42,6 +44,17 @@ pub(super) struct Learned {
     next_try: Option<Timestamp>,
     pause: Option<u64>,
     proofs: u8,
+    #[serde(default)]
+    raised: Option<Raise>,
+}
+
+/// What held before the newest raise.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+struct Raise {
+    at: Timestamp,
+    tokens: Option<u64>,
+    requests: Option<u64>,
+    pause: Option<u64>,
 }
 
 /// Which of the two limits.
@@ -109,6 +122,7 @@ impl Learned {
         }
         let before = self.limits(configured);
         self.begin(configured);
+        self.raised = Some(Raise { at: now, tokens: self.tokens, requests: self.requests, pause: self.pause });
         let raised = |limit: Option<u64>| limit.map(|limit| limit.saturating_add((limit / STEP).max(size.of(quota)).max(1)));
         match quota {
             Quota::Tokens => self.tokens = raised(before.0),
@@ -117,6 +131,16 @@ impl Learned {
         self.proofs = PROOFS;
         self.pause = None;
         self.next_try = Some(now.after(rest));
+    }
+
+    /// The service refused, and the limit was raised just before: it takes that back. What is reserved is on the safe side,
+    /// so a call beyond the limit may pass by what the service knows to be free and the ledger does not.
+    /// Returns whether there was anything to take back.
+    pub(super) fn take_back(&mut self, now: Timestamp, configured: Configured, calls: u64) -> bool {
+        let Some(raise) = self.raised.take().filter(|raise| now < raise.at.after(IN_DOUBT)) else { return false };
+        (self.tokens, self.requests, self.pause) = (raise.tokens, raise.requests, raise.pause);
+        self.give_up_try(now, configured, calls);
+        true
     }
 
     /// A call beyond the limit was refused; `calls` were made in the last minute.
@@ -219,6 +243,26 @@ mod tests {
         learned.give_up_try(START, TOLD, 10);
         succeed(&mut learned, 10);
         assert_eq!(learned.limits(TOLD).0, Some(2_000), "a refusal between two proofs makes them one");
+    }
+
+    #[test]
+    fn a_raise_is_taken_back_by_a_refusal_within_a_minute_once_and_tries_become_rarer() {
+        let mut learned = Learned::default();
+        learned.give_up_try(START, TOLD, 10);
+        for _ in 0..2 {
+            succeed(&mut learned, 10);
+        }
+        assert_eq!(learned.limits(TOLD).0, Some(3_300));
+        assert!(learned.take_back(START, TOLD, 10));
+        assert_eq!(learned.limits(TOLD).0, Some(3_200));
+        assert_eq!(learned.next_try(START), START.after(Duration::from_secs(600)), "as if it had failed at once");
+        assert!(!learned.take_back(START, TOLD, 10));
+
+        for _ in 0..2 {
+            succeed(&mut learned, 10);
+        }
+        assert!(!learned.take_back(START.after(IN_DOUBT), TOLD, 10), "it has stood the test");
+        assert_eq!(learned.limits(TOLD).0, Some(3_300));
     }
 
     #[test]

@@ -84,6 +84,11 @@ impl LaneLedger {
     /// A refusal strikes what admitted the call; when all that stands did, or nothing else is left to blame, the limit is
     /// too high.
     fn unexplained(&mut self, now: Timestamp, quota: Quota, made: Timestamp, tries: Option<Tries>) {
+        let calls = self.book.charges.most_since(now - MINUTE).requests;
+        let configured = self.configured();
+        if self.book.learned.take_back(now, configured, calls) {
+            return;
+        }
         let standing = self.standing();
         let agree = standing.len() > 1 && !matches!(tries, Some(Tries::Counting { .. }));
         if agree || standing == [Hypothesis::Sliding] || self.terms.counting != Counting::Learn {
@@ -100,7 +105,6 @@ impl LaneLedger {
             Struck::AllTooLax => self.shrink(now, quota, made),
             Struck::Mixed => {
                 let admitted = self.book.charges.most_between(made - MINUTE, made);
-                let configured = self.configured();
                 self.book.learned.replace(now, configured, quota, admitted);
             }
         }

@@ -1,0 +1,8 @@
+//! The rules, against independent and slower arithmetic, and against a service that counts by itself: generated
+//! arrivals, sizes, latencies and clocks.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod client;
+mod drains;
+mod ledger;
+mod throttles;
