@@ -541,9 +541,11 @@ pub(super) mod tests {
     #[test]
     fn a_call_that_was_sent_late_counts_from_then_on() {
         let sent = START + secs(20);
-        for (hypothesis, opens) in
-            [(Hypothesis::Sliding, sent + MINUTE), (Hypothesis::Fixed, START + MINUTE), (Hypothesis::Bucket, sent + MINUTE)]
-        {
+        for (hypothesis, opens) in [
+            (Hypothesis::Sliding, sent + MINUTE),
+            (Hypothesis::Fixed, START + MINUTE),
+            (Hypothesis::Bucket, sent + MINUTE),
+        ] {
             let mut lane = lane(Counting::Known(hypothesis), tokens(100));
             let reserved = take(&mut lane, START, 100);
             lane.apply(sent, &Event::SentLate(reserved, sent));
@@ -560,7 +562,12 @@ pub(super) mod tests {
         refuse(&mut here, START + secs(3), refused);
         let text = serde_json::to_string(&here).unwrap();
 
-        let mut there = LaneLedger::new(Terms { limits: tokens(1_000), counting: Counting::Learn, slack: Duration::ZERO, first_alone: true });
+        let mut there = LaneLedger::new(Terms {
+            limits: tokens(1_000),
+            counting: Counting::Learn,
+            slack: Duration::ZERO,
+            first_alone: true,
+        });
         there.load(&text).unwrap();
         assert_eq!(serde_json::to_string(&there).unwrap(), text);
         for lane in [&mut here, &mut there] {

@@ -10,7 +10,9 @@ use std::time::Duration;
 use aquifer::job::units::{PerMinute, Timestamp, Tokens};
 use aquifer::rules::concurrency::{Concurrency, SETTLED_IN};
 use aquifer::rules::estimate::{InputEstimates, Text};
-use aquifer::rules::pace::{Counting, Event, Hypothesis, JUDGED_AFTER, LaneLedger, Limits, Quota, Refusal, Reservation, Terms};
+use aquifer::rules::pace::{
+    Counting, Event, Hypothesis, JUDGED_AFTER, LaneLedger, Limits, Quota, Refusal, Reservation, Terms,
+};
 use aquifer::simulate::{InProcess, NoAnswer, Operation, Report, Scenario};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -50,7 +52,8 @@ impl Service {
             Hypothesis::Sliding => "sliding",
             Hypothesis::Fixed => "fixed",
         };
-        let requests = self.requests_per_minute.map(|limit| format!("requests_per_minute = {limit}")).unwrap_or_default();
+        let requests =
+            self.requests_per_minute.map(|limit| format!("requests_per_minute = {limit}")).unwrap_or_default();
         let Self { tokens_per_minute, burndown, excess, latency: (p50, p99), .. } = self;
         let scenario = format!(
             "counting = '{counting}'\nsettlement_excess = '{excess}'\nanswer = {{ mean = 1, from_prompt = true }}\n\

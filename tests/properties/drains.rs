@@ -74,7 +74,8 @@ fn optimum(counting: Hypothesis, settled: u64) -> Duration {
 }
 
 fn run(service: &Service, terms: Terms, calls: &[Call]) -> Drained {
-    let manner = Manner { terms, into_the_minute: INTO_THE_MINUTE, estimates: true, starts_low: true, clock_off: Vec::new() };
+    let manner =
+        Manner { terms, into_the_minute: INTO_THE_MINUTE, estimates: true, starts_low: true, clock_off: Vec::new() };
     on_virtual_time(drain(service, manner, calls))
 }
 

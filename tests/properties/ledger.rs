@@ -6,7 +6,9 @@
 use std::time::Duration;
 
 use aquifer::job::units::{PerDay, PerMinute, Timestamp, Tokens};
-use aquifer::rules::pace::{Binding, Counting, Event, Hypothesis, LaneLedger, Limits, Quota, Refusal, Reservation, Terms};
+use aquifer::rules::pace::{
+    Binding, Counting, Event, Hypothesis, LaneLedger, Limits, Quota, Refusal, Reservation, Terms,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 

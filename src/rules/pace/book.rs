@@ -116,7 +116,9 @@ impl LaneLedger {
         let levels = &mut self.book.bucket;
         levels.tokens.postpone(amount.tokens, others.tokens, late, tokens.unwrap_or(0));
         levels.requests.postpone(amount.requests, others.requests, late, requests.unwrap_or(0));
-        if let Some(trial) = self.book.trial.as_mut().filter(|trial| trial.made == reservation.made && reservation.trial) {
+        if let Some(trial) =
+            self.book.trial.as_mut().filter(|trial| trial.made == reservation.made && reservation.trial)
+        {
             trial.made = sent;
         }
         if let First::Out(made) = &mut self.book.first
@@ -195,4 +197,3 @@ impl Levels {
         }
     }
 }
-

@@ -31,7 +31,8 @@ impl Debt {
     /// Owes so much less, but no less than what was added just before, `young`: a bucket that the refund has filled to the
     /// brim may have lost that since.
     pub(super) fn take(&mut self, amount: u64, young: u64, limit: u64, lag: Duration) {
-        let lowest = if young == 0 { drained(lag, limit).saturating_neg() } else { signed(young).saturating_mul(PERIOD) };
+        let lowest =
+            if young == 0 { drained(lag, limit).saturating_neg() } else { signed(young).saturating_mul(PERIOD) };
         self.0 = self.0.saturating_sub(signed(amount).saturating_mul(PERIOD)).max(lowest.min(self.0));
     }
 
@@ -73,7 +74,9 @@ mod tests {
 
     #[test]
     fn it_drains_by_a_minutes_limit_a_minute_to_the_millisecond() {
-        for (limit, room, wait) in [(60_000, 0, 1_000), (60_000, 999, 1), (60_000, 1_000, 0), (7, 0, 8_571_429), (1, 999, 60_000)] {
+        for (limit, room, wait) in
+            [(60_000, 0, 1_000), (60_000, 999, 1), (60_000, 1_000, 0), (7, 0, 8_571_429), (1, 999, 60_000)]
+        {
             let mut debt = Debt::default();
             debt.add(1_000);
             assert_eq!(debt.down_to(room, limit, Duration::ZERO), Duration::from_millis(wait), "{limit} {room}");

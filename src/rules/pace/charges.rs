@@ -81,7 +81,11 @@ impl Charges {
 
     /// What may count of all that was charged after `since`.
     pub(super) fn most_since(&self, since: Timestamp) -> Amount {
-        self.entries.iter().rev().take_while(|entry| entry.last > since).fold(Amount::default(), |sum, e| sum.plus(e.most))
+        self.entries
+            .iter()
+            .rev()
+            .take_while(|entry| entry.last > since)
+            .fold(Amount::default(), |sum, e| sum.plus(e.most))
     }
 
     /// What may count of all that was charged at `since` or later.
@@ -104,7 +108,13 @@ impl Charges {
 
     /// When so much has left the window of a minute and `slack` that no more than `room` is in it; `None` if that is so
     /// now. `of` picks the amount that counts.
-    pub(super) fn down_to(&self, now: Timestamp, slack: Duration, room: u64, of: impl Fn(Amount) -> u64) -> Option<Timestamp> {
+    pub(super) fn down_to(
+        &self,
+        now: Timestamp,
+        slack: Duration,
+        room: u64,
+        of: impl Fn(Amount) -> u64,
+    ) -> Option<Timestamp> {
         let window = MINUTE + slack;
         let mut kept = 0_u64;
         for entry in self.entries.iter().rev() {
@@ -150,12 +160,10 @@ mod tests {
         }
         assert_eq!(charges.entries.len(), 2);
         let leaves = |room| charges.down_to(at(200), Duration::ZERO, room, |amount| amount.tokens);
-        assert_eq!([leaves(40), leaves(39), leaves(10), leaves(9)], [
-            None,
-            Some(at(60_099)),
-            Some(at(60_099)),
-            Some(at(60_100))
-        ]);
+        assert_eq!(
+            [leaves(40), leaves(39), leaves(10), leaves(9)],
+            [None, Some(at(60_099)), Some(at(60_099)), Some(at(60_100))]
+        );
     }
 
     #[test]

@@ -204,7 +204,13 @@ mod tests {
         assert_opens(&mut lane, START, 1, START + TICK, Binding::Tokens);
         assert_opens(&mut lane, START + TICK, 1_234, START + Duration::from_millis(1_234), Binding::Tokens);
         spend(&mut lane, START + Duration::from_millis(1_234), 1_234);
-        assert_opens(&mut lane, START + secs(2), 60_000, START + secs(60) + Duration::from_millis(1_234), Binding::Tokens);
+        assert_opens(
+            &mut lane,
+            START + secs(2),
+            60_000,
+            START + secs(60) + Duration::from_millis(1_234),
+            Binding::Tokens,
+        );
     }
 
     #[test]
@@ -253,7 +259,8 @@ mod tests {
 
     #[test]
     fn r05_the_first_call_of_a_lane_goes_alone() {
-        let mut lane = LaneLedger::new(Terms { limits: tokens(100), counting: Counting::Learn, slack: SLACK, first_alone: true });
+        let mut lane =
+            LaneLedger::new(Terms { limits: tokens(100), counting: Counting::Learn, slack: SLACK, first_alone: true });
         let first = take(&mut lane, START, 1);
         assert_eq!(held(&mut lane, START, 1), Some((START + FIRST_ALONE, Binding::Trial)));
         lane.apply(START + secs(1), &Event::Settled(first, Tokens(1)));
@@ -262,9 +269,15 @@ mod tests {
 
     #[test]
     fn r05_a_first_call_that_takes_long_keeps_the_others_back_for_ten_seconds() {
-        let mut lane = LaneLedger::new(Terms { limits: tokens(100), counting: Counting::Learn, slack: SLACK, first_alone: true });
+        let mut lane =
+            LaneLedger::new(Terms { limits: tokens(100), counting: Counting::Learn, slack: SLACK, first_alone: true });
         spend(&mut lane, START, 0);
-        let mut lane = LaneLedger::new(Terms { limits: lane.limits(), counting: Counting::Learn, slack: SLACK, first_alone: true });
+        let mut lane = LaneLedger::new(Terms {
+            limits: lane.limits(),
+            counting: Counting::Learn,
+            slack: SLACK,
+            first_alone: true,
+        });
         let _open = take(&mut lane, START, 1);
         assert_opens(&mut lane, START, 1, START + FIRST_ALONE, Binding::Trial);
     }
@@ -273,7 +286,12 @@ mod tests {
     fn r05_a_first_call_that_comes_to_nothing_lets_the_next_go_first() {
         let comes_to_nothing: [fn(crate::rules::pace::Reservation) -> Event; 2] = [Event::Released, Event::Kept];
         for event in comes_to_nothing {
-            let mut lane = LaneLedger::new(Terms { limits: tokens(100), counting: Counting::Learn, slack: SLACK, first_alone: true });
+            let mut lane = LaneLedger::new(Terms {
+                limits: tokens(100),
+                counting: Counting::Learn,
+                slack: SLACK,
+                first_alone: true,
+            });
             let first = take(&mut lane, START, 1);
             lane.apply(START + secs(1), &event(first));
             let _second = take(&mut lane, START + secs(1), 1);
@@ -292,6 +310,17 @@ mod tests {
         let trial = take(&mut lane, START + secs(1), 90);
         lane.apply(START + secs(2), &Event::Passed(trial));
         assert_eq!(held(&mut lane, START + secs(2), 5), None);
+    }
+
+    #[test]
+    fn q7_a_refusal_names_the_gate_that_opens_last_of_trial_and_minute() {
+        let mut lane = between_minutes();
+        let trial = take(&mut lane, START + secs(1), 90);
+        let lost = trial.made + TRIAL_LOST;
+        let (at, binding) = held(&mut lane, START + secs(1), 100).unwrap();
+        assert_eq!(binding, Binding::Tokens);
+        assert!(lost < at, "the trial is over before there is room: {at}");
+        assert_opens(&mut lane, START + secs(1), 100, at, Binding::Tokens);
     }
 
     #[test]
@@ -319,7 +348,8 @@ mod tests {
     #[test]
     fn a_configured_counting_tries_nothing() {
         for hypothesis in Hypothesis::ALL {
-            let mut lane = lane(Counting::Known(hypothesis), Limits { requests_per_minute: PerMinute::new(50), ..tokens(100) });
+            let mut lane =
+                lane(Counting::Known(hypothesis), Limits { requests_per_minute: PerMinute::new(50), ..tokens(100) });
             let mut now = START;
             for _ in 0..1_500 {
                 match lane.reserve(now, Tokens(7)) {

@@ -80,7 +80,14 @@ impl Learned {
     }
 
     /// The service refused, and no counting explains it: `admitted` was certainly admitted in the last minute.
-    pub(super) fn shrink(&mut self, now: Timestamp, configured: Configured, quota: Quota, admitted: Amount, again: bool) {
+    pub(super) fn shrink(
+        &mut self,
+        now: Timestamp,
+        configured: Configured,
+        quota: Quota,
+        admitted: Amount,
+        again: bool,
+    ) {
         let before = self.limits(configured);
         self.begin(configured);
         match quota {
@@ -123,7 +130,8 @@ impl Learned {
         let before = self.limits(configured);
         self.begin(configured);
         self.raised = Some(Raise { at: now, tokens: self.tokens, requests: self.requests, pause: self.pause });
-        let raised = |limit: Option<u64>| limit.map(|limit| limit.saturating_add((limit / STEP).max(size.of(quota)).max(1)));
+        let raised =
+            |limit: Option<u64>| limit.map(|limit| limit.saturating_add((limit / STEP).max(size.of(quota)).max(1)));
         match quota {
             Quota::Tokens => self.tokens = raised(before.0),
             Quota::Requests => self.requests = raised(before.1),

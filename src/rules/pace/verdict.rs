@@ -48,7 +48,13 @@ impl LaneLedger {
         }
     }
 
-    pub(super) fn throttled(&mut self, now: Timestamp, reservation: &Reservation, quota: Quota, hint: Option<Duration>) {
+    pub(super) fn throttled(
+        &mut self,
+        now: Timestamp,
+        reservation: &Reservation,
+        quota: Quota,
+        hint: Option<Duration>,
+    ) {
         let hinted = hint.map(|hint| now.after(hint.min(LONGEST_HINT)));
         // Whatever another call was trying, it tried under what does not hold any more. And one that was sent at about the
         // same time may have come first and taken the place of this one.
@@ -228,7 +234,11 @@ mod tests {
             lane.apply(turn + secs(10), &Event::Settled(open, Tokens(0)));
             lane.apply(turn + secs(10), &Event::Settled(trial, Tokens(0)));
         }
-        assert_eq!(lane.standing(), Hypothesis::ALL, "it may have been settled with nothing before the trial was admitted");
+        assert_eq!(
+            lane.standing(),
+            Hypothesis::ALL,
+            "it may have been settled with nothing before the trial was admitted"
+        );
     }
 
     #[test]
@@ -356,6 +366,30 @@ mod tests {
         }
     }
 
+    /// The premise: a bucket was known, all that was reserved came to a little less, and calls beyond the limit passed by
+    /// what the service had free; the limit was raised, the next burst was refused, and two such felled the right counting.
+    #[test]
+    fn a_refusal_after_a_raise_takes_it_back_and_strikes_nobody() {
+        let mut lane = lane(Counting::Learn, tokens(1_000));
+        lane.book.beliefs.strike_too_strict(START, &[Hypothesis::Sliding, Hypothesis::Fixed]);
+        lane.book.beliefs.strike_too_strict(START, &[Hypothesis::Sliding, Hypothesis::Fixed]);
+        let configured = lane.configured();
+        for round in 0..3 {
+            let now = START + secs(700 * (round + 1));
+            let size = Amount { tokens: 50, requests: 1 };
+            for _ in 0..2 {
+                lane.book.learned.try_succeeded(now, configured, Quota::Tokens, size, BUCKET_REST);
+            }
+            assert_eq!(lane.tokens_per_minute(), Some(1_050), "{round}");
+            let burst = [take(&mut lane, now, 20), take(&mut lane, now, 20)];
+            for refused in burst {
+                refuse(&mut lane, now + TICK, refused);
+            }
+            assert_eq!(lane.tokens_per_minute(), Some(1_000), "{round}");
+            assert_eq!(lane.standing(), [Hypothesis::Bucket], "{round}");
+        }
+    }
+
     #[test]
     fn r08_throttles_that_the_ledger_cannot_explain_wait_longer_each_time() {
         let mut now = START;
@@ -426,7 +460,12 @@ mod tests {
 
     #[test]
     fn a_used_up_day_parks_the_lane_for_an_hour_at_least_and_a_day_at_most() {
-        let cases = [(None, DAY_PAUSE), (Some(secs(5)), DAY_PAUSE), (Some(2 * DAY_PAUSE), 2 * DAY_PAUSE), (Some(Duration::MAX), LONGEST_HINT)];
+        let cases = [
+            (None, DAY_PAUSE),
+            (Some(secs(5)), DAY_PAUSE),
+            (Some(2 * DAY_PAUSE), 2 * DAY_PAUSE),
+            (Some(Duration::MAX), LONGEST_HINT),
+        ];
         for (hint, pause) in cases {
             let mut lane = lane(SLIDING, tokens(100));
             let refused = take(&mut lane, START, 100);
