@@ -373,7 +373,7 @@ mod tests {
         refuse(&mut lane, START, refused);
         let (mut now, _) = lane.paused_until(START).unwrap();
         let first = take(&mut lane, now, 1);
-        assert_eq!(held(&mut lane, now, 1), Some((now + TRIAL_LOST, Binding::Trial)));
+        assert_eq!(held(&mut lane, now, 0), Some((now + TRIAL_LOST, Binding::Trial)));
         now = now + JUDGED_AFTER;
         lane.apply(now, &Event::Passed(first));
         assert_eq!(held(&mut lane, now, 0), None);

@@ -127,9 +127,9 @@ impl Learned {
         if self.proofs < PROOFS {
             return;
         }
-        let before = self.limits(configured);
+        let (before, pause) = (self.limits(configured), self.pause);
         self.begin(configured);
-        self.raised = Some(Raise { at: now, tokens: self.tokens, requests: self.requests, pause: self.pause });
+        self.raised = Some(Raise { at: now, tokens: self.tokens, requests: self.requests, pause });
         let raised =
             |limit: Option<u64>| limit.map(|limit| limit.saturating_add((limit / STEP).max(size.of(quota)).max(1)));
         match quota {

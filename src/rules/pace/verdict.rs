@@ -377,6 +377,8 @@ mod tests {
         for round in 0..3 {
             let now = START + secs(700 * (round + 1));
             let size = Amount { tokens: 50, requests: 1 };
+            // After a refusal one call goes first.
+            spend(&mut lane, now - secs(5), 0);
             for _ in 0..2 {
                 lane.book.learned.try_succeeded(now, configured, Quota::Tokens, size, BUCKET_REST);
             }
