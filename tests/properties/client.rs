@@ -135,7 +135,6 @@ pub(crate) struct Drained {
 /// A call that the service refused.
 #[derive(Clone, Debug)]
 pub(crate) struct Throttled {
-    pub(crate) reservation: Reservation,
     pub(crate) stood: Stood,
     /// When it was reserved and when the refusal was heard of, from the start and by no worker's clock.
     pub(crate) reserved: Duration,
@@ -314,8 +313,8 @@ impl<'a> Client<'a> {
                     Err(quota) => {
                         self.waiting.push_front(sent.number);
                         self.done.lane.apply(now, &Event::Throttled(sent.reservation, quota, None));
-                        let Sent { reservation, reserved, stood, .. } = sent;
-                        self.done.throttled.push(Throttled { reservation, stood, reserved, heard });
+                        let Sent { reserved, stood, .. } = sent;
+                        self.done.throttled.push(Throttled { stood, reserved, heard });
                     }
                 }
             }
