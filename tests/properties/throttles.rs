@@ -22,7 +22,7 @@ struct Story {
 }
 
 /// So few throttles, however the arrivals conspire; backlogs take five (`drains`).
-const FEW: usize = 10;
+const FEW: usize = 20;
 /// The longest way to admission, in milliseconds.
 const FARTHEST: u64 = 200;
 /// Milliseconds by which one worker's clock is ahead of another's.

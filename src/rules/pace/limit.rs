@@ -31,8 +31,8 @@ const SOONEST: Duration = Duration::from_secs(30);
 /// At the configured limit and beyond, tries that fail become rare.
 const RARELY: Duration = Duration::from_secs(60 * 60);
 const FIRST_TRY: Duration = Duration::from_secs(150);
-/// A raise is in doubt for so long: what is too much shows in the minute that it fills.
-const IN_DOUBT: Duration = Duration::from_secs(60);
+/// A raise is in doubt for so long: what is too much shows once a minute is full, and a lane may have little to do.
+const IN_DOUBT: Duration = Duration::from_secs(10 * 60);
 
 /// The limits of a lane as learned; `None` is as configured.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_raise_is_taken_back_by_a_refusal_within_a_minute_once_and_tries_become_rarer() {
+    fn a_raise_is_taken_back_by_a_refusal_soon_after_it_once_and_tries_become_rarer() {
         let mut learned = Learned::default();
         learned.give_up_try(START, TOLD, 10);
         for _ in 0..2 {
