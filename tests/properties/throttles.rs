@@ -101,7 +101,7 @@ impl Story {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, max_shrink_iters: 500, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, max_shrink_iters: 500, ..ProptestConfig::default() })]
 
     /// Whatever comes, however long it takes and however its clocks disagree within the slack: a ledger that was told the
     /// counting never lets a call go that the service refuses.
