@@ -15,6 +15,7 @@ mod bucket;
 mod caution;
 mod charges;
 mod day;
+mod flow;
 mod gate;
 mod learn;
 mod limit;
@@ -347,4 +348,250 @@ impl LaneLedger {
 fn turn_before(moment: Timestamp) -> Timestamp {
     let minute = i64::try_from(MINUTE.as_millis()).unwrap_or(i64::MAX);
     Timestamp(moment.0.div_euclid(minute).saturating_mul(minute))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+pub(super) mod tests {
+    use super::*;
+
+    /// A turn of the clock's minute.
+    pub(super) const START: Timestamp = Timestamp(1_800_000_000_000);
+    pub(super) const TICK: Duration = Duration::from_millis(1);
+    pub(super) const SLIDING: Counting = Counting::Known(Hypothesis::Sliding);
+
+    pub(super) fn secs(count: u64) -> Duration {
+        Duration::from_secs(count)
+    }
+
+    pub(super) fn tokens(count: u64) -> Limits {
+        Limits { tokens_per_minute: PerMinute::new(count), ..Limits::default() }
+    }
+
+    /// A lane whose first call was answered long ago.
+    pub(super) fn lane(counting: Counting, limits: Limits) -> LaneLedger {
+        lane_with_slack(counting, limits, Duration::ZERO)
+    }
+
+    pub(super) fn lane_with_slack(counting: Counting, limits: Limits, slack: Duration) -> LaneLedger {
+        let mut lane = LaneLedger::new(Terms { limits, counting, slack, first_alone: true });
+        let long_ago = START - secs(600);
+        let first = lane.reserve(long_ago, Tokens(0)).unwrap();
+        lane.apply(long_ago, &Event::Settled(first, Tokens(0)));
+        lane
+    }
+
+    pub(super) fn take(lane: &mut LaneLedger, now: Timestamp, tokens: u64) -> Reservation {
+        lane.reserve(now, Tokens(tokens)).unwrap()
+    }
+
+    /// Makes a call that is answered at once and comes to what was reserved.
+    pub(super) fn spend(lane: &mut LaneLedger, now: Timestamp, tokens: u64) {
+        let reservation = take(lane, now, tokens);
+        lane.apply(now, &Event::Settled(reservation, Tokens(tokens)));
+    }
+
+    pub(super) fn refuse(lane: &mut LaneLedger, now: Timestamp, reservation: Reservation) {
+        lane.apply(now, &Event::Throttled(reservation, Quota::Tokens, None));
+    }
+
+    pub(super) fn held(lane: &mut LaneLedger, now: Timestamp, tokens: u64) -> Option<(Timestamp, Binding)> {
+        match lane.ask(now, Tokens(tokens)) {
+            Err(Refusal::NotUntil { at, binding }) => Some((at, binding)),
+            Err(Refusal::Never { .. }) | Ok(()) => None,
+        }
+    }
+
+    /// Refused now until `at`, and refused up to a millisecond before it.
+    #[track_caller]
+    pub(super) fn assert_opens(lane: &mut LaneLedger, now: Timestamp, tokens: u64, at: Timestamp, binding: Binding) {
+        assert_eq!(held(lane, now, tokens), Some((at, binding)));
+        assert_eq!(held(lane, at - TICK, tokens), Some((at, binding)));
+        assert_eq!(held(lane, at, tokens), None);
+    }
+
+    #[test]
+    fn q2_two_jobs_cannot_both_take_the_last_tokens() {
+        let mut lane = lane(SLIDING, tokens(100));
+        spend(&mut lane, START, 60);
+        let refused = lane.reserve(START, Tokens(60)).unwrap_err();
+        assert_eq!(refused, Refusal::NotUntil { at: START + MINUTE, binding: Binding::Tokens });
+        assert_eq!(lane.used(START), Tokens(60));
+    }
+
+    #[test]
+    fn q3_less_than_reserved_shrinks_the_same_charge() {
+        let mut lane = lane(SLIDING, tokens(100));
+        let reserved = take(&mut lane, START, 100);
+        lane.apply(START + secs(5), &Event::Settled(reserved, Tokens(30)));
+        assert_eq!(held(&mut lane, START + secs(5), 70), None);
+        assert_opens(&mut lane, START + secs(5), 71, START + MINUTE, Binding::Tokens);
+    }
+
+    #[test]
+    fn q3_more_than_reserved_is_a_new_charge_and_may_be_a_debt() {
+        let mut lane = lane(SLIDING, tokens(100));
+        let reserved = take(&mut lane, START, 40);
+        lane.apply(START + secs(30), &Event::Settled(reserved, Tokens(150)));
+        assert_eq!(lane.used(START + secs(30)), Tokens(150));
+        let debt_ends = START + secs(30) + MINUTE;
+        assert_eq!(held(&mut lane, START + secs(30), 1), Some((debt_ends, Binding::Tokens)));
+        assert_eq!(lane.used(START + MINUTE), Tokens(110));
+        assert_opens(&mut lane, START + MINUTE, 1, debt_ends, Binding::Tokens);
+        assert_eq!(held(&mut lane, debt_ends, 100), None);
+    }
+
+    #[test]
+    fn q3_a_charge_that_has_aged_out_gives_nothing_back_and_still_owes_its_excess() {
+        let later = START + secs(90);
+        let mut lane = lane(SLIDING, tokens(100));
+        let (cheap, dear) = (take(&mut lane, START, 50), take(&mut lane, START, 50));
+        spend(&mut lane, later, 60);
+        lane.apply(later, &Event::Settled(cheap, Tokens(10)));
+        assert_eq!(lane.used(later), Tokens(60));
+        lane.apply(later, &Event::Settled(dear, Tokens(70)));
+        assert_eq!(lane.used(later), Tokens(80));
+    }
+
+    #[test]
+    fn q4_a_released_reservation_gives_back_tokens_and_request() {
+        for hypothesis in Hypothesis::ALL {
+            let requests_per_minute = PerMinute::new(1);
+            let limits = Limits { requests_per_minute, tokens_per_day: PerDay::new(100), ..tokens(100) };
+            let mut lane = lane(Counting::Known(hypothesis), limits);
+            let reserved = take(&mut lane, START, 100);
+            assert!(held(&mut lane, START, 1).is_some(), "{hypothesis:?}");
+            lane.apply(START, &Event::Released(reserved));
+            assert_eq!(held(&mut lane, START, 100), None, "{hypothesis:?}");
+        }
+    }
+
+    #[test]
+    fn q4_q5_an_unknown_outcome_stays_charged_until_it_ages_out_without_a_janitor() {
+        let mut lane = lane(SLIDING, tokens(100));
+        let reserved = take(&mut lane, START, 100);
+        lane.apply(START + secs(1), &Event::Kept(reserved));
+        assert_opens(&mut lane, START + secs(59), 100, START + MINUTE, Binding::Tokens);
+    }
+
+    #[test]
+    fn q6_what_is_larger_than_the_quota_is_never_admitted() {
+        let limits = Limits { tokens_per_day: PerDay::new(90), ..tokens(100) };
+        for counting in Hypothesis::ALL.map(Counting::Known).into_iter().chain([Counting::Learn]) {
+            let mut lane = lane(counting, limits);
+            let refused = lane.reserve(START, Tokens(91)).unwrap_err();
+            assert_eq!(refused, Refusal::Never { needed: Tokens(91), limit: Tokens(90) });
+            assert_eq!(lane.used(START), Tokens(0), "{counting:?}");
+        }
+    }
+
+    #[test]
+    fn q7_a_refusal_names_the_gate_that_opens_last() {
+        let limits = Limits { requests_per_minute: PerMinute::new(2), ..tokens(100) };
+        let mut lane = lane(SLIDING, limits);
+        spend(&mut lane, START, 90);
+        assert_eq!(held(&mut lane, START, 20), Some((START + MINUTE, Binding::Tokens)));
+        spend(&mut lane, START + secs(1), 5);
+        assert_opens(&mut lane, START + secs(1), 20, START + MINUTE, Binding::Requests);
+    }
+
+    #[test]
+    fn q9_the_day_holds_whole_buckets_and_never_admits_too_much() {
+        let mut lane = lane(SLIDING, Limits { tokens_per_day: PerDay::new(100), ..Limits::default() });
+        let first = take(&mut lane, START + secs(30), 60);
+        spend(&mut lane, START + secs(900), 40);
+        let first_bucket_ends = START + secs(30 + 600 + 86_400);
+        assert_eq!(held(&mut lane, START + secs(901), 60), Some((first_bucket_ends, Binding::Day)));
+        lane.apply(START + secs(902), &Event::Settled(first, Tokens(20)));
+        assert_eq!(held(&mut lane, START + secs(902), 40), None);
+        let second_bucket_ends = START + secs(900 + 600 + 86_400);
+        assert_eq!(held(&mut lane, START + secs(902), 61), Some((second_bucket_ends, Binding::Day)));
+        assert_opens(&mut lane, START + secs(902), 60, first_bucket_ends, Binding::Day);
+        assert_opens(&mut lane, first_bucket_ends, 100, second_bucket_ends, Binding::Day);
+    }
+
+    #[test]
+    fn q10_a_charge_of_exactly_sixty_seconds_counts_no_more() {
+        let mut lane = lane(SLIDING, tokens(100));
+        spend(&mut lane, START, 100);
+        assert_eq!(lane.used(START + MINUTE - TICK), Tokens(100));
+        assert_eq!(lane.used(START + MINUTE), Tokens(0));
+    }
+
+    #[test]
+    fn time_that_runs_backwards_is_taken_as_the_latest() {
+        let mut lane = lane(SLIDING, tokens(100));
+        lane.used(START + secs(10));
+        assert_eq!(take(&mut lane, START, 100).made, START + secs(10));
+        assert_eq!(lane.latest(), START + secs(10));
+    }
+
+    #[test]
+    fn f9_a_lane_without_limits_admits_whatever_comes() {
+        let mut lane = lane(Counting::Learn, Limits::default());
+        assert!(!lane.has_limits());
+        for _ in 0..1_000 {
+            let reserved = take(&mut lane, START, u64::MAX);
+            assert!(!reserved.trial);
+            lane.apply(START, &Event::Settled(reserved, Tokens(5)));
+        }
+    }
+
+    #[test]
+    fn absurd_numbers_overflow_nothing() {
+        let most = u64::MAX;
+        for counting in Hypothesis::ALL.map(Counting::Known).into_iter().chain([Counting::Learn]) {
+            let mut lane = lane(counting, Limits { tokens_per_day: PerDay::new(most), ..tokens(most) });
+            let reserved = take(&mut lane, START, most - 1);
+            lane.apply(START, &Event::Settled(reserved, Tokens(most)));
+            let reserved = take(&mut lane, START + MINUTE, 0);
+            lane.apply(START + MINUTE, &Event::Settled(reserved, Tokens(most)));
+            assert_eq!(lane.used(START + MINUTE), Tokens(most));
+            let reserved = take(&mut lane, START + 3 * MINUTE, 0);
+            lane.apply(Timestamp(i64::MAX), &Event::Throttled(reserved, Quota::Tokens, Some(Duration::MAX)));
+            assert_eq!(lane.latest(), Timestamp(i64::MAX), "{counting:?}");
+        }
+    }
+
+    #[test]
+    fn a_call_that_was_sent_late_counts_from_then_on() {
+        let sent = START + secs(20);
+        for (hypothesis, opens) in [
+            (Hypothesis::Sliding, sent + MINUTE),
+            (Hypothesis::Fixed, START + MINUTE),
+            (Hypothesis::Bucket, sent + MINUTE),
+        ] {
+            let mut lane = lane(Counting::Known(hypothesis), tokens(100));
+            let reserved = take(&mut lane, START, 100);
+            lane.apply(sent, &Event::SentLate(reserved, sent));
+            assert_opens(&mut lane, sent, 100, opens, Binding::Tokens);
+        }
+    }
+
+    #[test]
+    fn what_another_worker_wrote_is_taken_over_to_the_last_tick() {
+        let mut here = lane(Counting::Learn, tokens(1_000));
+        let open = take(&mut here, START, 300);
+        spend(&mut here, START + secs(2), 400);
+        let refused = take(&mut here, START + secs(3), 100);
+        refuse(&mut here, START + secs(3), refused);
+        let text = serde_json::to_string(&here).unwrap();
+
+        let mut there = LaneLedger::new(Terms {
+            limits: tokens(1_000),
+            counting: Counting::Learn,
+            slack: Duration::ZERO,
+            first_alone: true,
+        });
+        there.load(&text).unwrap();
+        assert_eq!(serde_json::to_string(&there).unwrap(), text);
+        for lane in [&mut here, &mut there] {
+            lane.apply(START + secs(9), &Event::Settled(open, Tokens(40)));
+        }
+        for size in [0, 10, 100, 500, 900] {
+            assert_eq!(held(&mut here, START + secs(9), size), held(&mut there, START + secs(9), size), "{size}");
+        }
+        assert!(there.load("{\"charges\": 3}").is_err());
+        assert_eq!(there.latest(), START + secs(9), "what cannot be read changes nothing");
+    }
 }

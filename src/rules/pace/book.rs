@@ -8,6 +8,7 @@ use super::bucket::Debt;
 use super::caution::Caution;
 use super::charges::Charges;
 use super::day::Day;
+use super::flow::Emptied;
 use super::learn::{Beliefs, Hypothesis};
 use super::limit::{Configured, Learned, Quota};
 use super::witness::Witness;
@@ -51,31 +52,6 @@ pub(super) struct Levels {
     pub(super) requests: Debt,
     pub(super) least_tokens: Debt,
     pub(super) least_requests: Debt,
-}
-
-/// The service refused what a bucket was to hold. What it lets through from there to the next such moment is what
-/// flowed in.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
-pub(super) struct Emptied {
-    pub(super) at: Timestamp,
-    /// Charged since, less what came back.
-    pub(super) tokens: i64,
-    pub(super) requests: i64,
-    /// What was believed of the quota then.
-    pub(super) limit: u64,
-}
-
-impl Emptied {
-    /// What flows in a minute at most, if the bucket holds less than `refused` again.
-    pub(super) fn flow_until(&self, now: Timestamp, quota: Quota, refused: Amount) -> Option<u64> {
-        let charged = match quota {
-            Quota::Tokens => self.tokens,
-            Quota::Requests => self.requests,
-        };
-        let most = u64::try_from(charged.saturating_add_unsigned(refused.of(quota))).unwrap_or(0);
-        let passed = u64::try_from(now.since(self.at).as_millis()).unwrap_or(u64::MAX);
-        most.saturating_mul(60_000).checked_div(passed)
-    }
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
@@ -145,8 +121,14 @@ impl LaneLedger {
     /// The charge counts from another moment on.
     pub(super) fn move_to(&mut self, reservation: &Reservation, sent: Timestamp) {
         let amount = Amount { tokens: reservation.tokens.0, requests: 1 };
+        let (tokens, requests) = self.minute_limits();
         self.book.charges.take(reservation.made, amount);
+        let others = self.book.charges.most_since(reservation.made);
         self.book.charges.add(sent, amount, Amount::default());
+        let late = sent.since(reservation.made);
+        let levels = &mut self.book.bucket;
+        levels.tokens.postpone(amount.tokens, others.tokens, late, tokens.unwrap_or(0));
+        levels.requests.postpone(amount.requests, others.requests, late, requests.unwrap_or(0));
         if let Some(trial) =
             self.book.trial.as_mut().filter(|trial| trial.made == reservation.made && reservation.trial)
         {
@@ -176,13 +158,17 @@ impl LaneLedger {
     }
 
     pub(super) fn give_back(&mut self, made: Timestamp, amount: Amount) {
+        let (tokens, requests) = self.minute_limits();
+        let slack = self.terms.slack;
         self.book.charges.take(made, amount);
-        self.book.bucket.tokens.take(amount.tokens);
-        self.book.bucket.requests.take(amount.requests);
         if let Some(emptied) = &mut self.book.emptied {
             emptied.tokens = emptied.tokens.saturating_sub_unsigned(amount.tokens);
             emptied.requests = emptied.requests.saturating_sub_unsigned(amount.requests);
         }
+        // What was charged so lately may have been admitted after the service gave this back.
+        let young = self.book.charges.most_from(self.book.latest - slack - slack);
+        self.book.bucket.tokens.take(amount.tokens, young.tokens, tokens.unwrap_or(0), slack);
+        self.book.bucket.requests.take(amount.requests, young.requests, requests.unwrap_or(0), slack);
         if self.terms.limits.tokens_per_day.is_some() {
             self.book.day.take(made, amount.tokens);
         }
@@ -195,11 +181,12 @@ impl LaneLedger {
         self.book.charges.expire(now, KEPT);
         self.book.day.expire(now);
         let (tokens, requests) = self.minute_limits();
+        let slack = self.terms.slack;
         let levels = &mut self.book.bucket;
-        levels.tokens.drain(passed, tokens.unwrap_or(0));
-        levels.requests.drain(passed, requests.unwrap_or(0));
-        levels.least_tokens.drain(passed, tokens.unwrap_or(0));
-        levels.least_requests.drain(passed, requests.unwrap_or(0));
+        levels.tokens.drain(passed, tokens.unwrap_or(0), slack);
+        levels.requests.drain(passed, requests.unwrap_or(0), slack);
+        levels.least_tokens.drain(passed, tokens.unwrap_or(0), Duration::ZERO);
+        levels.least_requests.drain(passed, requests.unwrap_or(0), Duration::ZERO);
         if levels.tokens.whole() == 0 {
             // From now on it may be full, and what would flow in is lost.
             self.book.emptied = None;

@@ -93,6 +93,12 @@ impl Charges {
             .fold(Amount::default(), |sum, e| sum.plus(e.most))
     }
 
+    /// What may count of all that was charged at `since` or later.
+    pub(super) fn most_from(&self, since: Timestamp) -> Amount {
+        let young = self.entries.iter().rev().take_while(|entry| entry.last >= since);
+        young.fold(Amount::default(), |sum, entry| sum.plus(entry.most))
+    }
+
     /// What may count of all that was charged after `since` and up to `until`.
     pub(super) fn most_between(&self, since: Timestamp, until: Timestamp) -> Amount {
         let within = self.entries.iter().filter(|entry| entry.last > since && entry.first <= until);
@@ -132,5 +138,80 @@ impl Charges {
     fn find(&mut self, at: Timestamp) -> Option<&mut Entry> {
         let place = self.entries.partition_point(|entry| entry.last < at);
         self.entries.get_mut(place).filter(|entry| entry.first <= at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp(1_800_000_000_000 + millis)
+    }
+
+    fn tokens(tokens: u64) -> Amount {
+        Amount { tokens, requests: 1 }
+    }
+
+    fn add(charges: &mut Charges, millis: i64, amount: u64) {
+        charges.add(at(millis), tokens(amount), Amount::default());
+    }
+
+    #[test]
+    fn charges_within_a_tenth_of_a_second_are_one_entry_which_leaves_with_its_last() {
+        let mut charges = Charges::default();
+        for millis in [0, 40, 99, 100] {
+            add(&mut charges, millis, 10);
+        }
+        assert_eq!(charges.entries.len(), 2);
+        let leaves = |room| charges.down_to(at(200), Duration::ZERO, room, |amount| amount.tokens);
+        assert_eq!(
+            [leaves(40), leaves(39), leaves(10), leaves(9)],
+            [None, Some(at(60_099)), Some(at(60_099)), Some(at(60_100))]
+        );
+    }
+
+    #[test]
+    fn any_minute_is_held_by_some_six_hundred_entries() {
+        let mut charges = Charges::default();
+        for millis in 0..120_000 {
+            add(&mut charges, millis, 1);
+            charges.expire(at(millis), MINUTE);
+        }
+        assert!(charges.entries.len() <= 602, "{}", charges.entries.len());
+        assert_eq!(charges.most_since(at(119_999) - MINUTE).tokens, 60_000);
+    }
+
+    #[test]
+    fn what_is_taken_is_taken_from_its_own_entry_and_never_from_another() {
+        let mut charges = Charges::default();
+        add(&mut charges, 0, 10);
+        add(&mut charges, 500, 20);
+        charges.take(at(500), tokens(5));
+        charges.take(at(200), tokens(5));
+        charges.take(at(0), tokens(100));
+        assert_eq!(charges.most_since(at(-1)), Amount { tokens: 15, requests: 0 });
+        assert_eq!(charges.most_since(at(0)), Amount { tokens: 15, requests: 0 });
+        assert_eq!(charges.most_between(at(-1), at(499)), Amount::default());
+    }
+
+    #[test]
+    fn a_late_charge_joins_the_entry_of_its_time() {
+        let mut charges = Charges::default();
+        add(&mut charges, 0, 10);
+        add(&mut charges, 50, 10);
+        add(&mut charges, 700, 10);
+        add(&mut charges, 30, 5);
+        assert_eq!(charges.most_between(at(-1), at(100)).tokens, 25);
+    }
+
+    #[test]
+    fn only_what_was_settled_is_certain() {
+        let mut charges = Charges::default();
+        add(&mut charges, 0, 100);
+        assert_eq!(charges.least_between(at(0), at(9)), Amount::default());
+        charges.settle(at(0), tokens(30));
+        assert_eq!(charges.least_between(at(0), at(9)), tokens(30));
+        assert_eq!(charges.least_between(at(1), at(9)), Amount::default(), "an entry counts from its first charge on");
     }
 }

@@ -70,3 +70,54 @@ impl Day {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Timestamp = Timestamp(1_800_000_000_000);
+
+    fn secs(count: u64) -> Duration {
+        Duration::from_secs(count)
+    }
+
+    #[test]
+    fn q9_a_charge_counts_until_the_last_that_may_share_its_bucket_has_aged() {
+        let mut day = Day::default();
+        day.add(START, 60);
+        day.add(START + secs(599), 10);
+        day.add(START + secs(600), 30);
+        assert_eq!(day.fits_at(0, 100), None);
+        assert_eq!(day.fits_at(1, 100), Some(START + BUCKET + DAY));
+        assert_eq!(day.fits_at(71, 100), Some(START + BUCKET + BUCKET + DAY));
+        day.expire(START + BUCKET + DAY - secs(1));
+        assert!(day.fits_at(1, 100).is_some());
+        day.expire(START + BUCKET + DAY);
+        assert_eq!(day.fits_at(70, 100), None);
+    }
+
+    #[test]
+    fn q3_a_refund_goes_to_the_bucket_it_was_charged_to() {
+        let mut day = Day::default();
+        day.add(START, 60);
+        day.add(START + secs(900), 40);
+        day.take(START + secs(5), 50);
+        assert_eq!(day.fits_at(50, 100), None);
+        assert_eq!(day.fits_at(60, 100), Some(START + BUCKET + DAY));
+        day.take(START - secs(5), 40);
+        assert_eq!(day.fits_at(51, 100), Some(START + BUCKET + DAY), "what was charged before all of them is gone");
+        day.take(START + secs(900), 1_000);
+        assert_eq!(day.fits_at(90, 100), None);
+        assert_eq!(day.fits_at(91, 100), Some(START + BUCKET + DAY), "never more than was charged");
+    }
+
+    #[test]
+    fn a_day_of_charges_is_some_hundred_and_fifty_buckets() {
+        let mut day = Day::default();
+        for second in 0..200_000 {
+            day.expire(START + secs(second));
+            day.add(START + secs(second), 1);
+        }
+        assert!(day.buckets.len() <= 146, "{}", day.buckets.len());
+    }
+}

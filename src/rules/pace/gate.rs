@@ -20,60 +20,74 @@ impl LaneLedger {
         self.fits_at_all(tokens)?;
         let gates =
             [self.paused_gate(now), self.day_gate(tokens), self.waits_for_another(now), self.cautious_gate(now)];
-        if let Some((at, binding)) = gates.into_iter().flatten().max_by_key(|(at, _)| *at) {
-            return Err(Refusal::NotUntil { at, binding });
+        let shut = gates.into_iter().flatten().max_by_key(|(at, _)| *at);
+        let by_the_minute = self.decide_by_the_minute(now, Amount { tokens: tokens.0, requests: 1 });
+        match (shut, by_the_minute) {
+            (None, decided) => decided,
+            (Some((shut, _)), Err(Refusal::NotUntil { at, binding })) if at > shut => {
+                Err(Refusal::NotUntil { at, binding })
+            }
+            (Some((at, binding)), _) => Err(Refusal::NotUntil { at, binding }),
         }
-        let amount = Amount { tokens: tokens.0, requests: 1 };
-        if let Some((at, quota)) = self.book.even_until.and_then(|_| self.fits_at(Hypothesis::Bucket, now, amount)) {
-            return Err(Refusal::NotUntil { at, binding: binding_of(quota) });
+    }
+
+    fn decide_by_the_minute(&mut self, now: Timestamp, amount: Amount) -> Result<Option<Tries>, Refusal> {
+        let even = self.book.even_until.and_then(|until| {
+            self.fits_at(Hypothesis::Bucket, now, amount).map(|(at, quota)| (at.min(until), binding_of(quota)))
+        });
+        match (even, self.decide_by_the_counting(now, amount)) {
+            (None, decided) => decided,
+            (Some((even, _)), Err(Refusal::NotUntil { at, binding })) if at > even => {
+                Err(Refusal::NotUntil { at, binding })
+            }
+            (Some((at, binding)), _) => Err(Refusal::NotUntil { at, binding }),
         }
-        let mut forbidden = Vec::new();
-        let mut soonest: Option<(Timestamp, Quota)> = None;
+    }
+
+    fn decide_by_the_counting(&mut self, now: Timestamp, amount: Amount) -> Result<Option<Tries>, Refusal> {
         let standing = self.standing();
-        for hypothesis in &standing {
-            if let Some((at, quota)) = self.fits_at(*hypothesis, now, amount) {
-                forbidden.push(*hypothesis);
-                soonest = Some(soonest.filter(|(other, _)| *other <= at).unwrap_or((at, quota)));
-            }
+        let opens = |hypothesis: &Hypothesis| self.fits_at(*hypothesis, now, amount).map(|at| (*hypothesis, at));
+        let forbidden: Vec<_> = standing.iter().filter_map(opens).collect();
+        let gates = forbidden.iter().map(|(_, gate)| *gate);
+        let Some((soonest, latest)) = gates.clone().min_by_key(|(at, _)| *at).zip(gates.max_by_key(|(at, _)| *at))
+        else {
+            return Ok(self.book.careful.then_some(Tries::Again));
+        };
+        if forbidden.len() == standing.len() {
+            return self.beyond(now, soonest.0, soonest.1);
         }
-        match soonest {
-            Some((at, quota)) if forbidden.len() == standing.len() => self.beyond(now, at, quota),
-            Some(_) => {
-                self.after_others_arrived(now)?;
-                let admit = standing.into_iter().filter(|hypothesis| !forbidden.contains(hypothesis)).collect();
-                let is_no_bucket = |h: &Hypothesis| *h != Hypothesis::Bucket;
-                let forbid = forbidden.into_iter().filter(|h| is_no_bucket(h) || self.bucket_certainly_forbids(amount));
-                let forbid = forbid.collect();
-                Ok(Some(Tries::Counting { admit, forbid }))
-            }
-            None => Ok(self.book.careful.then_some(Tries::Again)),
+        if let Some(at) = self.others_arrive_at(now) {
+            return Err(Refusal::NotUntil { at: at.min(latest.0), binding: Binding::Trial });
         }
+        let forbidden: Vec<_> = forbidden.into_iter().map(|(hypothesis, _)| hypothesis).collect();
+        let admit = standing.into_iter().filter(|hypothesis| !forbidden.contains(hypothesis)).collect();
+        let is_no_bucket = |h: &Hypothesis| *h != Hypothesis::Bucket;
+        let forbid = forbidden.into_iter().filter(|h| is_no_bucket(h) || self.bucket_certainly_forbids(amount));
+        Ok(Some(Tries::Counting { admit, forbid: forbid.collect() }))
     }
 
     /// Every counting forbids it. If it is time, it tries whether the limit is right.
     fn beyond(&mut self, now: Timestamp, at: Timestamp, quota: Quota) -> Result<Option<Tries>, Refusal> {
-        let binding = binding_of(quota);
         let may_try = match self.terms.counting {
             Counting::Learn => self.book.beliefs.settled().is_some(),
             // What is told is not doubted; but after a refusal that nothing explains, what was lost is won back.
             Counting::Known(_) => self.book.learned.is_below(self.configured()),
         };
-        if may_try {
-            let next_try = self.book.learned.next_try(now);
-            if next_try <= now {
-                self.after_others_arrived(now)?;
-                return Ok(Some(Tries::Limit(quota)));
-            }
-            return Err(Refusal::NotUntil { at: at.min(next_try), binding });
+        if !may_try {
+            return Err(Refusal::NotUntil { at, binding: binding_of(quota) });
         }
-        Err(Refusal::NotUntil { at, binding })
+        let next_try = self.book.learned.next_try(now);
+        let next_try = self.others_arrive_at(now).map_or(next_try, |arrive| arrive.max(next_try));
+        if next_try <= now {
+            return Ok(Some(Tries::Limit(quota)));
+        }
+        Err(Refusal::NotUntil { at: at.min(next_try), binding: binding_of(quota) })
     }
 
     /// A call that tries something goes when all before it have certainly reached the service: else it could take the
     /// place of one of them, whose refusal would be another's fault.
-    fn after_others_arrived(&self, now: Timestamp) -> Result<(), Refusal> {
-        let arrived = self.book.charges.newest().map(|sent| sent.after(self.terms.slack)).filter(|at| *at > now);
-        arrived.map_or(Ok(()), |at| Err(Refusal::NotUntil { at, binding: Binding::Trial }))
+    fn others_arrive_at(&self, now: Timestamp) -> Option<Timestamp> {
+        self.book.charges.newest().map(|sent| sent.after(self.terms.slack)).filter(|at| *at > now)
     }
 
     pub(super) fn fits_at_all(&self, needed: Tokens) -> Result<(), Refusal> {
@@ -142,12 +156,12 @@ impl LaneLedger {
     fn fixed_fits_at(&self, now: Timestamp, quota: Quota, room: u64) -> Option<Timestamp> {
         let slack = self.terms.slack;
         let mut turn = turn_before(now - slack);
-        if self.book.charges.most_since(turn - slack).of(quota) <= room {
+        if self.book.charges.most_from(turn - slack).of(quota) <= room {
             return None;
         }
         loop {
             turn = turn.after(MINUTE);
-            let charged = self.book.charges.most_since(turn - slack).of(quota);
+            let charged = self.book.charges.most_from(turn - slack).of(quota);
             if charged <= room || charged == 0 {
                 return Some(turn.after(slack));
             }
@@ -160,7 +174,7 @@ impl LaneLedger {
         let (tokens, requests) = self.minute_limits();
         let over = |quota: Quota, limit: u64, amount: u64| {
             let mut least = self.book.bucket.least(quota);
-            least.drain(JUDGED_AFTER + self.terms.slack, limit);
+            least.drain(JUDGED_AFTER + self.terms.slack, limit, Duration::ZERO);
             least.whole().saturating_add(amount) > limit
         };
         // The input is an estimate on the safe side.
@@ -173,5 +187,210 @@ fn binding_of(quota: Quota) -> Binding {
     match quota {
         Quota::Tokens => Binding::Tokens,
         Quota::Requests => Binding::Requests,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::super::tests::{
+        START, TICK, assert_opens, held, lane, lane_with_slack, refuse, secs, spend, take, tokens,
+    };
+    use super::super::{Event, Limits, Terms};
+    use super::*;
+
+    const SLACK: Duration = Duration::from_millis(300);
+
+    fn known(hypothesis: Hypothesis) -> LaneLedger {
+        lane_with_slack(Counting::Known(hypothesis), tokens(60_000), SLACK)
+    }
+
+    /// A lane that learns, where a call is in the way of sliding counting but not of clock minutes.
+    fn between_minutes() -> LaneLedger {
+        let mut lane = lane(Counting::Learn, tokens(100));
+        spend(&mut lane, START - secs(30), 60);
+        lane
+    }
+
+    #[test]
+    fn q7_a_bucket_opens_to_the_millisecond() {
+        let mut lane = lane(Counting::Known(Hypothesis::Bucket), tokens(60_000));
+        spend(&mut lane, START, 60_000);
+        assert_opens(&mut lane, START, 1, START + TICK, Binding::Tokens);
+        assert_opens(&mut lane, START + TICK, 1_234, START + Duration::from_millis(1_234), Binding::Tokens);
+        spend(&mut lane, START + Duration::from_millis(1_234), 1_234);
+        assert_opens(
+            &mut lane,
+            START + secs(2),
+            60_000,
+            START + secs(60) + Duration::from_millis(1_234),
+            Binding::Tokens,
+        );
+    }
+
+    #[test]
+    fn q7_a_bucket_opens_later_by_the_slack() {
+        let mut lane = known(Hypothesis::Bucket);
+        spend(&mut lane, START, 60_000);
+        assert_opens(&mut lane, START, 1_000, START + secs(1) + SLACK, Binding::Tokens);
+    }
+
+    #[test]
+    fn q7_q10_a_sliding_minute_opens_when_the_oldest_charges_leave_and_the_slack_is_over() {
+        let mut lane = known(Hypothesis::Sliding);
+        spend(&mut lane, START, 20_000);
+        spend(&mut lane, START + secs(7), 30_000);
+        assert_opens(&mut lane, START + secs(8), 10_001, START + secs(60) + SLACK, Binding::Tokens);
+        assert_opens(&mut lane, START + secs(61), 30_001, START + secs(67) + SLACK, Binding::Tokens);
+    }
+
+    #[test]
+    fn q7_a_clock_minute_opens_at_its_turn_and_the_slack() {
+        let mut lane = known(Hypothesis::Fixed);
+        spend(&mut lane, START + secs(1), 20_000);
+        spend(&mut lane, START + secs(59), 40_000);
+        assert_opens(&mut lane, START + secs(59), 60_000, START + secs(60) + SLACK, Binding::Tokens);
+    }
+
+    #[test]
+    fn q1_what_is_charged_close_to_the_turn_of_a_minute_counts_on_both_sides() {
+        let turn = START + secs(60);
+        for close in [turn - SLACK, turn - TICK, turn] {
+            let mut lane = known(Hypothesis::Fixed);
+            spend(&mut lane, close, 40_000);
+            let next = turn + secs(60) + SLACK;
+            assert_opens(&mut lane, turn + SLACK, 20_001, next, Binding::Tokens);
+        }
+    }
+
+    #[test]
+    fn q1_with_slack_a_call_admitted_late_still_counts() {
+        for hypothesis in [Hypothesis::Sliding, Hypothesis::Bucket] {
+            let mut lane = known(hypothesis);
+            spend(&mut lane, START, 60_000);
+            assert_opens(&mut lane, START, 60_000, START + secs(60) + SLACK, Binding::Tokens);
+        }
+    }
+
+    #[test]
+    fn r05_the_first_call_of_a_lane_goes_alone() {
+        let mut lane =
+            LaneLedger::new(Terms { limits: tokens(100), counting: Counting::Learn, slack: SLACK, first_alone: true });
+        let first = take(&mut lane, START, 1);
+        assert_eq!(held(&mut lane, START, 1), Some((START + FIRST_ALONE, Binding::Trial)));
+        lane.apply(START + secs(1), &Event::Settled(first, Tokens(1)));
+        assert_eq!(held(&mut lane, START + secs(1), 1), None);
+    }
+
+    #[test]
+    fn r05_a_first_call_that_takes_long_keeps_the_others_back_for_ten_seconds() {
+        let mut lane =
+            LaneLedger::new(Terms { limits: tokens(100), counting: Counting::Learn, slack: SLACK, first_alone: true });
+        spend(&mut lane, START, 0);
+        let mut lane = LaneLedger::new(Terms {
+            limits: lane.limits(),
+            counting: Counting::Learn,
+            slack: SLACK,
+            first_alone: true,
+        });
+        let _open = take(&mut lane, START, 1);
+        assert_opens(&mut lane, START, 1, START + FIRST_ALONE, Binding::Trial);
+    }
+
+    #[test]
+    fn r05_a_first_call_that_comes_to_nothing_lets_the_next_go_first() {
+        let comes_to_nothing: [fn(crate::rules::pace::Reservation) -> Event; 2] = [Event::Released, Event::Kept];
+        for event in comes_to_nothing {
+            let mut lane = LaneLedger::new(Terms {
+                limits: tokens(100),
+                counting: Counting::Learn,
+                slack: SLACK,
+                first_alone: true,
+            });
+            let first = take(&mut lane, START, 1);
+            lane.apply(START + secs(1), &event(first));
+            let _second = take(&mut lane, START + secs(1), 1);
+            assert_eq!(held(&mut lane, START + secs(2), 1), Some((START + secs(11), Binding::Trial)));
+        }
+    }
+
+    #[test]
+    fn a_call_that_a_stricter_counting_forbids_is_a_trial_and_goes_alone() {
+        let mut lane = between_minutes();
+        let trial = take(&mut lane, START + secs(1), 90);
+        assert!(trial.trial);
+        let lost = trial.made + TRIAL_LOST;
+        assert_opens(&mut lane, START + secs(1), 1, lost, Binding::Trial);
+        let mut lane = between_minutes();
+        let trial = take(&mut lane, START + secs(1), 90);
+        lane.apply(START + secs(2), &Event::Passed(trial));
+        assert_eq!(held(&mut lane, START + secs(2), 5), None);
+    }
+
+    #[test]
+    fn q7_a_refusal_names_the_gate_that_opens_last_of_trial_and_minute() {
+        let mut lane = between_minutes();
+        let trial = take(&mut lane, START + secs(1), 90);
+        let lost = trial.made + TRIAL_LOST;
+        let (at, binding) = held(&mut lane, START + secs(1), 100).unwrap();
+        assert_eq!(binding, Binding::Tokens);
+        assert!(lost < at, "the trial is over before there is room: {at}");
+        assert_opens(&mut lane, START + secs(1), 100, at, Binding::Tokens);
+    }
+
+    #[test]
+    fn a_trial_that_came_to_nothing_lets_the_next_be_one() {
+        let mut lane = between_minutes();
+        let trial = take(&mut lane, START + secs(1), 90);
+        lane.apply(START + secs(1), &Event::Released(trial));
+        assert!(take(&mut lane, START + secs(1), 90).trial);
+        assert_eq!(lane.standing(), Hypothesis::ALL);
+    }
+
+    #[test]
+    fn a_call_that_every_counting_admits_is_no_trial_and_one_that_all_forbid_waits() {
+        let mut lane = between_minutes();
+        assert!(!take(&mut lane, START + secs(1), 10).trial);
+        assert!(!take(&mut lane, START + secs(1), 10).trial);
+        let mut lane = between_minutes();
+        let _open = take(&mut lane, START + secs(1), 80);
+        lane.apply(START + secs(1), &Event::Passed(_open));
+        let (at, binding) = held(&mut lane, START + secs(2), 100).unwrap();
+        assert_eq!(binding, Binding::Tokens);
+        assert!(at < START + secs(60), "the bucket opens first: {at}");
+    }
+
+    #[test]
+    fn a_configured_counting_tries_nothing() {
+        for hypothesis in Hypothesis::ALL {
+            let mut lane =
+                lane(Counting::Known(hypothesis), Limits { requests_per_minute: PerMinute::new(50), ..tokens(100) });
+            let mut now = START;
+            for _ in 0..1_500 {
+                match lane.reserve(now, Tokens(7)) {
+                    Ok(reservation) => {
+                        assert!(!reservation.trial, "{hypothesis:?}");
+                        lane.apply(now, &Event::Settled(reservation, Tokens(7)));
+                    }
+                    Err(Refusal::NotUntil { at, .. }) => now = at,
+                    Err(never) => unreachable!("{never}"),
+                }
+            }
+            assert_eq!(lane.standing(), [hypothesis]);
+            assert!(now > START + secs(1_800), "long enough for every try: {now}");
+        }
+    }
+
+    #[test]
+    fn after_a_throttle_one_call_goes_first() {
+        let mut lane = lane(Counting::Learn, Limits::default());
+        let refused = take(&mut lane, START, 1);
+        refuse(&mut lane, START, refused);
+        let (mut now, _) = lane.paused_until(START).unwrap();
+        let first = take(&mut lane, now, 1);
+        assert_eq!(held(&mut lane, now, 0), Some((now + TRIAL_LOST, Binding::Trial)));
+        now = now + JUDGED_AFTER;
+        lane.apply(now, &Event::Passed(first));
+        assert_eq!(held(&mut lane, now, 0), None);
     }
 }

@@ -51,7 +51,7 @@ enum Verdict {
 }
 
 const FRESH: Verdict = Verdict::Stands { lax: 0, strict: 0 };
-pub(super) const STRIKES: u8 = 2;
+const STRIKES: u8 = 2;
 /// A hypothesis that fell is given another chance after this, at the price of one call.
 const RETEST: Duration = Duration::from_secs(30 * 60);
 
@@ -95,17 +95,13 @@ impl Beliefs {
     }
 
     /// The service refused what these admit.
-    pub(super) fn strike_too_lax(&mut self, now: Timestamp, these: &[Hypothesis], strikes: u8) -> Struck {
-        for hypothesis in these {
-            if let Verdict::Stands { lax, .. } = self.of_mut(*hypothesis) {
-                *lax += strikes;
-                if *lax >= STRIKES {
-                    *self.of_mut(*hypothesis) = Verdict::TooLax;
-                    self.changed = now;
-                }
-            }
-        }
-        self.outcome(now)
+    pub(super) fn strike_too_lax(&mut self, now: Timestamp, these: &[Hypothesis]) -> Struck {
+        self.weigh_too_lax(now, these, 1)
+    }
+
+    /// The service does what none of these would.
+    pub(super) fn fell_too_lax(&mut self, now: Timestamp, these: &[Hypothesis]) -> Struck {
+        self.weigh_too_lax(now, these, STRIKES)
     }
 
     /// The service admitted what these forbid.
@@ -134,6 +130,19 @@ impl Beliefs {
         }
     }
 
+    fn weigh_too_lax(&mut self, now: Timestamp, these: &[Hypothesis], strikes: u8) -> Struck {
+        for hypothesis in these {
+            if let Verdict::Stands { lax, .. } = self.of_mut(*hypothesis) {
+                *lax += strikes;
+                if *lax >= STRIKES {
+                    *self.of_mut(*hypothesis) = Verdict::TooLax;
+                    self.changed = now;
+                }
+            }
+        }
+        self.outcome(now)
+    }
+
     fn outcome(&mut self, now: Timestamp) -> Struck {
         if self.standing().next().is_some() {
             return Struck::Standing;
@@ -158,5 +167,78 @@ impl Beliefs {
             Hypothesis::Sliding => &mut self.sliding,
             Hypothesis::Fixed => &mut self.fixed,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Hypothesis::{Bucket, Fixed, Sliding};
+    use super::*;
+
+    const START: Timestamp = Timestamp(1_800_000_000_000);
+
+    fn standing(beliefs: &Beliefs) -> Vec<Hypothesis> {
+        beliefs.standing().collect()
+    }
+
+    #[test]
+    fn two_agreeing_strikes_fell_a_hypothesis_and_two_that_disagree_do_not() {
+        let mut beliefs = Beliefs::default();
+        beliefs.strike_too_lax(START, &[Bucket]);
+        beliefs.strike_too_strict(START, &[Bucket, Sliding]);
+        assert_eq!(standing(&beliefs), Hypothesis::ALL);
+        beliefs.strike_too_lax(START, &[Bucket]);
+        assert_eq!(standing(&beliefs), [Sliding, Fixed]);
+        assert_eq!(beliefs.settled(), None);
+        beliefs.strike_too_strict(START, &[Sliding]);
+        assert_eq!(beliefs.settled(), Some(Fixed));
+    }
+
+    #[test]
+    fn when_all_were_too_lax_it_is_the_limit() {
+        let mut beliefs = Beliefs::default();
+        assert_eq!(beliefs.strike_too_lax(START, &Hypothesis::ALL), Struck::Standing);
+        assert_eq!(beliefs.strike_too_lax(START, &Hypothesis::ALL), Struck::AllTooLax);
+        assert_eq!(beliefs.settled(), Some(Sliding));
+    }
+
+    #[test]
+    fn when_nothing_fits_the_sliding_minute_stands() {
+        let mut beliefs = Beliefs::default();
+        for _ in 0..2 {
+            beliefs.strike_too_strict(START, &[Sliding, Fixed]);
+        }
+        assert_eq!(beliefs.strike_too_lax(START, &[Bucket]), Struck::Standing);
+        assert_eq!(beliefs.strike_too_lax(START, &[Bucket]), Struck::Mixed);
+        assert_eq!(beliefs.settled(), Some(Sliding));
+    }
+
+    #[test]
+    fn what_fell_as_too_lax_gets_another_chance_one_at_a_time_and_falls_by_one_refusal() {
+        let mut beliefs = Beliefs::default();
+        for _ in 0..2 {
+            beliefs.strike_too_lax(START, &[Bucket, Fixed]);
+        }
+        beliefs.retest(START.after(RETEST) - Duration::from_millis(1));
+        assert_eq!(standing(&beliefs), [Sliding]);
+        let second_chance = START.after(RETEST);
+        beliefs.retest(second_chance);
+        assert_eq!(standing(&beliefs), [Sliding, Fixed]);
+        beliefs.strike_too_lax(second_chance, &[Fixed]);
+        assert_eq!(standing(&beliefs), [Sliding]);
+        beliefs.retest(second_chance.after(RETEST / 2));
+        assert_eq!(standing(&beliefs), [Sliding], "half an hour from then");
+    }
+
+    #[test]
+    fn what_fell_as_too_strict_stays_down() {
+        let mut beliefs = Beliefs::default();
+        for _ in 0..2 {
+            beliefs.strike_too_strict(START, &[Sliding, Fixed]);
+        }
+        for hour in 1..48 {
+            beliefs.retest(START.after(Duration::from_secs(3_600 * hour)));
+        }
+        assert_eq!(standing(&beliefs), [Bucket]);
     }
 }

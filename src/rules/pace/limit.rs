@@ -16,7 +16,7 @@ use crate::job::units::Timestamp;
 /// What a quota that is not told anywhere is at least.
 const LEAST: u64 = 1;
 /// The limit never falls below this share of what it was by one refusal.
-const DEEPEST_CUT: u64 = 4;
+pub(super) const DEEPEST_CUT: u64 = 4;
 /// One call that is admitted beyond the limit raises it by a thirty-second part at most, or by its own size if that is
 /// more: what follows should not be a burst of refusals.
 const STEP: u64 = 32;
@@ -46,8 +46,8 @@ pub(super) struct Learned {
     configured: Option<(Option<u64>, Option<u64>)>,
     next_try: Option<Timestamp>,
     pause: Option<u64>,
-    /// When it last fell.
-    shrunk: Option<Timestamp>,
+    /// When it last fell, and how deep it can by the same burst.
+    shrunk: Option<(Timestamp, u64)>,
     /// Tries that were admitted in a row.
     admitted: u8,
     /// The limit before the newest raise, until a try beyond that is admitted.
@@ -80,16 +80,18 @@ impl Learned {
     pub(super) fn shrink(&mut self, now: Timestamp, configured: Configured, quota: Quota, admitted: Amount) {
         let before = self.limit_of(configured, quota);
         self.begin(configured);
-        let again = self.shrunk.replace(now).is_some_and(|shrunk| shrunk.after(SOON_AGAIN) > now);
-        *self.of_mut(quota) = Some(cut(before, admitted.of(quota), again));
+        let deepest = before.map_or(LEAST, |before| (before / DEEPEST_CUT).max(LEAST));
+        let again = self.shrunk.replace((now, deepest)).is_some_and(|(shrunk, _)| shrunk.after(SOON_AGAIN) > now);
+        *self.of_mut(quota) = Some(cut(before, admitted.of(quota), again).max(deepest));
         self.give_up_try(now, configured, admitted.requests);
     }
 
-    /// More of the same burst was refused, so that less was admitted than it had seemed.
+    /// No more than so much was admitted, as more refusals of the same burst have shown, or a bucket that was empty twice.
     pub(super) fn lower(&mut self, configured: Configured, quota: Quota, admitted: u64) {
         if let Some(before) = self.limit_of(configured, quota) {
+            let deepest = self.shrunk.map_or(before / DEEPEST_CUT, |(_, deepest)| deepest).max(LEAST);
             self.begin(configured);
-            *self.of_mut(quota) = Some(before.min(admitted).max(before / DEEPEST_CUT).max(LEAST));
+            *self.of_mut(quota) = Some(before.min(admitted.max(deepest)));
         }
     }
 
@@ -125,9 +127,10 @@ impl Learned {
         let raise = doubled.min((before / STEP).max(size));
         self.begin(configured);
         *self.of_mut(quota) = Some(before.saturating_add(raise));
-        self.proven = Some((quota, before));
+        if self.proven.replace((quota, before)).is_some() {
+            self.pause = None;
+        }
         self.admitted = admitted;
-        self.pause = None;
         self.next_try = Some(now.after(rest));
         raise
     }
@@ -194,13 +197,137 @@ impl Learned {
 
     fn begin(&mut self, configured: Configured) {
         if self.configured != Some(configured) {
-            *self = Self { configured: Some(configured), next_try: self.next_try, ..Self::default() };
+            let (next_try, pause) = (self.next_try, self.pause);
+            *self = Self { configured: Some(configured), next_try, pause, ..Self::default() };
         }
     }
 }
 
 fn cut(before: Option<u64>, admitted: u64, again: bool) -> u64 {
-    let Some(before) = before else { return admitted.max(LEAST) };
+    let Some(before) = before else { return admitted };
     let less = if again { before / REPEATED_CUT } else { before / STEP };
-    admitted.min(before - less).max(before / DEEPEST_CUT).max(LEAST)
+    admitted.min(before - less)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Timestamp = Timestamp(1_800_000_000_000);
+    const TOLD: Configured = (Some(3_200), None);
+
+    fn tokens(tokens: u64) -> Amount {
+        Amount { tokens, requests: 10 }
+    }
+
+    fn shrunk_to(admitted: u64) -> Learned {
+        let mut learned = Learned::default();
+        learned.shrink(START, TOLD, Quota::Tokens, tokens(admitted));
+        learned
+    }
+
+    fn succeed(learned: &mut Learned, size: u64) {
+        learned.try_succeeded(START, TOLD, Quota::Tokens, tokens(size), Duration::from_secs(2));
+    }
+
+    #[test]
+    fn a_refusal_leaves_what_was_admitted_but_takes_a_step_at_least_and_three_quarters_at_most() {
+        assert_eq!(shrunk_to(2_000).limits(TOLD), (Some(2_000), None));
+        assert_eq!(shrunk_to(3_190).limits(TOLD), (Some(3_100), None));
+        assert_eq!(shrunk_to(9_000).limits(TOLD), (Some(3_100), None));
+        assert_eq!(shrunk_to(5).limits(TOLD), (Some(800), None));
+    }
+
+    #[test]
+    fn other_numbers_in_the_configuration_start_anew() {
+        let learned = shrunk_to(2_000);
+        assert_eq!(learned.limits((Some(9_000), None)), (Some(9_000), None));
+        assert_eq!(learned.limits(TOLD), (Some(2_000), None), "and the old ones find what was learned");
+    }
+
+    #[test]
+    fn a_limit_that_nobody_told_is_learned_and_is_never_nothing() {
+        let mut learned = Learned::default();
+        learned.shrink(START, (None, None), Quota::Tokens, tokens(700));
+        assert_eq!(learned.limits((None, None)), (Some(700), None));
+        let mut learned = Learned::default();
+        learned.shrink(START, (None, None), Quota::Requests, Amount::default());
+        assert_eq!(learned.limits((None, None)), (None, Some(1)));
+    }
+
+    #[test]
+    fn from_the_second_try_that_succeeds_on_it_rises_by_twice_as_much_each_time_up_to_a_step() {
+        let mut learned = shrunk_to(2_560);
+        succeed(&mut learned, 10);
+        assert_eq!(learned.limits(TOLD).0, Some(2_560), "one may be luck");
+        assert_eq!(learned.next_try(START), START, "so the next is tried at once");
+        succeed(&mut learned, 10);
+        assert_eq!(learned.limits(TOLD).0, Some(2_560 + 10));
+        assert_eq!(learned.next_try(START), START.after(Duration::from_secs(2)));
+        let raised = [20, 40, 80, 80].map(|raise| {
+            let before = learned.limits(TOLD).0.unwrap_or(0);
+            succeed(&mut learned, 10);
+            (learned.limits(TOLD).0.unwrap_or(0) - before, raise)
+        });
+        assert!(raised.iter().all(|(raised, most)| (most * 15 / 16..=most * 17 / 16).contains(raised)), "{raised:?}");
+        let before = learned.limits(TOLD).0.unwrap_or(0);
+        succeed(&mut learned, 500);
+        assert_eq!(learned.limits(TOLD).0, Some(before + 500), "a call that is larger counts whole");
+    }
+
+    #[test]
+    fn a_try_that_fails_is_put_off_the_longer_the_fewer_calls_there_are() {
+        for (calls, seconds) in [(1_000, 30), (110, 60), (60, 110), (0, 110)] {
+            let mut learned = shrunk_to(2_000);
+            learned.give_up_try(START, TOLD, calls);
+            assert_eq!(learned.next_try(START), START.after(Duration::from_secs(seconds)), "{calls} calls a minute");
+        }
+        let mut learned = shrunk_to(2_000);
+        succeed(&mut learned, 10);
+        learned.give_up_try(START, TOLD, 10);
+        succeed(&mut learned, 10);
+        assert_eq!(learned.limits(TOLD).0, Some(2_000), "a refusal between two proofs makes them one");
+    }
+
+    #[test]
+    fn a_raise_is_taken_back_by_a_refusal_that_comes_before_a_try_beyond_it_and_tries_become_rarer() {
+        let mut learned = Learned::default();
+        learned.give_up_try(START, TOLD, 10);
+        for _ in 0..2 {
+            succeed(&mut learned, 10);
+        }
+        assert_eq!(learned.limits(TOLD).0, Some(3_210));
+        assert!(learned.take_back(START, TOLD, 10));
+        assert_eq!(learned.limits(TOLD).0, Some(3_200));
+        assert_eq!(learned.next_try(START), START.after(4 * FIRST_TRY), "as if it had failed at once");
+        assert!(!learned.take_back(START, TOLD, 10));
+
+        for _ in 0..3 {
+            succeed(&mut learned, 10);
+        }
+        assert_eq!(learned.limits(TOLD).0, Some(3_230));
+        assert!(learned.take_back(START, TOLD, 10));
+        assert_eq!(learned.limits(TOLD).0, Some(3_210), "what the third was admitted beyond is proven");
+    }
+
+    #[test]
+    fn one_burst_cuts_no_deeper_than_one_refusal() {
+        let mut learned = shrunk_to(900);
+        for admitted in [700, 300, 0] {
+            learned.lower(TOLD, Quota::Tokens, admitted);
+        }
+        assert_eq!(learned.limits(TOLD).0, Some(800));
+    }
+
+    #[test]
+    fn at_the_configured_limit_tries_become_rare() {
+        let mut learned = Learned::default();
+        assert_eq!(learned.next_try(START), START.after(FIRST_TRY));
+        let mut waits = Vec::new();
+        for _ in 0..6 {
+            learned.give_up_try(START, TOLD, 1_000);
+            waits.push(learned.next_try(START).since(START).as_secs());
+        }
+        assert_eq!(waits, [480, 960, 1_920, 3_600, 3_600, 3_600]);
+    }
 }

@@ -5,22 +5,17 @@
 
 use std::time::Duration;
 
-use super::book::{Emptied, First, Levels, Pause, Tries};
+use super::book::{First, Levels, Pause, Tries};
 use super::caution::Caution;
-use super::learn::{Hypothesis, STRIKES, Struck};
-use super::limit::Quota;
+use super::learn::{Hypothesis, Struck};
+use super::limit::{DEEPEST_CUT, Quota};
 use super::{Amount, Binding, Counting, LONGEST_HINT, LaneLedger, MINUTE, Reservation, turn_before};
 use crate::job::units::Timestamp;
 
+const TICK: Duration = Duration::from_millis(1);
 /// After a throttle that nothing explains; doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// A bucket that was empty twice says what flows into it, if there was so much time in between.
-const MEASURED_OVER: Duration = Duration::from_secs(10);
-/// What is nearly nothing says so sooner.
-const DRY_AFTER: Duration = Duration::from_secs(5);
-/// Less than this part of what should have flowed in is nearly nothing.
-const DRY: u64 = 8;
 /// Between two raises of the limit of a bucket.
 const BUCKET_REST: Duration = Duration::from_secs(8);
 
@@ -83,7 +78,6 @@ impl LaneLedger {
             return self.pause_until(hinted.unwrap_or(now), Binding::Throttled);
         }
         self.book.throttles.seen = Some(now);
-        self.book.caution = Some(Caution::default());
         self.book.throttles.shrunk_by = None;
         let tries = trial.map(|trial| trial.tries);
         let refused = Amount { tokens: reservation.tokens.0, requests: 1 };
@@ -100,6 +94,7 @@ impl LaneLedger {
         }
         let was_explained = self.book.exceeded.is_some_and(|at| at.after(self.terms.slack) >= reservation.made);
         if !was_explained {
+            self.book.caution = Some(Caution::default());
             self.unexplained(now, quota, reservation.made, tries);
             self.found_empty(now, quota, refused);
         }
@@ -119,25 +114,31 @@ impl LaneLedger {
             [Hypothesis::Sliding] => true,
             [Hypothesis::Bucket] => !is_dry,
             // Else it is the turn of the minute that is not what it was taken for.
-            [Hypothesis::Fixed] => self.is_mostly_used(quota, made),
+            [Hypothesis::Fixed] => self.is_used(quota, made, 2),
             _ => false,
         };
         if agree || is_limit || self.terms.counting != Counting::Learn {
             self.book.throttles.shrunk_by = Some(made);
+            // Who is refused while next to nothing is charged learns nothing from that of how calls should go.
+            if self.is_used(quota, made, DEEPEST_CUT) {
+                self.book.even_until = Some(now.after(MINUTE));
+            }
             self.shrink(now, quota, made);
-            self.book.even_until = Some(now.after(MINUTE));
             return;
         }
         let lax = match tries {
             Some(Tries::Counting { admit, .. }) => {
                 // Should it be a bucket all the same, it is empty: the next call is to prove more than this one.
                 let limit = self.book.learned.limit_of(self.configured(), quota);
-                self.book.bucket.most_mut(quota).at_least(limit.unwrap_or(0));
+                if admit.contains(&Hypothesis::Bucket) {
+                    self.book.bucket.most_mut(quota).at_least(limit.unwrap_or(0));
+                }
                 admit
             }
             Some(Tries::Again | Tries::Limit(_)) | None => standing,
         };
-        match self.book.beliefs.strike_too_lax(now, &lax, if is_dry { STRIKES } else { 1 }) {
+        let beliefs = &mut self.book.beliefs;
+        match if is_dry { beliefs.fell_too_lax(now, &lax) } else { beliefs.strike_too_lax(now, &lax) } {
             Struck::Standing => {}
             Struck::AllTooLax => self.shrink(now, quota, made),
             Struck::Mixed => {
@@ -164,42 +165,14 @@ impl LaneLedger {
     /// What the service lets through in a minute, by what it had let through when it refused this call.
     fn admitted_before(&self, made: Timestamp) -> Amount {
         let is_fixed = self.standing() == [Hypothesis::Fixed];
-        let since = if is_fixed { turn_before(made - self.terms.slack) - self.terms.slack } else { made - MINUTE };
-        self.book.charges.most_between(since, made)
+        let turn = turn_before(made - self.terms.slack) - self.terms.slack;
+        self.book.charges.most_between(if is_fixed { turn - TICK } else { made - MINUTE }, made)
     }
 
-    fn is_mostly_used(&self, quota: Quota, made: Timestamp) -> bool {
+    /// Whether that was so large a part of the limit.
+    fn is_used(&self, quota: Quota, made: Timestamp, part: u64) -> bool {
         let limit = self.book.learned.limit_of(self.configured(), quota);
-        limit.is_none_or(|limit| self.admitted_before(made).of(quota) >= limit / 2)
-    }
-
-    /// Whether what was taken for a bucket lets next to nothing through, as no bucket does: it was told so only because the
-    /// limit was too low, under which the other countings seemed too strict.
-    fn has_run_dry(&self, now: Timestamp, quota: Quota) -> bool {
-        self.book.emptied.is_some_and(|emptied| {
-            let flow = emptied.flow_until(now, quota, Amount::default());
-            now.since(emptied.at) >= DRY_AFTER && flow.is_some_and(|flow| flow < emptied.limit / DRY)
-        })
-    }
-
-    /// A bucket that has just refused a call holds less than that. What it let through since it was empty before is what
-    /// has flowed in.
-    fn found_empty(&mut self, now: Timestamp, quota: Quota, refused: Amount) {
-        let configured = self.configured();
-        let is_bucket = self.standing() == [Hypothesis::Bucket];
-        let passed = self.book.emptied.map(|emptied| now.since(emptied.at));
-        if is_bucket && passed.is_none_or(|passed| passed >= MEASURED_OVER) {
-            if let Some(flow) = self.book.emptied.and_then(|emptied| emptied.flow_until(now, quota, refused)) {
-                self.book.learned.lower(configured, quota, flow);
-            }
-            let limit = self.book.learned.limit_of(configured, quota).unwrap_or(0);
-            self.book.emptied = Some(Emptied { at: now, tokens: 0, requests: 0, limit });
-        }
-        if let Some(limit) =
-            self.book.learned.limit_of(configured, quota).filter(|_| is_bucket || self.book.even_until.is_some())
-        {
-            self.book.bucket.most_mut(quota).at_least(limit.saturating_sub(refused.of(quota)));
-        }
+        limit.is_none_or(|limit| self.admitted_before(made).of(quota) >= limit / part)
     }
 
     fn soonest(&self, now: Timestamp, amount: Amount) -> Option<Timestamp> {
@@ -221,6 +194,330 @@ impl LaneLedger {
     pub(super) fn pause_until(&mut self, until: Timestamp, binding: Binding) {
         if self.book.pause.is_none_or(|pause| pause.until < until) {
             self.book.pause = Some(Pause { until, binding });
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::super::tests::{SLIDING, START, TICK, held, lane, refuse, secs, spend, take, tokens};
+    use super::super::{DAY_PAUSE, Event, JUDGED_AFTER, Limits};
+    use super::*;
+    use crate::job::units::Tokens;
+
+    fn pause(lane: &mut LaneLedger, now: Timestamp) -> Option<Timestamp> {
+        lane.paused_until(now).map(|(until, _)| until)
+    }
+
+    /// A small call that the service refuses at once.
+    fn throttle(lane: &mut LaneLedger, now: Timestamp) -> Timestamp {
+        let refused = take(lane, now, 10);
+        refuse(lane, now, refused);
+        pause(lane, now).unwrap()
+    }
+
+    /// Learns, knows of no reason why not, and has 600 of its 1,000 tokens charged.
+    fn in_use() -> LaneLedger {
+        let mut lane = lane(Counting::Learn, tokens(1_000));
+        for second in 0..6 {
+            spend(&mut lane, START + secs(second), 100);
+        }
+        lane
+    }
+
+    /// A trial that only clock minutes admit, at the turn of `minute`.
+    fn trial_after(lane: &mut LaneLedger, minute: u64) -> Reservation {
+        let turn = START + secs(60 * minute);
+        spend(lane, turn - secs(5), 700);
+        let trial = take(lane, turn, 900);
+        assert!(trial.trial);
+        trial
+    }
+
+    #[test]
+    fn a_trial_that_passes_strikes_what_certainly_forbade_it_and_two_fell_it() {
+        let mut lane = lane(Counting::Learn, tokens(1_000));
+        for minute in [1, 3] {
+            assert_eq!(lane.standing(), Hypothesis::ALL);
+            let trial = trial_after(&mut lane, minute);
+            lane.apply(trial.made + JUDGED_AFTER, &Event::Passed(trial));
+            lane.apply(trial.made + secs(2), &Event::Settled(trial, Tokens(900)));
+        }
+        assert_eq!(lane.standing(), [Hypothesis::Fixed]);
+    }
+
+    #[test]
+    fn a_trial_that_is_answered_soon_has_passed_as_well() {
+        let mut lane = lane(Counting::Learn, tokens(1_000));
+        for minute in [1, 3] {
+            let trial = trial_after(&mut lane, minute);
+            lane.apply(trial.made + secs(1) / 2, &Event::Settled(trial, Tokens(900)));
+        }
+        assert_eq!(lane.standing(), [Hypothesis::Fixed]);
+    }
+
+    #[test]
+    fn a_trial_that_is_refused_strikes_only_what_admitted_it() {
+        let mut lane = lane(Counting::Learn, tokens(1_000));
+        for minute in [1, 3] {
+            assert_eq!(lane.standing(), Hypothesis::ALL);
+            let trial = trial_after(&mut lane, minute);
+            refuse(&mut lane, trial.made, trial);
+        }
+        assert_eq!(lane.standing(), [Hypothesis::Bucket, Hypothesis::Sliding]);
+        assert_eq!(lane.tokens_per_minute(), Some(1_000));
+    }
+
+    #[test]
+    fn a_call_that_was_not_settled_in_time_proves_nothing() {
+        let mut lane = lane(Counting::Learn, tokens(1_000));
+        for minute in [1, 3, 5] {
+            let turn = START + secs(60 * minute);
+            let open = take(&mut lane, turn - secs(5), 600);
+            let trial = take(&mut lane, turn, 900);
+            lane.apply(trial.made + JUDGED_AFTER, &Event::Passed(trial));
+            lane.apply(turn + secs(10), &Event::Settled(open, Tokens(0)));
+            lane.apply(turn + secs(10), &Event::Settled(trial, Tokens(0)));
+        }
+        assert_eq!(
+            lane.standing(),
+            Hypothesis::ALL,
+            "it may have been settled with nothing before the trial was admitted"
+        );
+    }
+
+    #[test]
+    fn a_refusal_that_all_admitted_shrinks_the_limit_to_what_was_admitted() {
+        let mut lane = in_use();
+        let refused = take(&mut lane, START + secs(6), 200);
+        refuse(&mut lane, START + secs(6), refused);
+        assert_eq!(lane.standing(), Hypothesis::ALL);
+        assert_eq!(lane.tokens_per_minute(), Some(600));
+    }
+
+    #[test]
+    fn one_burst_shrinks_the_limit_once() {
+        let mut lane = in_use();
+        let burst: Vec<_> = (0..3).map(|_| take(&mut lane, START + secs(6), 100)).collect();
+        for refused in burst {
+            refuse(&mut lane, START + secs(7), refused);
+        }
+        assert_eq!(lane.tokens_per_minute(), Some(600));
+    }
+
+    #[test]
+    fn strikes_that_disagree_leave_the_sliding_minute() {
+        let mut lane = lane(Counting::Learn, tokens(1_000));
+        for minute in [1, 3] {
+            let trial = trial_after(&mut lane, minute);
+            lane.apply(trial.made + secs(2), &Event::Settled(trial, Tokens(900)));
+        }
+        assert_eq!(lane.standing(), [Hypothesis::Fixed]);
+        for minute in [5, 7] {
+            let turn = START + secs(60 * minute);
+            spend(&mut lane, turn - secs(5), 700);
+            let refused = take(&mut lane, turn, 900);
+            refuse(&mut lane, turn, refused);
+        }
+        assert_eq!(lane.standing(), [Hypothesis::Sliding]);
+        assert_eq!(lane.tokens_per_minute(), Some(700), "of the last minute, whatever was believed");
+    }
+
+    #[test]
+    fn q3_a_throttle_that_an_excess_explains_strikes_nobody() {
+        let mut lane = lane(Counting::Learn, tokens(1_000));
+        for minute in [1, 3, 5] {
+            let now = START + secs(60 * minute);
+            let dearer = take(&mut lane, now, 100);
+            let refused = take(&mut lane, now, 500);
+            lane.apply(now + TICK, &Event::Settled(dearer, Tokens(700)));
+            refuse(&mut lane, now + TICK, refused);
+        }
+        assert_eq!(lane.standing(), Hypothesis::ALL);
+        assert_eq!(lane.tokens_per_minute(), Some(1_000));
+    }
+
+    #[test]
+    fn a_lane_without_a_limit_learns_one_from_a_throttle() {
+        for counting in Hypothesis::ALL.map(Counting::Known).into_iter().chain([Counting::Learn]) {
+            let mut lane = lane(counting, Limits::default());
+            for second in 0..8 {
+                spend(&mut lane, START + secs(second), 100);
+            }
+            let refused = take(&mut lane, START + secs(8), 100);
+            refuse(&mut lane, START + secs(8), refused);
+            assert_eq!(lane.tokens_per_minute(), Some(800), "{counting:?}");
+            assert!(lane.has_limits());
+            assert!(held(&mut lane, START + secs(9), 100).is_some(), "{counting:?}");
+        }
+    }
+
+    #[test]
+    fn the_limit_is_tried_by_single_calls_raised_to_what_was_admitted_and_put_off_on_a_refusal() {
+        let mut lane = lane(Counting::Learn, tokens(1_000));
+        for minute in [1, 3] {
+            let trial = trial_after(&mut lane, minute);
+            refuse(&mut lane, trial.made, trial);
+        }
+        for minute in [5, 7] {
+            // After a pause of a while a bucket that forbids it stands alone against the sliding minute.
+            let turn = START + secs(60 * minute);
+            spend(&mut lane, turn, 1_000);
+            let trial = take(&mut lane, turn + secs(40), 500);
+            assert!(trial.trial, "{minute}");
+            refuse(&mut lane, trial.made, trial);
+        }
+        assert_eq!(lane.standing(), [Hypothesis::Sliding]);
+        let mut now = START + secs(60 * 20);
+        let mut tries = Vec::new();
+        while tries.len() < 3 {
+            match lane.reserve(now, Tokens(100)) {
+                Ok(reservation) if reservation.trial => tries.push(reservation),
+                Ok(reservation) => lane.apply(now, &Event::Settled(reservation, Tokens(100))),
+                Err(super::super::Refusal::NotUntil { at, .. }) => now = at,
+                Err(never) => unreachable!("{never}"),
+            }
+            if let Some(open) = tries.last().filter(|open| open.made == now) {
+                assert!(held(&mut lane, now, 1).is_some_and(|(_, binding)| binding == Binding::Trial));
+                let limit = lane.tokens_per_minute().unwrap();
+                now = now + JUDGED_AFTER;
+                match tries.len() {
+                    1 | 2 => {
+                        lane.apply(now, &Event::Passed(*open));
+                        assert_eq!(lane.tokens_per_minute(), Some(limit), "it may come to nothing yet");
+                        lane.apply(now, &Event::Settled(*open, Tokens(100)));
+                        assert_eq!(lane.tokens_per_minute(), Some(limit + 100));
+                    }
+                    _ => {
+                        let refused = *open;
+                        refuse(&mut lane, now, refused);
+                        assert_eq!(lane.tokens_per_minute(), Some(limit));
+                    }
+                }
+            }
+        }
+        let put_off = now + secs(480);
+        while now < put_off {
+            match lane.reserve(now, Tokens(100)) {
+                Ok(reservation) => {
+                    assert!(!reservation.trial, "tried again at {now}");
+                    lane.apply(now, &Event::Settled(reservation, Tokens(100)));
+                }
+                Err(super::super::Refusal::NotUntil { at, .. }) => now = at,
+                Err(never) => unreachable!("{never}"),
+            }
+        }
+    }
+
+    /// The premise: a bucket was known, all that was reserved came to a little less, and calls beyond the limit passed by
+    /// what the service had free; the limit was raised, the next burst was refused, and two such felled the right counting.
+    #[test]
+    fn a_refusal_after_a_raise_takes_it_back_and_strikes_nobody() {
+        let mut lane = lane(Counting::Learn, tokens(1_000));
+        lane.book.beliefs.strike_too_strict(START, &[Hypothesis::Sliding, Hypothesis::Fixed]);
+        lane.book.beliefs.strike_too_strict(START, &[Hypothesis::Sliding, Hypothesis::Fixed]);
+        let configured = lane.configured();
+        for round in 0..3 {
+            let now = START + secs(700 * (round + 1));
+            let size = Amount { tokens: 50, requests: 1 };
+            // After a refusal one call goes first.
+            spend(&mut lane, now - secs(5), 0);
+            for _ in 0..2 {
+                lane.book.learned.try_succeeded(now, configured, Quota::Tokens, size, BUCKET_REST);
+            }
+            assert_eq!(lane.tokens_per_minute(), Some(1_050), "{round}");
+            let burst = [take(&mut lane, now, 20), take(&mut lane, now, 20)];
+            for refused in burst {
+                refuse(&mut lane, now + TICK, refused);
+            }
+            assert_eq!(lane.tokens_per_minute(), Some(1_000), "{round}");
+            assert_eq!(lane.standing(), [Hypothesis::Bucket], "{round}");
+        }
+    }
+
+    #[test]
+    fn r08_throttles_that_the_ledger_cannot_explain_wait_longer_each_time() {
+        let mut now = START;
+        let mut lane = lane(SLIDING, tokens(100));
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            let until = throttle(&mut lane, now);
+            waits.push(until.since(now).as_secs());
+            assert_eq!(held(&mut lane, until - TICK, 10), Some((until, Binding::Throttled)));
+            now = until;
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+    }
+
+    #[test]
+    fn r08_one_burst_of_throttles_pauses_once() {
+        let mut lane = lane(SLIDING, tokens(100));
+        let burst: Vec<_> = (0..3).map(|_| take(&mut lane, START, 1)).collect();
+        for (after, refused) in (1..).zip(burst) {
+            refuse(&mut lane, START + Duration::from_millis(after), refused);
+            assert_eq!(pause(&mut lane, START), Some(START + secs(1) + TICK));
+        }
+        assert_eq!(throttle(&mut lane, START + secs(2)), START + secs(4));
+    }
+
+    #[test]
+    fn r08_an_answer_ends_the_row_unless_it_was_sent_before_the_throttle() {
+        let mut lane = lane(SLIDING, Limits::default());
+        let before = take(&mut lane, START, 0);
+        throttle(&mut lane, START + secs(1));
+        lane.apply(START + secs(2), &Event::Settled(before, Tokens(0)));
+        assert_eq!(throttle(&mut lane, START + secs(3)), START + secs(5));
+        let after = take(&mut lane, START + secs(6), 0);
+        lane.apply(START + secs(7), &Event::Settled(after, Tokens(0)));
+        assert_eq!(throttle(&mut lane, START + secs(8)), START + secs(9));
+    }
+
+    #[test]
+    fn r08_a_throttle_that_the_ledger_can_explain_waits_until_the_ledger_admits_it() {
+        let mut lane = lane(SLIDING, tokens(100));
+        spend(&mut lane, START, 40);
+        let refused = take(&mut lane, START + secs(1), 60);
+        let dearer = take(&mut lane, START + secs(1), 0);
+        lane.apply(START + secs(2), &Event::Settled(dearer, Tokens(30)));
+        refuse(&mut lane, START + secs(2), refused);
+        assert_eq!(pause(&mut lane, START + secs(2)), Some(START + MINUTE));
+    }
+
+    #[test]
+    fn r08_a_hint_is_a_lower_bound_within_a_day() {
+        for (hint, pause) in [(secs(0), secs(1)), (secs(45), secs(45)), (Duration::MAX, LONGEST_HINT)] {
+            let mut lane = lane(SLIDING, tokens(100));
+            let refused = take(&mut lane, START, 10);
+            lane.apply(START, &Event::Throttled(refused, Quota::Tokens, Some(hint)));
+            assert_eq!(lane.paused_until(START), Some((START + pause, Binding::Throttled)));
+            assert_eq!(lane.paused_until(START + pause), None);
+        }
+    }
+
+    #[test]
+    fn a_pause_is_never_shortened() {
+        let mut lane = lane(SLIDING, tokens(100));
+        let (day, minute) = (take(&mut lane, START, 10), take(&mut lane, START, 10));
+        lane.apply(START, &Event::DayExhausted(day, None));
+        lane.apply(START, &Event::Throttled(minute, Quota::Tokens, Some(secs(5))));
+        assert_eq!(lane.paused_until(START), Some((START + DAY_PAUSE, Binding::Day)));
+    }
+
+    #[test]
+    fn a_used_up_day_parks_the_lane_for_an_hour_at_least_and_a_day_at_most() {
+        let cases = [
+            (None, DAY_PAUSE),
+            (Some(secs(5)), DAY_PAUSE),
+            (Some(2 * DAY_PAUSE), 2 * DAY_PAUSE),
+            (Some(Duration::MAX), LONGEST_HINT),
+        ];
+        for (hint, pause) in cases {
+            let mut lane = lane(SLIDING, tokens(100));
+            let refused = take(&mut lane, START, 100);
+            lane.apply(START, &Event::DayExhausted(refused, hint));
+            assert_eq!(held(&mut lane, START, 100), Some((START + pause, Binding::Day)));
+            assert_eq!(held(&mut lane, START + pause, 100), None, "and nothing of it stays charged");
         }
     }
 }
