@@ -131,12 +131,12 @@ impl Meter {
         info!(message, "{error}");
     }
 
-    /// A lane is held shut, or open again.
-    pub fn gate(&self, lane: &LaneId, gate: Option<&Gate>) {
+    /// A lane is held shut, or open again; or a batch by its cap, under its name.
+    pub fn gate(&self, lane: &str, gate: Option<&Gate>) {
         let mut gates = lock(&self.gates);
         match gate {
             Some(gate) => {
-                debug!(%lane, until = %gate.until, "waiting: {}", gate.reason);
+                debug!(lane, until = %gate.until, "waiting: {}", gate.reason);
                 gates.insert(lane.to_string(), gate.clone());
             }
             None => {

@@ -19,8 +19,8 @@ pub(super) fn model_in_turn(context: &Context, claim: &Claim) -> Option<Arc<Plan
     }
 }
 
-/// Goes on to the next model, if this one is overloaded wherever the job may go. After the last it is the own model's turn
-/// again.
+/// Goes on to the next model that could do it, if this one is overloaded wherever the job may go. After the last it is the
+/// own model's turn again.
 pub(super) fn fall_back(context: &Context, claim: &mut Claim) -> bool {
     let Some(own) = context.catalogue.find(&claim.job.model) else { return false };
     if own.fallback.is_empty() || !allows(&claim.job) {
@@ -30,14 +30,27 @@ pub(super) fn fall_back(context: &Context, claim: &mut Claim) -> bool {
     if !is_overloaded_everywhere(claim, &plan) {
         return false;
     }
-    claim.journey.fallen = if claim.journey.fallen < own.fallback.len() { claim.journey.fallen + 1 } else { 0 };
-    if claim.journey.fallen == 0 {
-        // All of them were tried: from here on only time helps.
-        claim.journey.failed.clear();
-        return false;
+    let mut left = own.fallback.iter().enumerate().skip(claim.journey.fallen);
+    if let Some((place, _)) = left.find(|(_, name)| could_do(context, claim, name)) {
+        claim.journey.fallen = place + 1;
+        claim.journey.not_before = None;
+        return true;
     }
-    claim.journey.not_before = None;
-    true
+    if claim.journey.fallen > 0 {
+        // All of them were tried: from here on only time helps.
+        claim.journey.fallen = 0;
+        claim.journey.failed.clear();
+    }
+    false
+}
+
+/// Whether this model may be sent the job at all, and is not overloaded itself: a job does not end because of a model that it
+/// never asked for.
+fn could_do(context: &Context, claim: &Claim, model: &str) -> bool {
+    context.catalogue.find(model).is_some_and(|plan| {
+        let fits = plan.too_large(&plan.size_of(&claim.job)).is_none();
+        fits && plan.no_residence(&claim.job).is_none() && !is_overloaded_everywhere(claim, &plan)
+    })
 }
 
 /// A body for `InvokeModel` is one model's own.
@@ -45,7 +58,8 @@ fn allows(job: &Job) -> bool {
     job.fallback && matches!(job.request, Request::Prompt(_) | Request::Converse(_))
 }
 
-/// Whether the job was overloaded on a lane of this model, and has failed on every other that it may use.
+/// Whether a lane of this model was overloaded, for this job or for so many others that its breaker opened, and the job has
+/// failed on every other that it may use, or could not be sent there.
 fn is_overloaded_everywhere(claim: &Claim, plan: &Plan) -> bool {
     let failed = |lane: &crate::ports::LaneId| claim.journey.failed.iter().find(|failed| failed.lane == *lane);
     let mut lanes = plan.routes.iter().filter(|route| claim.may_use(&route.lane.id)).peekable();
@@ -58,6 +72,7 @@ fn is_overloaded_everywhere(claim: &Claim, plan: &Plan) -> bool {
             Some(_) => {}
             None => {
                 let state = route.lane.state();
+                overloaded |= state.book.breaker.is_shut_by_overload(now);
                 let rests = !state.book.cool_down.is_available(now) || state.book.breaker.shut_until(now).is_some();
                 all &= rests || state.out.is_some();
             }

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use crate::ports::{Gate, LaneId};
+use crate::job::ident::BatchName;
+use crate::ports::Gate;
 
 use super::context::Context;
 use super::lane::Lane;
@@ -44,21 +45,46 @@ async fn shut_one(context: &Context, lane: &Lane, gate: ShutGate) {
         is_news.then_some(shut)
     };
     if let Some(shut) = shut {
-        context.meter.gate(&lane.id, Some(&shut));
-        post(context, &lane.id, Some(shut)).await;
+        tell(context, &lane.id.to_string(), Some(shut)).await;
     }
 }
 
 /// Takes back what was said of a lane that lets something through again.
 pub(super) async fn opened(context: &Context, route: &Route) {
     if route.lane.state().posted.take().is_some() {
-        context.meter.gate(&route.lane.id, None);
-        post(context, &route.lane.id, None).await;
+        tell(context, &route.lane.id.to_string(), None).await;
     }
 }
 
-async fn post(context: &Context, lane: &LaneId, gate: Option<Gate>) {
-    if let Err(error) = context.ledger.post_gate(&lane.to_string(), gate).await {
+/// Says that a batch is held by its cap: what its open calls may still cost would bring it over.
+pub(super) async fn at_cap(context: &Context, batch: &BatchName, until: Duration) {
+    let name = name_of(batch);
+    let now = context.now();
+    let before = context.meter.gates().into_iter().find(|(said, _)| *said == name).map(|(_, gate)| gate);
+    if before.as_ref().is_none_or(|gate| gate.until <= now) {
+        let since = before.map_or(now, |gate| gate.since);
+        tell(context, &name, Some(Gate { reason: AT_CAP.to_owned(), since, until: now.after(until) })).await;
+    }
+}
+
+/// Takes that back: a call of the batch has begun.
+pub(super) async fn below_cap(context: &Context, batch: &BatchName) {
+    let name = name_of(batch);
+    if context.meter.gates().iter().any(|(said, _)| *said == name) {
+        tell(context, &name, None).await;
+    }
+}
+
+const AT_CAP: &str = "the cost cap, until open calls have settled";
+
+fn name_of(batch: &BatchName) -> String {
+    format!("batch {batch}")
+}
+
+/// The gate of a lane or a batch, to whoever watches this process and to the others.
+async fn tell(context: &Context, name: &str, gate: Option<Gate>) {
+    context.meter.gate(name, gate.as_ref());
+    if let Err(error) = context.ledger.post_gate(name, gate).await {
         context.meter.store_trouble(&error);
     }
 }

@@ -12,6 +12,7 @@ use crate::rules::pace::{LONGEST_HINT, Quota};
 use crate::rules::retry;
 
 use super::context::Context;
+use super::gates;
 use super::lanes::{Plan, Size};
 use super::placement::{Held, Placement, now};
 use super::proof::{Claim, Delivery, Exit, Verdict};
@@ -102,9 +103,9 @@ pub async fn infer(
             claim.tally.spent += billed;
             context.meter.call_failed(&lane, &failure.failure, billed);
             claim.journey.sizing.failed(failure.failure.class);
-            let (probe, sent) = (held.probe, held.sent());
+            let (probe, sent, at) = (held.probe, held.sent(), held.lane().now());
             tell_lane(context, held, &failure, plan.burndown);
-            let inferred = consequence(context, claim, &lane, failure, probe, sent);
+            let inferred = consequence(context, claim, &lane, failure, probe, (sent, at));
             if matches!(inferred, Inferred::Again) {
                 context.ledger.settle(&claim.fence, claim.tally).await?.map_err(|_| Exit::Lost)?;
             }
@@ -132,10 +133,14 @@ async fn begin(context: &Context, claim: &mut Claim, price: Usd) -> Result<bool,
         BeginReply::Begun => {
             claim.tally = counted;
             claim.journey.at_cap_since = None;
+            if context.settings.cost_cap.is_some() {
+                gates::below_cap(context, &claim.job.key.batch).await;
+            }
             Ok(true)
         }
         BeginReply::Lost => Err(Exit::Lost),
         BeginReply::OverCap { open, .. } if open > Usd::ZERO => {
+            gates::at_cap(context, &claim.job.key.batch, CAP_PATIENCE).await;
             let since = *claim.journey.at_cap_since.get_or_insert_with(now);
             if now().duration_since(since) >= CAP_PATIENCE {
                 return Err(Exit::HandBack { after: CAP_PATIENCE });
@@ -175,14 +180,14 @@ fn quota_of(message: &str) -> Quota {
     if message.to_lowercase().contains("too many requests") { Quota::Requests } else { Quota::Tokens }
 }
 
-/// What a failed call means for the job.
+/// What a failed call means for the job; `sent` and `at` are when it was sent and when it failed.
 fn consequence(
     context: &Context,
     claim: &mut Claim,
     lane: &LaneId,
     failed: CallFailure,
     probe: bool,
-    sent: Timestamp,
+    (sent, at): (Timestamp, Timestamp),
 ) -> Inferred {
     let CallFailure { failure, retry_after, .. } = failed;
     match failure.class.consequence() {
@@ -195,7 +200,7 @@ fn consequence(
             if !probe {
                 claim.tally.attempts += 1;
             }
-            claim.journey.failed_on(lane, failure.class, sent);
+            claim.journey.failed_on(lane, failure.class, sent, at);
             if claim.tally.attempts >= context.settings.max_attempts {
                 return Inferred::Over(Verdict::of_failure(failure));
             }

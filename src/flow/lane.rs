@@ -152,13 +152,16 @@ impl Lane {
         }
     }
 
-    /// Takes tokens, a request and the breaker's leave together, or nothing: `None` if a gate is shut.
+    /// Takes tokens, a request and the breaker's leave together, or nothing: `None` if a gate is shut, or if what others know of
+    /// the lane was only read just now, so that another lane may be the better choice.
     ///
     /// # Errors
     /// The store is in trouble; nothing was taken that does not age out.
     pub async fn take(&self, allowance: &dyn Allowance, tokens: Tokens) -> Result<Option<Taken>, StoreError> {
         let _desk = self.desk.lock().await;
-        self.read_first(allowance).await?;
+        if self.read_first(allowance).await? {
+            return Ok(None);
+        }
         for _ in 0..SWAPS {
             let Some((taken, is_shared)) = self.take_from_copy(tokens) else { return Ok(None) };
             if !is_shared || self.swap(allowance).await? {
@@ -200,12 +203,14 @@ impl Lane {
         Ok(())
     }
 
-    async fn read_first(&self, allowance: &dyn Allowance) -> Result<(), StoreError> {
-        if self.state().row.version.is_none() {
+    /// Whether the row had to be read.
+    async fn read_first(&self, allowance: &dyn Allowance) -> Result<bool, StoreError> {
+        let is_unread = self.state().row.version.is_none();
+        if is_unread {
             let shared = allowance.read(&self.id).await?;
             self.adopt(&shared);
         }
-        Ok(())
+        Ok(is_unread)
     }
 
     /// The second is whether others have to agree.

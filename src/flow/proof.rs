@@ -111,14 +111,18 @@ pub struct Failed {
     pub class: Class,
     /// When the call that failed last was sent, by the clock of the quota.
     pub sent: Timestamp,
+    /// And when it failed.
+    pub at: Timestamp,
 }
 
 impl Journey {
-    /// Counts one more failure on this lane.
-    pub fn failed_on(&mut self, lane: &LaneId, class: Class, sent: Timestamp) {
+    /// Counts one more failure on this lane: at `at`, of a call sent at `sent`, both by the clock of the quota.
+    pub fn failed_on(&mut self, lane: &LaneId, class: Class, sent: Timestamp, at: Timestamp) {
         match self.failed.iter_mut().find(|failed| failed.lane == *lane) {
-            Some(failed) => (failed.times, failed.class, failed.sent) = (failed.times + 1, class, sent),
-            None => self.failed.push(Failed { lane: lane.clone(), times: 1, class, sent }),
+            Some(failed) => {
+                *failed = Failed { lane: lane.clone(), times: failed.times + 1, class, sent, at };
+            }
+            None => self.failed.push(Failed { lane: lane.clone(), times: 1, class, sent, at }),
         }
         self.last_lane = Some(lane.clone());
     }

@@ -80,6 +80,8 @@ async fn find_place(context: &Context, delivery: &Delivery, claim: &mut Claim) -
         match take_turn(context, delivery, claim, &plan, &size).await? {
             Turn::Placed(held, size) => return Ok(Routed::Placed(Box::new(placement(claim, plan, size, held)))),
             Turn::Over(verdict) => return Ok(Routed::Over(verdict)),
+            // While it stood in line, others may have found out that only another model helps.
+            Turn::StepAside { .. } if fallback::fall_back(context, claim) => {}
             Turn::StepAside { rest } => {
                 if let Some(verdict) = wait(context, delivery, claim, rest, For::Service).await? {
                     return Ok(Routed::Over(verdict));
@@ -249,7 +251,7 @@ fn leave_last_lane(context: &Context, claim: &mut Claim, plan: &Plan, next: &Lan
     let route = plan.routes.iter().find(|route| route.lane.id == last);
     if let (Some(failed), Some(route)) = (failed, route) {
         let window = context.settings.cool_down;
-        route.lane.say([Word::Left { sent: failed.sent, class: failed.class, window }]);
+        route.lane.say([Word::Left { sent: failed.sent, failed: failed.at, class: failed.class, window }]);
     }
 }
 

@@ -84,6 +84,9 @@ pub struct Standing {
     state: State,
     /// Counts the changes of state: what was let through before the last one has no say any more.
     period: u64,
+    /// Whether what opened it last was that the service had too much to do.
+    #[serde(default)]
+    overload: bool,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -116,6 +119,7 @@ const HELD_CHECK: Duration = Duration::from_secs(5);
 impl Standing {
     /// A person says how it is to stand. Calls on their way have no say any more.
     pub fn set_by_hand(&mut self, now: Timestamp, hand: Hand) {
+        self.overload = false;
         self.enter(match hand {
             Hand::Open => State::Held,
             Hand::Close => State::default(),
@@ -186,6 +190,11 @@ impl Breaker {
         }
     }
 
+    /// Whether no call could go now because the service has too much to do: another model may help then.
+    pub fn is_shut_by_overload(&self, now: Timestamp) -> bool {
+        self.standing.overload && self.shut_until(now).is_some()
+    }
+
     /// The call was answered.
     pub fn on_success(&mut self, permit: Permit) -> Turn {
         if !self.is_current(permit) {
@@ -223,6 +232,7 @@ impl Breaker {
         }
         let until = now + self.rules.open_for;
         self.standing.enter(State::Open { until });
+        self.standing.overload = class == Class::Overloaded;
         Turn::Opened { until }
     }
 
@@ -302,6 +312,21 @@ mod tests {
         for class in Class::ALL {
             let opened = fail(&mut breaker(1, 1), now, class) != Turn::Stays;
             assert_eq!(opened, matches!(class, Class::Overloaded | Class::Unavailable | Class::Timeout), "{class}");
+        }
+    }
+
+    #[test]
+    fn t5_it_says_whether_an_overload_shut_it_until_it_closes() {
+        for class in [Class::Overloaded, Class::Unavailable, Class::Timeout] {
+            let now = START;
+            let mut breaker = breaker(1, 1);
+            assert!(!breaker.is_shut_by_overload(now));
+            fail(&mut breaker, now, class);
+            assert_eq!(breaker.is_shut_by_overload(now), class == Class::Overloaded, "{class}");
+            let probe = pass(breaker.may_call(now + OPEN_FOR));
+            assert_eq!(breaker.is_shut_by_overload(now + OPEN_FOR), class == Class::Overloaded, "{class}");
+            breaker.on_success(probe);
+            assert!(!breaker.is_shut_by_overload(now + OPEN_FOR), "{class}");
         }
     }
 

@@ -33,18 +33,19 @@ impl CoolDown {
         Self::default()
     }
 
-    /// A job leaves the lane at `now` with a failure of `class`; the call that failed was sent at `sent`. `base` is
-    /// the first window. Returns until when the lane is left alone: the past, if the class cools nothing.
-    pub fn stamp(&mut self, sent: Timestamp, now: Timestamp, class: Class, base: Duration) -> Timestamp {
+    /// A job has left the lane with a failure of `class`; the call was sent at `sent` and failed at `failed`, from when the
+    /// window counts. `base` is the first window. Returns until when the lane is left alone: the past, if the class cools
+    /// nothing or the job has left so late that the window is over.
+    pub fn stamp(&mut self, sent: Timestamp, failed: Timestamp, class: Class, base: Duration) -> Timestamp {
         if !cools(class) {
-            return self.available_at(now);
+            return self.available_at(failed);
         }
         let is_news = self.stamp.is_none_or(|stamp| stamp.made < sent);
         if is_news {
             self.in_a_row = self.in_a_row.saturating_add(1);
         }
-        let until = (now + window(base, self.in_a_row)).max(self.available_at(now));
-        let made = self.stamp.filter(|_| !is_news).map_or(now, |stamp| stamp.made);
+        let until = (failed + window(base, self.in_a_row)).max(self.available_at(failed));
+        let made = self.stamp.filter(|_| !is_news).map_or(failed, |stamp| stamp.made);
         self.stamp = Some(Stamp { made, until });
         until
     }

@@ -35,10 +35,12 @@ pub enum Word {
     Failed(Permit, Class),
     /// It was not made, or nobody waited for its end.
     Abandoned(Permit),
-    /// A job left the lane with a failure of this class, whose call was sent then; the first window is so long.
+    /// A job left the lane with a failure of this class; the first window is so long.
     Left {
         /// When the call that failed was sent.
         sent: Timestamp,
+        /// When it failed: the job may have stood in line for another lane since.
+        failed: Timestamp,
         /// How it failed.
         class: Class,
         /// The shortest cool-down.
@@ -81,9 +83,9 @@ impl LaneBook {
                 breaker.on_failure(permit, now, class);
             }),
             Word::Abandoned(permit) => self.changes_breaker(|breaker| breaker.on_abandoned(permit)),
-            Word::Left { sent, class, window } => {
+            Word::Left { sent, failed, class, window } => {
                 let before = self.cool_down.clone();
-                self.cool_down.stamp(sent, now, class, window);
+                self.cool_down.stamp(sent, failed, class, window);
                 before != self.cool_down
             }
         }

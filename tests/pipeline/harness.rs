@@ -11,50 +11,21 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use aquifer::embedded::{DoneSeq, Entry, Line, Run, Standing, Store};
+use aquifer::embedded::{Run, Store};
 use aquifer::flow::context::{Context, Settings};
-use aquifer::flow::credentials::CredentialsGate;
-use aquifer::flow::lanes::{CallTimeout, Catalogue, PlanSpec, RouteSpec};
-use aquifer::flow::stop::{Reason, Stop};
+use aquifer::flow::lanes::{CallTimeout, PlanSpec, RouteSpec};
+use aquifer::flow::stop::Reason;
 use aquifer::flow::worker::Worker;
 use aquifer::job::failure::{Class, Failure};
 use aquifer::job::ident::{BatchName, JobId, JobKey, Tenant};
 use aquifer::job::outcome::{JobResult, Usage};
 use aquifer::job::spec::{Job, MaxTokens, Priority, Request};
-use aquifer::job::units::{PerMinute, Price, Timestamp, Usd};
-use aquifer::ports::{Answer, Billing, CallBody, CallFailure, Clock, LaneId, Model, ModelCall};
-use aquifer::rules::breaker::BreakerRules;
+use aquifer::job::units::{PerMinute, Price, Usd};
+use aquifer::ports::{Answer, Billing, CallBody, CallFailure, LaneId, Model, ModelCall};
 use aquifer::rules::pace::{Counting, Limits};
-use aquifer::telemetry::Meter;
 
-pub const BATCH: &str = "batch";
-
-/// The wall clock, derived from tokio's, which tests pause.
-pub struct PausedClock {
-    start: Instant,
-}
-
-impl Clock for PausedClock {
-    fn now(&self) -> Timestamp {
-        Timestamp(1_800_000_000_000).after(self.start.elapsed())
-    }
-}
-
-/// A state directory that outlives the stores opened on it.
-pub struct State {
-    pub dir: tempfile::TempDir,
-    pub clock: Arc<PausedClock>,
-}
-
-impl State {
-    pub fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), clock: Arc::new(PausedClock { start: Instant::now() }) }
-    }
-
-    pub async fn open(&self) -> Store {
-        Store::open(self.dir.path(), self.clock.clone()).await.unwrap()
-    }
-}
+pub use crate::common::{BATCH, State, enrol};
+use crate::common::{context_of, results, settings};
 
 /// What a call is answered with.
 #[derive(Clone)]
@@ -188,28 +159,7 @@ pub struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         Self {
-            settings: Settings {
-                slots: 16,
-                receive_batch: 10,
-                lease: Duration::from_secs(120),
-                drain: Duration::from_secs(25),
-                max_claims: 5,
-                max_attempts: 5,
-                attempts_per_endpoint: NonZeroU32::MIN,
-                multi_region: true,
-                spread_primaries: true,
-                cool_down: Duration::from_secs(30),
-                give_up_after: Duration::from_secs(24 * 3_600),
-                breaker: BreakerRules {
-                    failures: NonZeroU32::new(5).unwrap(),
-                    open_for: Duration::from_secs(60),
-                    probes: NonZeroU32::MIN,
-                },
-                notify_jobs: true,
-                notify_batches: true,
-                simulated: false,
-                cost_cap: None,
-            },
+            settings: settings(),
             limits: Limits::default(),
             counting: Counting::Learn,
             regions: vec!["us-east-1"],
@@ -252,35 +202,7 @@ pub fn context(store: &Store, state: &State, model: Arc<dyn Model>, setup: Setup
         fallback: Vec::new(),
         routes,
     };
-    Arc::new(Context {
-        queue: store.queue(Some(BatchName::new(BATCH).unwrap())),
-        ledger: store.ledger(),
-        allowance: store.allowance(),
-        bodies: store.bodies(),
-        notices: store.notices(),
-        model,
-        clock: state.clock.clone(),
-        catalogue: Catalogue::new(state.clock.now(), vec![plan], setup.settings.breaker, |_| None),
-        credentials: CredentialsGate::default(),
-        settings: setup.settings,
-        meter: Meter::default(),
-        stop: Stop::default(),
-    })
-}
-
-pub async fn enrol(store: &Store, jobs: Vec<Job>) -> (Run, Vec<Standing>) {
-    let run = store.begin_run(&BatchName::new(BATCH).unwrap()).await.unwrap();
-    let entries = jobs
-        .into_iter()
-        .zip(0..)
-        .map(|(job, position)| Entry {
-            position,
-            line: Line::Job { job: Box::new(job), auto_id: false, stale_deadline: false },
-        })
-        .collect();
-    let standings = run.enrol(entries, false).await.unwrap();
-    run.seal().await.unwrap();
-    (run, standings)
+    context_of(store, state, model, setup.settings, vec![plan])
 }
 
 /// Works until every job of the run has ended, and returns their results in the order in which they ended.
@@ -297,13 +219,7 @@ pub async fn drain(context: &Arc<Context>, store: &Store, run: &Run, jobs: usize
 pub async fn ended(store: &Store, run: &Run, jobs: usize) -> Vec<JobResult> {
     let mut news = run.ended();
     loop {
-        let ends = run.finals(DoneSeq::default(), jobs + 1).await.unwrap();
-        if ends.len() >= jobs {
-            let mut results = Vec::new();
-            for end in ends {
-                let line = store.bodies().read(&end.result).await.unwrap();
-                results.push(serde_json::from_slice(&line).unwrap());
-            }
+        if let Some(results) = results(store, run, jobs).await {
             return results;
         }
         news.changed().await.unwrap();

@@ -11,6 +11,8 @@
     reason = "tests"
 )]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod harness;
 mod money;
 mod sizing;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::HAIKU;
-use crate::played::START;
+use crate::common::START;
 
 const EAST: &str = "us-east-1";
 const WEST: &str = "us-west-2";

@@ -9,9 +9,24 @@
     reason = "tests"
 )]
 
+#[path = "../common/mod.rs"]
+mod common;
+mod drains;
+#[path = "../sizing/draws.rs"]
+mod draws;
 mod examples;
+mod fallbacks;
+mod faults;
+mod gates;
 mod language;
+mod mortal;
+mod play;
 mod played;
+mod ramp;
+mod regions;
+mod restarts;
+mod strangers;
+mod together;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -5,14 +5,12 @@
 
 use aquifer::job::failure::{Class, Failure};
 use aquifer::job::outcome::Usage;
-use aquifer::job::units::Timestamp;
 use aquifer::ports::{Answer, Billing, CallBody, CallFailure, Model, ModelCall};
 use aquifer::simulate::{ErrorResponse, InProcess, NoAnswer, Operation, Scenario};
 use async_trait::async_trait;
 use serde_json::Value;
 
-/// What the wall clock of these tests says when they begin; a whole minute of UTC.
-pub const START: Timestamp = Timestamp(1_800_000_000_000);
+use crate::common::START;
 
 /// A model that the simulator plays.
 #[derive(Clone)]
