@@ -150,9 +150,10 @@ impl Held {
 
     fn settled_in(&self) {
         if !self.has_settled_in.swap(true, Ordering::Relaxed) {
+            let now = self.lane.now();
             let mut state = self.lane.state();
             let open = state.open;
-            state.concurrency.settled_in(open);
+            state.concurrency.settled_in(now, open);
             drop(state);
             self.lane.changed.notify_one();
         }

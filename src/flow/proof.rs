@@ -58,6 +58,8 @@ pub struct Journey {
     pub failed: Vec<Failed>,
     /// The lane of the last of them: the job leaves it when it goes to another.
     pub last_lane: Option<LaneId>,
+    /// Whether that lane has been told that the job left it.
+    pub has_left: bool,
     /// The last failure, for the result if it stays the last.
     pub last_failure: Option<Failure>,
     /// Not before this: a back-off.
@@ -125,6 +127,7 @@ impl Journey {
             None => self.failed.push(Failed { lane: lane.clone(), times: 1, class, sent, at }),
         }
         self.last_lane = Some(lane.clone());
+        self.has_left = false;
     }
 
     /// The failures on this lane.

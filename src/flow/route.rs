@@ -14,11 +14,11 @@ use crate::job::failure::{Class, Failure};
 use crate::job::intake::{WireBody, wire_body};
 use crate::job::spec::Job;
 use crate::job::units::{Timestamp, Usd};
-use crate::ports::{CallBody, LaneId};
+use crate::ports::CallBody;
 use crate::rules::budget::reservation_price;
 use crate::rules::lane::Word;
 use crate::rules::pace::{Binding, Refusal};
-use crate::rules::route::{Candidate, Choice, RoutingRules, choose};
+use crate::rules::route::{Candidate, Choice, RoutingRules, choose, has_left};
 
 use super::context::Context;
 use super::fallback;
@@ -141,13 +141,19 @@ async fn take_turn(
             attempts_per_endpoint: context.settings.attempts_per_endpoint,
         };
         let time = context.catalogue.clock().now();
+        if has_left(&rules, &standing.candidates) {
+            leave_last_lane(context, claim, plan);
+        }
         let choice = choose(time, &rules, &standing.candidates, &mut plan.spread());
         let until = match choice {
             Choice::Lane(index) => {
                 let Some(route) = plan.routes.get(index) else { continue };
                 match take(context, route, &size).await? {
                     Some(held) => {
-                        leave_last_lane(context, claim, plan, &route.lane.id);
+                        if claim.journey.last_lane.as_ref().is_some_and(|last| *last != route.lane.id) {
+                            leave_last_lane(context, claim, plan);
+                            claim.journey.last_lane = None;
+                        }
                         gates::opened(context, route).await;
                         return Ok(Turn::Placed(held, size));
                     }
@@ -238,6 +244,7 @@ fn lane_for(claim: &Claim, plan: &Plan, route: &Route, size: &Size, several: boo
         admits_at: admits.map_or(now, |(at, _)| at),
         sent: failures > 0,
         failures,
+        last: claim.journey.last_lane.as_ref() == Some(&lane.id),
     };
     let gates = [rests.map(|at| (at, "cool-down after failures")), shut.map(|at| (at, "open breaker")), admits];
     let last = gates.into_iter().flatten().max_by_key(|(at, _): &(Timestamp, _)| *at).filter(|_| !out);
@@ -245,8 +252,9 @@ fn lane_for(claim: &Claim, plan: &Plan, route: &Route, size: &Size, several: boo
 }
 
 /// A lane that failed a job rests once the job has gone elsewhere; where there is no elsewhere, nobody would be helped.
-fn leave_last_lane(context: &Context, claim: &mut Claim, plan: &Plan, next: &LaneId) {
-    let Some(last) = claim.journey.last_lane.take_if(|last| last != next) else { return };
+fn leave_last_lane(context: &Context, claim: &mut Claim, plan: &Plan) {
+    let Some(last) = claim.journey.last_lane.clone().filter(|_| !claim.journey.has_left) else { return };
+    claim.journey.has_left = true;
     let failed = claim.journey.failed.iter().find(|failed| failed.lane == last);
     let route = plan.routes.iter().find(|route| route.lane.id == last);
     if let (Some(failed), Some(route)) = (failed, route) {

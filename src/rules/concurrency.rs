@@ -2,7 +2,7 @@
 //!
 //! A lane that has just been found is not hit with everything there is: it starts with a few calls, and every call that
 //! was not refused lets one more go, which doubles the number round by round. The first overload ends that: then the number
-//! is halved, and grows by one a round. A quota throttle says nothing about how much the service can do at once and leaves
+//! is halved, and grows by one a round, for two minutes not quite up to where it was too much. A quota throttle says nothing about how much the service can do at once and leaves
 //! it alone; the quota itself bounds what is open, because every open call holds its reservation.
 
 use std::time::Duration;
@@ -17,6 +17,10 @@ pub const SETTLED_IN: Duration = Duration::from_millis(250);
 const FIRST: f64 = 4.0;
 /// What is left of the number when the service says that it is overloaded.
 const AFTER_OVERLOAD: f64 = 0.5;
+/// The number grows back to nearly what was too much, and stays there for a while before it is tried again: each try costs
+/// a call, and where there is another lane this one cools for it.
+const NEARLY: f64 = 0.9;
+const HELD_FOR: Duration = Duration::from_secs(120);
 /// And when it is only not there: that has other reasons too, and a service that fails one call in ten is no slower for it.
 const AFTER_ABSENCE: f64 = 0.8;
 
@@ -28,6 +32,8 @@ pub struct Concurrency {
     doubling: bool,
     /// When it last shrank: what was sent before has no more to say.
     shrunk: Option<Timestamp>,
+    /// Where the service last said that it was overloaded, and when.
+    ceiling: Option<(f64, Timestamp)>,
 }
 
 impl Default for Concurrency {
@@ -39,7 +45,7 @@ impl Default for Concurrency {
 impl Concurrency {
     /// A few calls.
     pub fn new() -> Self {
-        Self { limit: FIRST, doubling: true, shrunk: None }
+        Self { limit: FIRST, doubling: true, shrunk: None, ceiling: None }
     }
 
     /// As many as anybody likes, for what is no service: the account behind several.
@@ -54,12 +60,14 @@ impl Concurrency {
     }
 
     /// A call settled in while `open` were open, itself included. A number that is not used does not grow.
-    pub fn settled_in(&mut self, open: usize) {
+    pub fn settled_in(&mut self, now: Timestamp, open: usize) {
         if open.saturating_mul(2) < self.limit() {
             return;
         }
         let step = if self.doubling { 1.0 } else { 1.0 / self.limit };
-        self.limit = (self.limit + step).min(f64::from(u32::MAX));
+        let held = self.ceiling.filter(|(_, found)| now < found.after(HELD_FOR)).map(|(ceiling, _)| ceiling * NEARLY);
+        let most = held.unwrap_or(f64::INFINITY).min(f64::from(u32::MAX));
+        self.limit = (self.limit + step).min(most).max(self.limit);
     }
 
     /// A call sent then failed. Calls that were sent together shrink the number once.
@@ -70,6 +78,9 @@ impl Concurrency {
             return;
         }
         self.shrunk = Some(now);
+        if class == Class::Overloaded {
+            self.ceiling = Some((self.limit, now));
+        }
         self.limit = (self.limit * left).max(1.0);
     }
 }
@@ -113,7 +124,7 @@ mod tests {
         for _ in 0..6 {
             let open = lane.limit();
             rounds.push(open);
-            (0..open).for_each(|_| lane.settled_in(open));
+            (0..open).for_each(|_| lane.settled_in(START, open));
         }
         assert_eq!(rounds, [4, 8, 16, 32, 64, 128]);
     }
@@ -121,23 +132,35 @@ mod tests {
     #[test]
     fn an_overload_halves_it_once_and_then_it_grows_by_one_a_round() {
         let mut lane = Concurrency::new();
-        (0..60).for_each(|_| lane.settled_in(64));
+        (0..60).for_each(|_| lane.settled_in(START, 64));
         assert_eq!(lane.limit(), 64);
         for late in 0..20 {
             lane.failed(START, START + Duration::from_millis(50 + late), Class::Overloaded);
         }
         assert_eq!(lane.limit(), 32, "twenty calls that were sent together are one overload");
-        (0..33).for_each(|_| lane.settled_in(32));
+        (0..33).for_each(|_| lane.settled_in(START, 32));
         assert_eq!(lane.limit(), 33);
         lane.failed(START + Duration::from_secs(5), START + Duration::from_secs(5), Class::Overloaded);
         assert_eq!(lane.limit(), 16);
     }
 
     #[test]
+    fn for_two_minutes_it_stays_below_what_was_too_much() {
+        let mut lane = Concurrency::new();
+        (0..60).for_each(|_| lane.settled_in(START, 64));
+        lane.failed(START, START, Class::Overloaded);
+        let soon = START + HELD_FOR - Duration::from_millis(1);
+        (0..10_000).for_each(|_| lane.settled_in(soon, 100));
+        assert_eq!(lane.limit(), 57, "nine tenths of 64");
+        (0..60).for_each(|_| lane.settled_in(START + HELD_FOR, 100));
+        assert_eq!(lane.limit(), 58);
+    }
+
+    #[test]
     fn only_a_service_without_room_shrinks_it_and_never_a_quota() {
         for class in Class::ALL {
             let mut lane = Concurrency::new();
-            (0..60).for_each(|_| lane.settled_in(64));
+            (0..60).for_each(|_| lane.settled_in(START, 64));
             lane.failed(START, START, class);
             assert_eq!(lane.limit() < 64, matches!(class, Class::Overloaded | Class::Unavailable), "{class}");
         }
@@ -151,7 +174,7 @@ mod tests {
         }
         assert_eq!(lane.limit(), 1);
         let mut lane = Concurrency::new();
-        (0..1_000).for_each(|_| lane.settled_in(2));
+        (0..1_000).for_each(|_| lane.settled_in(START, 2));
         assert!(lane.limit() <= 6, "{}", lane.limit());
     }
 }

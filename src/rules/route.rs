@@ -36,6 +36,8 @@ pub struct Candidate {
     pub sent: bool,
     /// How many of this job's calls there failed in a way that counts.
     pub failures: u32,
+    /// Whether its last call failed there.
+    pub last: bool,
 }
 
 /// Where next.
@@ -84,12 +86,13 @@ impl Spread {
 
 /// Chooses for one job.
 pub fn choose(now: Timestamp, rules: &RoutingRules, candidates: &[Candidate], spread: &mut Spread) -> Choice {
-    let bound = !rules.multi_region && candidates.iter().any(|lane| lane.sent);
-    let mut allowed: Vec<_> =
-        candidates.iter().enumerate().filter(|(_, lane)| !lane.out && (!bound || lane.sent)).collect();
+    let mut allowed = allowed(rules, candidates);
     // A job stays for its tries in a row; cool-downs are stamped when it leaves, so none of its own is in the way.
     if let Some(current) = allowed.iter().find(|(_, lane)| is_staying(rules, lane)).copied() {
         allowed = vec![current];
+    } else if allowed.len() > 1 {
+        // More tries in a row there are not allowed, whatever the others are waiting for.
+        allowed.retain(|(_, lane)| !lane.last);
     }
     let is_cooled = |lane: &Candidate| now < lane.shut_until || (now < lane.available_at && !is_staying(rules, lane));
     let back_at = |lane: &Candidate| {
@@ -116,6 +119,18 @@ pub fn choose(now: Timestamp, rules: &RoutingRules, candidates: &[Candidate], sp
     // A lane that comes back from its cool-down may overtake those that wait for tokens.
     let soonest = allowed.iter().filter(|(_, lane)| rank(rules, lane) <= best).map(|(_, lane)| back_at(lane)).min();
     soonest.map_or(Choice::NoneLeft, Choice::WaitUntil)
+}
+
+/// Whether the job has had its tries in a row where its last call failed, and has somewhere else to go: then it has left,
+/// even while all others are cooled.
+pub fn has_left(rules: &RoutingRules, candidates: &[Candidate]) -> bool {
+    let allowed = allowed(rules, candidates);
+    allowed.len() > 1 && allowed.iter().any(|(_, lane)| lane.last && !is_staying(rules, lane))
+}
+
+fn allowed<'c>(rules: &RoutingRules, candidates: &'c [Candidate]) -> Vec<(usize, &'c Candidate)> {
+    let bound = !rules.multi_region && candidates.iter().any(|lane| lane.sent);
+    candidates.iter().enumerate().filter(|(_, lane)| !lane.out && (!bound || lane.sent)).collect()
 }
 
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -158,7 +173,16 @@ mod tests {
     }
 
     fn lane(now: Timestamp, primary: bool) -> Candidate {
-        Candidate { primary, out: false, available_at: now, shut_until: now, admits_at: now, sent: false, failures: 0 }
+        Candidate {
+            primary,
+            out: false,
+            available_at: now,
+            shut_until: now,
+            admits_at: now,
+            sent: false,
+            failures: 0,
+            last: false,
+        }
     }
 
     fn once(now: Timestamp, rules: &RoutingRules, lanes: &[Candidate]) -> Choice {

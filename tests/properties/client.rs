@@ -296,7 +296,10 @@ impl<'a> Client<'a> {
     fn note(&mut self, happened: Happened) {
         let (now, heard) = (self.now(), self.began.elapsed());
         match happened {
-            Happened::SettledIn => self.concurrency.settled_in(self.open),
+            Happened::SettledIn => {
+                let now = self.now();
+                self.concurrency.settled_in(now, self.open);
+            }
             Happened::Passed(sent) => self.done.lane.apply(now, &Event::Passed(sent.reservation)),
             Happened::Ended(sent, end) => {
                 self.open -= 1;

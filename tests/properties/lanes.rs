@@ -10,7 +10,7 @@ use aquifer::rules::concurrency::Concurrency;
 use aquifer::rules::lane::{LaneBook, Word};
 use aquifer::rules::pace::{Counting, Event, Limits, Quota, Reservation, Terms};
 use aquifer::rules::retry;
-use aquifer::rules::route::{Candidate, Choice, RoutingRules, Spread, choose};
+use aquifer::rules::route::{Candidate, Choice, RoutingRules, Spread, choose, has_left};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -72,7 +72,7 @@ fn carry_out(book: &mut LaneBook, now: Timestamp, deed: &Deed, open: &mut Vec<Re
         Deed::Release(which) => pick(which).map_or_else(String::new, |it| say(book, Event::Released(it))),
         Deed::Exhaust(which) => pick(which).map_or_else(String::new, |it| say(book, Event::DayExhausted(it, None))),
         Deed::Fail { class, sent_before, window } => {
-            book.note(now, &Word::Left { sent: now - sent_before, class, window }).to_string()
+            book.note(now, &Word::Left { sent: now - sent_before, failed: now, class, window }).to_string()
         }
         Deed::Call { class } => {
             let gate = book.breaker.may_call(now);
@@ -147,7 +147,7 @@ proptest! {
         sent in (millis(5_000), millis(5_000)),
     ) {
         let now = START + Duration::from_secs(10);
-        let word = |sent, window| Word::Left { sent: now - sent, class: Class::Unavailable, window };
+        let word = |sent, window| Word::Left { sent: now - sent, failed: now, class: Class::Unavailable, window };
         let (one, other) = (word(sent.0, windows.0), word(sent.1, windows.1));
         let mut ends = Vec::new();
         for words in [[one, other], [other, one]] {
@@ -287,7 +287,7 @@ proptest! {
             now = now + passed;
             let before = lane.limit();
             let Some((class, ago)) = failed else {
-                lane.settled_in(open);
+                lane.settled_in(now, open);
                 prop_assert!((before..=before + 1).contains(&lane.limit()));
                 prop_assert!(open * 2 >= before || lane.limit() == before, "what is not used does not grow");
                 continue;
@@ -330,6 +330,7 @@ fn candidate() -> impl Strategy<Value = Candidate> {
             admits_at,
             sent: failures > 0,
             failures,
+            last: false,
         },
     )
 }
@@ -384,6 +385,31 @@ proptest! {
         }
     }
 
+    /// Tries in a row are counted: after the last of them the job goes elsewhere or waits, whatever the others wait for.
+    #[test]
+    fn r05_a_job_never_goes_back_to_the_lane_of_its_last_try_in_a_row(
+        mut lanes in vec(candidate(), 2..6),
+        which in any::<proptest::sample::Index>(),
+        attempts_per_endpoint in 1_u32..4,
+        later in millis(120_000),
+    ) {
+        let rules = RoutingRules {
+            multi_region: true,
+            spread_primaries: true,
+            attempts_per_endpoint: NonZeroU32::new(attempts_per_endpoint).unwrap(),
+        };
+        lanes.iter_mut().for_each(|lane| lane.failures -= lane.failures % attempts_per_endpoint);
+        let which = which.index(lanes.len());
+        let last = &mut lanes[which];
+        (last.last, last.sent, last.out) = (true, true, false);
+        last.failures += attempts_per_endpoint;
+        let elsewhere = lanes.iter().enumerate().any(|(index, lane)| index != which && !lane.out);
+        let choice = choose(START + later, &rules, &lanes, &mut Spread::new());
+        prop_assert_eq!(has_left(&rules, &lanes), elsewhere);
+        prop_assert!(!elsewhere || choice != Choice::Lane(which));
+        prop_assert!(choice != Choice::NoneLeft);
+    }
+
     /// However many primaries there are and whichever are cooled: those that are well share to the last job.
     #[test]
     fn r01_r02_primaries_that_are_well_share_evenly(
@@ -400,6 +426,7 @@ proptest! {
             admits_at: START,
             sent: false,
             failures: 0,
+            last: false,
         };
         let well = cooled.iter().filter(|cooled| !**cooled).count();
         prop_assume!(well > 0);

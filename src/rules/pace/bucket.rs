@@ -28,9 +28,10 @@ impl Debt {
         self.0 = self.0.max(0).saturating_add(signed(amount).saturating_mul(PERIOD));
     }
 
-    /// Owes at least so much, as somebody says who knows.
-    pub(super) fn at_least(&mut self, amount: u64) {
-        self.0 = self.0.max(signed(amount).saturating_mul(PERIOD));
+    /// Owes between so much and so much, as somebody says who knows.
+    pub(super) fn within(&mut self, least: u64, most: u64) {
+        let [least, most] = [least, most].map(|amount| signed(amount).saturating_mul(PERIOD));
+        self.0 = self.0.min(most).max(least);
     }
 
     /// Owes so much less, but no less than what was added just before, `young`: a bucket that the refund has filled to the

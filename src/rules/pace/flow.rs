@@ -67,7 +67,7 @@ impl LaneLedger {
         if let Some(limit) =
             self.book.learned.limit_of(configured, quota).filter(|_| is_bucket || self.book.even_until.is_some())
         {
-            self.book.bucket.most_mut(quota).at_least(limit.saturating_sub(refused.of(quota)));
+            self.book.bucket.most_mut(quota).within(limit.saturating_sub(refused.of(quota)), limit);
         }
     }
 }

@@ -80,6 +80,11 @@ impl Learned {
     pub(super) fn shrink(&mut self, now: Timestamp, configured: Configured, quota: Quota, admitted: Amount) {
         let before = self.limit_of(configured, quota);
         self.begin(configured);
+        if let Some((before, told)) = before.zip(above(before, configured, quota)) {
+            // What is told is believed first, unless it has long been passed: then it may be out of date.
+            *self.of_mut(quota) = Some(if before - told <= told / 4 { told } else { told.midpoint(before) });
+            return self.give_up_try(now, configured, admitted.requests);
+        }
         let deepest = before.map_or(LEAST, |before| (before / DEEPEST_CUT).max(LEAST));
         let again = self.shrunk.replace((now, deepest)).is_some_and(|(shrunk, _)| shrunk.after(SOON_AGAIN) > now);
         *self.of_mut(quota) = Some(cut(before, admitted.of(quota), again).max(deepest));
@@ -90,6 +95,7 @@ impl Learned {
     pub(super) fn lower(&mut self, configured: Configured, quota: Quota, admitted: u64) {
         if let Some(before) = self.limit_of(configured, quota) {
             let deepest = self.shrunk.map_or(before / DEEPEST_CUT, |(_, deepest)| deepest).max(LEAST);
+            let deepest = above(Some(before), configured, quota).unwrap_or(deepest);
             self.begin(configured);
             *self.of_mut(quota) = Some(before.min(admitted.max(deepest)));
         }
@@ -158,10 +164,10 @@ impl Learned {
         true
     }
 
-    /// Whether the limit that holds is lower than what is configured.
+    /// Whether the limit that holds is lower than what is configured, or nobody has configured one.
     pub(super) fn is_below(&self, configured: Configured) -> bool {
         let limits = self.limits(configured);
-        let below = |now: Option<u64>, told: Option<u64>| now.zip(told).is_some_and(|(now, told)| now < told);
+        let below = |now: Option<u64>, told: Option<u64>| now.is_some_and(|now| told.is_none_or(|told| now < told));
         below(limits.0, configured.0) || below(limits.1, configured.1)
     }
 
@@ -201,6 +207,15 @@ impl Learned {
             *self = Self { configured: Some(configured), next_try, pause, ..Self::default() };
         }
     }
+}
+
+/// What is told, if the limit is above that.
+fn above(limit: Option<u64>, configured: Configured, quota: Quota) -> Option<u64> {
+    let told = match quota {
+        Quota::Tokens => configured.0,
+        Quota::Requests => configured.1,
+    };
+    told.filter(|told| limit.is_some_and(|limit| limit > *told))
 }
 
 fn cut(before: Option<u64>, admitted: u64, again: bool) -> u64 {

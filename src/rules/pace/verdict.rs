@@ -129,9 +129,10 @@ impl LaneLedger {
         let lax = match tries {
             Some(Tries::Counting { admit, .. }) => {
                 // Should it be a bucket all the same, it is empty: the next call is to prove more than this one.
-                let limit = self.book.learned.limit_of(self.configured(), quota);
-                if admit.contains(&Hypothesis::Bucket) {
-                    self.book.bucket.most_mut(quota).at_least(limit.unwrap_or(0));
+                if let Some(limit) = self.book.learned.limit_of(self.configured(), quota)
+                    && admit.contains(&Hypothesis::Bucket)
+                {
+                    self.book.bucket.most_mut(quota).within(limit, limit);
                 }
                 admit
             }
