@@ -124,7 +124,11 @@ impl Held {
     /// It failed, and the quota was charged this much; `None` if nobody knows.
     pub fn failed(mut self, class: Class, charged: Option<Tokens>) {
         let now = self.lane.now();
-        self.lane.state().concurrency.failed(self.sent, now, class);
+        {
+            let mut state = self.lane.state();
+            let open = state.open;
+            state.concurrency.failed(self.sent, now, class, open);
+        }
         if let Some(Taken { reservation, permit, .. }) = self.open.take() {
             let event = match charged {
                 None => Event::Kept(reservation),

@@ -70,8 +70,9 @@ impl Concurrency {
         self.limit = (self.limit + step).min(most).max(self.limit);
     }
 
-    /// A call sent then failed. Calls that were sent together shrink the number once.
-    pub fn failed(&mut self, sent: Timestamp, now: Timestamp, class: Class) {
+    /// A call sent then failed, while `open` were open, itself included. What was allowed beyond those was not too much, but
+    /// nobody has tried it. Calls that were sent together shrink the number once.
+    pub fn failed(&mut self, sent: Timestamp, now: Timestamp, class: Class, open: usize) {
         let Some(left) = left_after(class) else { return };
         self.doubling = false;
         if self.shrunk.is_some_and(|shrunk| sent <= shrunk) {
@@ -79,6 +80,7 @@ impl Concurrency {
         }
         self.shrunk = Some(now);
         if class == Class::Overloaded {
+            self.limit = self.limit.min(f64::from(u32::try_from(open).unwrap_or(u32::MAX)));
             self.ceiling = Some((self.limit, now));
         }
         self.limit = (self.limit * left).max(1.0);
@@ -135,12 +137,12 @@ mod tests {
         (0..60).for_each(|_| lane.settled_in(START, 64));
         assert_eq!(lane.limit(), 64);
         for late in 0..20 {
-            lane.failed(START, START + Duration::from_millis(50 + late), Class::Overloaded);
+            lane.failed(START, START + Duration::from_millis(50 + late), Class::Overloaded, 64);
         }
         assert_eq!(lane.limit(), 32, "twenty calls that were sent together are one overload");
         (0..33).for_each(|_| lane.settled_in(START, 32));
         assert_eq!(lane.limit(), 33);
-        lane.failed(START + Duration::from_secs(5), START + Duration::from_secs(5), Class::Overloaded);
+        lane.failed(START + Duration::from_secs(5), START + Duration::from_secs(5), Class::Overloaded, 64);
         assert_eq!(lane.limit(), 16);
     }
 
@@ -148,7 +150,7 @@ mod tests {
     fn for_two_minutes_it_stays_below_what_was_too_much() {
         let mut lane = Concurrency::new();
         (0..60).for_each(|_| lane.settled_in(START, 64));
-        lane.failed(START, START, Class::Overloaded);
+        lane.failed(START, START, Class::Overloaded, 64);
         let soon = START + HELD_FOR - Duration::from_millis(1);
         (0..10_000).for_each(|_| lane.settled_in(soon, 100));
         assert_eq!(lane.limit(), 57, "nine tenths of 64");
@@ -161,7 +163,7 @@ mod tests {
         for class in Class::ALL {
             let mut lane = Concurrency::new();
             (0..60).for_each(|_| lane.settled_in(START, 64));
-            lane.failed(START, START, class);
+            lane.failed(START, START, class, 64);
             assert_eq!(lane.limit() < 64, matches!(class, Class::Overloaded | Class::Unavailable), "{class}");
         }
     }
@@ -170,7 +172,8 @@ mod tests {
     fn it_is_never_less_than_one_and_does_not_grow_unused() {
         let mut lane = Concurrency::new();
         for second in 0..10 {
-            lane.failed(START + Duration::from_secs(second), START + Duration::from_secs(second), Class::Overloaded);
+            let now = START + Duration::from_secs(second);
+            lane.failed(now, now, Class::Overloaded, 64);
         }
         assert_eq!(lane.limit(), 1);
         let mut lane = Concurrency::new();

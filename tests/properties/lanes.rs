@@ -293,7 +293,7 @@ proptest! {
                 continue;
             };
             let sent = now - ago;
-            lane.failed(sent, now, class);
+            lane.failed(sent, now, class, open);
             prop_assert!((1..=before).contains(&lane.limit()));
             let counts = matches!(class, Class::Overloaded | Class::Unavailable);
             if !counts || shrunk.is_some_and(|shrunk| sent <= shrunk) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::book::{First, Tries};
 use super::learn::Hypothesis;
-use super::limit::Quota;
+use super::limit::{Configured, Quota};
 use super::{Amount, Binding, Counting, JUDGED_AFTER, LaneLedger, MINUTE, Refusal, TRIAL_LOST, turn_before};
 use crate::job::units::{PerDay, PerMinute, Timestamp, Tokens};
 
@@ -54,7 +54,7 @@ impl LaneLedger {
             return Ok(self.book.careful.then_some(Tries::Again));
         };
         if forbidden.len() == standing.len() {
-            return self.beyond(now, soonest.0, soonest.1);
+            return self.beyond(now, amount, soonest.0, soonest.1);
         }
         if let Some(at) = self.others_arrive_at(now) {
             return Err(Refusal::NotUntil { at: at.min(latest.0), binding: Binding::Trial });
@@ -67,7 +67,13 @@ impl LaneLedger {
     }
 
     /// Every counting forbids it. If it is time, it tries whether the limit is right.
-    fn beyond(&mut self, now: Timestamp, at: Timestamp, quota: Quota) -> Result<Option<Tries>, Refusal> {
+    fn beyond(
+        &mut self,
+        now: Timestamp,
+        amount: Amount,
+        at: Timestamp,
+        quota: Quota,
+    ) -> Result<Option<Tries>, Refusal> {
         let may_try = match self.terms.counting {
             Counting::Learn => self.book.beliefs.settled().is_some(),
             // What is told is not doubted; but after a refusal that nothing explains, what was lost is won back.
@@ -77,6 +83,12 @@ impl LaneLedger {
             return Err(Refusal::NotUntil { at, binding: binding_of(quota) });
         }
         let next_try = self.book.learned.next_try(now);
+        // What was lost is won back up to what is told, and not by calls that go beyond that.
+        let told = self.configured();
+        let within = self.standing().into_iter().map(|hypothesis| self.fits_under(told, hypothesis, now, amount));
+        let within =
+            within.filter(|_| self.book.learned.is_below(told)).map(|gate| gate.map_or(now, |(at, _)| at)).min();
+        let next_try = within.map_or(next_try, |within| within.max(next_try));
         let next_try = self.others_arrive_at(now).map_or(next_try, |arrive| arrive.max(next_try));
         if next_try <= now {
             return Ok(Some(Tries::Limit(quota)));
@@ -123,7 +135,16 @@ impl LaneLedger {
 
     /// When this counting admits so much; `None` if it does now.
     pub(super) fn fits_at(&self, hypothesis: Hypothesis, now: Timestamp, amount: Amount) -> Option<(Timestamp, Quota)> {
-        let (tokens, requests) = self.minute_limits();
+        self.fits_under(self.minute_limits(), hypothesis, now, amount)
+    }
+
+    fn fits_under(
+        &self,
+        (tokens, requests): Configured,
+        hypothesis: Hypothesis,
+        now: Timestamp,
+        amount: Amount,
+    ) -> Option<(Timestamp, Quota)> {
         let tokens = tokens.and_then(|limit| self.quota_fits_at(hypothesis, now, Quota::Tokens, amount, limit));
         let requests = requests.and_then(|limit| self.quota_fits_at(hypothesis, now, Quota::Requests, amount, limit));
         let tokens = tokens.map(|at| (at, Quota::Tokens));
