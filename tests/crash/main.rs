@@ -24,6 +24,7 @@ mod kills;
 mod last_result;
 mod network;
 mod pair;
+mod quota;
 mod relay;
 #[allow(dead_code, reason = "shared with the command line's tests, which use all of it")]
 #[path = "../cli/support.rs"]
