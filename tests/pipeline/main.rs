@@ -12,6 +12,7 @@
 )]
 
 mod harness;
+mod killed;
 mod money;
 mod sizing;
 mod storage;

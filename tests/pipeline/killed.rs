@@ -1,0 +1,174 @@
+//! A worker that is killed says nothing more. What it took of a quota, and what it knew of a lane, stays for the others.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+
+use aquifer::embedded::Store;
+use aquifer::flow::context::{Context, Settings};
+use aquifer::flow::worker::Worker;
+use aquifer::job::failure::Class;
+use aquifer::job::lifecycle::Status;
+use aquifer::ports::{Allowance, Billing, LaneId, Shared, StoreError, Swap, Version};
+use aquifer::rules::pace::{Counting, Hypothesis};
+
+use crate::harness::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+/// Longer than it takes until what was said of a lane is written.
+const WRITTEN: Duration = Duration::from_millis(500);
+
+/// Room for five calls of these tests at once.
+fn five_at_once(slots: usize) -> Setup {
+    Setup {
+        limits: tokens_per_minute(600),
+        counting: Counting::Known(Hypothesis::Sliding),
+        settings: Settings { slots, ..Setup::default().settings },
+        ..Setup::default()
+    }
+}
+
+/// A worker that is going to be killed. It has no slot free then, so that nothing of it receives any more.
+struct Doomed {
+    store: Store,
+    is_dead: Arc<AtomicBool>,
+    working: JoinHandle<()>,
+}
+
+impl Doomed {
+    fn start(store: Store, mut context: Arc<Context>) -> Self {
+        let is_dead = Arc::default();
+        let allowance = Mortal { allowance: Arc::clone(&context.allowance), is_dead: Arc::clone(&is_dead) };
+        Arc::get_mut(&mut context).unwrap().allowance = Arc::new(allowance);
+        let working = tokio::spawn(async move { Worker::new(context).run().await });
+        Self { store, is_dead, working }
+    }
+
+    /// As by `kill -9`: no drain, no hand-back, no last word to a lane; only its lock is free.
+    fn kill(self) {
+        self.is_dead.store(true, Ordering::SeqCst);
+        self.store.abandon();
+        self.working.abort();
+    }
+}
+
+/// The lanes' rows, for somebody who dies: from then on he neither reads nor writes.
+struct Mortal {
+    allowance: Arc<dyn Allowance>,
+    is_dead: Arc<AtomicBool>,
+}
+
+impl Mortal {
+    async fn alive(&self) {
+        if self.is_dead.load(Ordering::SeqCst) {
+            std::future::pending().await
+        }
+    }
+}
+
+#[async_trait]
+impl Allowance for Mortal {
+    async fn read(&self, lane: &LaneId) -> Result<Shared, StoreError> {
+        self.alive().await;
+        self.allowance.read(lane).await
+    }
+    async fn swap(&self, lane: &LaneId, expected: Version, state: Bytes) -> Result<Swap, StoreError> {
+        self.alive().await;
+        self.allowance.swap(lane, expected, state).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn q5_what_a_killed_worker_took_of_the_quota_holds_the_next_one_back_until_it_ages_out() {
+    let state = State::new();
+    let first = state.open().await;
+    enrol(&first, jobs(8)).await;
+    let hanging = Scripted::new(Duration::ZERO, |_, _| Reply::Hang);
+    let next = Scripted::answering();
+    let doomed = Doomed::start(first.clone(), context(&first, &state, hanging.clone(), five_at_once(8)));
+    hanging.called(5).await;
+    tokio::time::sleep(WRITTEN).await;
+    doomed.kill();
+
+    let second = state.open().await;
+    let (run, _) = enrol(&second, jobs(8)).await;
+    let results = drain(&context(&second, &state, next.clone(), five_at_once(8)), &second, &run, 8).await;
+    assert!(results.iter().all(|result| result.status == Status::Succeeded && result.attempts == 0), "{results:?}");
+    let (dead, living) = (hanging.times.lock().unwrap().clone(), next.times.lock().unwrap().clone());
+    assert_eq!((dead.len(), living.len()), (5, 8), "{dead:?} {living:?}");
+    let (full_until, all_free) = (dead[0] + MINUTE, dead[4] + MINUTE);
+    assert!(living[0] >= full_until && living[0] <= full_until + SECOND, "{dead:?} {living:?}");
+    assert!(living[7] <= all_free + SECOND, "then all goes on: {dead:?} {living:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn q5_a_limit_that_a_killed_worker_learned_holds_for_the_next_one() {
+    let state = State::new();
+    let first = state.open().await;
+    enrol(&first, jobs(32)).await;
+    // Nobody told it of a quota, and the service admits ten calls.
+    let model = Scripted::new(Duration::ZERO, |number, _| {
+        if number > 10 { Reply::Fail(Class::QuotaMinute, Billing::Nothing) } else { Reply::Hang }
+    });
+    let settings = Settings { slots: 32, ..Setup::default().settings };
+    let setup = || Setup { settings: settings.clone(), ..Setup::default() };
+    let doomed = Doomed::start(first.clone(), context(&first, &state, model.clone(), setup()));
+    model.called(11).await;
+    tokio::time::sleep(WRITTEN).await;
+    doomed.kill();
+
+    let second = state.open().await;
+    let (run, _) = enrol(&second, jobs(32)).await;
+    let next = Scripted::answering();
+    drain(&context(&second, &state, next.clone(), setup()), &second, &run, 32).await;
+    let spans = |model: &Scripted| {
+        let times = model.times.lock().unwrap();
+        times[31] - times[0]
+    };
+    let warned = spans(&next);
+    // Who knows nothing is through in a moment.
+    let elsewhere = State::new();
+    let store = elsewhere.open().await;
+    let (run, _) = enrol(&store, jobs(32)).await;
+    let unwarned = Scripted::answering();
+    drain(&context(&store, &elsewhere, unwarned.clone(), setup()), &store, &run, 32).await;
+    assert!(warned > 20 * SECOND && spans(&unwarned) < 5 * SECOND, "{warned:?}, {:?}", spans(&unwarned));
+}
+
+#[tokio::test(start_paused = true)]
+async fn b1_an_open_breaker_outlives_the_worker_that_was_killed_after_it() {
+    let state = State::new();
+    let first = state.open().await;
+    enrol(&first, jobs(6)).await;
+    let setup = || {
+        let mut setup = five_at_once(6);
+        setup.limits = Default::default();
+        setup.settings.breaker.failures = NonZeroU32::new(2).unwrap();
+        setup
+    };
+    let failing = Scripted::new(Duration::ZERO, |_, _| Reply::Fail(Class::Unavailable, Billing::Nothing));
+    let next = Scripted::answering();
+    let doomed = Doomed::start(first.clone(), context(&first, &state, failing.clone(), setup()));
+    failing.called(2).await;
+    tokio::time::sleep(WRITTEN).await;
+    doomed.kill();
+    let opened = *failing.times.lock().unwrap().last().unwrap();
+
+    let second = state.open().await;
+    let (run, _) = enrol(&second, jobs(6)).await;
+    let results = drain(&context(&second, &state, next.clone(), setup()), &second, &run, 6).await;
+    assert!(results.iter().all(|result| result.status == Status::Succeeded), "{results:?}");
+    let times = next.times.lock().unwrap().clone();
+    assert!(times[0] >= opened + MINUTE && times[0] <= opened + MINUTE + SECOND, "{opened:?} {times:?}");
+    assert_eq!(
+        times.iter().filter(|at| **at < times[0] + Duration::from_millis(20)).count(),
+        1,
+        "one probe: {times:?}"
+    );
+}
