@@ -18,6 +18,7 @@ use aquifer::ports::{Allowance, Billing, LaneId, Shared, StoreError, Swap, Versi
 use aquifer::rules::pace::{Counting, Hypothesis};
 
 use crate::harness::*;
+use crate::storage::Away;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -105,6 +106,30 @@ async fn q5_what_a_killed_worker_took_of_the_quota_holds_the_next_one_back_until
     let (full_until, all_free) = (dead[0] + MINUTE, dead[4] + MINUTE);
     assert!(living[0] >= full_until && living[0] <= full_until + SECOND, "{dead:?} {living:?}");
     assert!(living[7] <= all_free + SECOND, "then all goes on: {dead:?} {living:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn q5_a_call_that_was_sent_long_after_it_was_reserved_counts_from_its_sending_though_its_worker_is_killed_at_once()
+ {
+    let state = State::new();
+    let first = state.open().await;
+    enrol(&first, jobs(1)).await;
+    // One call at a time.
+    let setup = || Setup { limits: tokens_per_minute(150), ..five_at_once(1) };
+    let hanging = Scripted::new(Duration::ZERO, |_, _| Reply::Hang);
+    let next = Scripted::answering();
+    let mut slow = context(&first, &state, hanging.clone(), setup());
+    Arc::get_mut(&mut slow).unwrap().ledger = Arc::new(Away::slow(first.ledger(), 20 * SECOND));
+    let doomed = Doomed::start(first.clone(), slow);
+    hanging.called(1).await;
+    doomed.kill();
+
+    let second = state.open().await;
+    let (run, _) = enrol(&second, jobs(1)).await;
+    drain(&context(&second, &state, next.clone(), setup()), &second, &run, 1).await;
+    let (sent, again) = (hanging.times.lock().unwrap()[0], next.times.lock().unwrap()[0]);
+    assert!(sent >= 20 * SECOND, "{sent:?}");
+    assert!(again >= sent + MINUTE, "the service counts the first call until {:?}: {again:?}", sent + MINUTE);
 }
 
 #[tokio::test(start_paused = true)]
