@@ -1,13 +1,14 @@
 //! A worker that is killed says nothing more. What it took of a quota, and what it knew of a lane, stays for the others.
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use aquifer::embedded::Store;
 use aquifer::flow::context::{Context, Settings};
@@ -82,6 +83,27 @@ impl Allowance for Mortal {
     async fn swap(&self, lane: &LaneId, expected: Version, state: Bytes) -> Result<Swap, StoreError> {
         self.alive().await;
         self.allowance.swap(lane, expected, state).await
+    }
+}
+
+/// When which region was called, counted from the start of the test.
+#[derive(Clone)]
+struct Calls {
+    start: Instant,
+    made: Arc<Mutex<Vec<(Duration, String)>>>,
+}
+
+impl Calls {
+    fn new() -> Self {
+        Self { start: Instant::now(), made: Arc::default() }
+    }
+
+    fn note(&self, region: &str) {
+        self.made.lock().unwrap().push((self.start.elapsed(), region.to_owned()));
+    }
+
+    fn made(&self) -> Vec<(Duration, String)> {
+        self.made.lock().unwrap().clone()
     }
 }
 
@@ -164,6 +186,88 @@ async fn q5_a_limit_that_a_killed_worker_learned_holds_for_the_next_one() {
     let unwarned = Scripted::answering();
     drain(&context(&store, &elsewhere, unwarned.clone(), setup()), &store, &run, 32).await;
     assert!(warned > 20 * SECOND && spans(&unwarned) < 5 * SECOND, "{warned:?}, {:?}", spans(&unwarned));
+}
+
+#[tokio::test(start_paused = true)]
+async fn r12_a_cool_down_outlives_the_worker_that_was_killed_after_it() {
+    let state = State::new();
+    let calls = Calls::new();
+    let first = state.open().await;
+    enrol(&first, jobs(24)).await;
+    let setup = |slots| Setup {
+        regions: vec!["us-east-1", "us-west-2"],
+        settings: Settings { slots, ..Setup::default().settings },
+        ..Setup::default()
+    };
+    let (dying, noted) = (calls.clone(), calls.clone());
+    let failing = Scripted::new(Duration::ZERO, move |number, call| {
+        dying.note(&call.lane.region);
+        if number == 1 { Reply::Fail(Class::Unavailable, Billing::Nothing) } else { Reply::Hang }
+    });
+    let doomed = Doomed::start(first.clone(), context(&first, &state, failing.clone(), setup(1)));
+    failing.called(2).await;
+    tokio::time::sleep(WRITTEN).await;
+    let before = calls.made();
+    let (left_at, cooled) = (before[1].0, before[0].1.clone());
+    assert_ne!(cooled, before[1].1, "the job went elsewhere");
+    doomed.kill();
+
+    let second = state.open().await;
+    let (run, _) = enrol(&second, jobs(24)).await;
+    let next = Scripted::new(5 * SECOND, move |_, call| {
+        noted.note(&call.lane.region);
+        Reply::Text("well")
+    });
+    drain(&context(&second, &state, next, setup(2)), &second, &run, 24).await;
+    let after = calls.made().split_off(2);
+    let (early, late): (Vec<_>, Vec<_>) = after.iter().partition(|(at, _)| *at < left_at + 30 * SECOND);
+    assert!(!early.is_empty() && early.iter().all(|(_, region)| *region != cooled), "{after:?}");
+    assert!(late.iter().any(|(_, region)| *region == cooled), "and then it is used again: {after:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn r11_a_worker_under_way_learns_of_a_cool_down_that_another_stamped() {
+    let state = State::new();
+    let calls = Calls::new();
+    let (one, other) = (state.open().await, state.open().await);
+    let setup = |slots| Setup {
+        regions: vec!["us-east-1", "us-west-2"],
+        settings: Settings { slots, ..Setup::default().settings },
+        ..Setup::default()
+    };
+    // Long since under way, and well on both lanes.
+    let noted = calls.clone();
+    let well = Scripted::new(2 * SECOND, move |_, call| {
+        noted.note(&call.lane.region);
+        Reply::Text("well")
+    });
+    let (run, _) = enrol(&one, jobs(60)).await;
+    let running = context(&one, &state, well.clone(), setup(2));
+    let worker = Worker::new(Arc::clone(&running));
+    let working = tokio::spawn(async move { worker.run().await });
+    well.called(6).await;
+    let failed = Calls::new();
+    let noted = failed.clone();
+    let failing = Scripted::new(Duration::ZERO, move |number, call| {
+        noted.note(&call.lane.region);
+        if number == 1 { Reply::Fail(Class::Unavailable, Billing::Nothing) } else { Reply::Hang }
+    });
+    let doomed = Doomed::start(other.clone(), context(&other, &state, failing.clone(), setup(1)));
+    failing.called(2).await;
+    let left_at = calls.start.elapsed();
+    let cooled = failed.made()[0].1.clone();
+    ended(&one, &run, 59).await;
+    doomed.kill();
+    ended(&one, &run, 60).await;
+    running.stop.drain(aquifer::flow::stop::Reason::Done);
+    working.await.unwrap();
+    let learned = left_at + WRITTEN + 2 * SECOND;
+    let made = calls.made();
+    let rests = |at: Duration| at > learned && at < left_at + 30 * SECOND;
+    let meanwhile: Vec<_> = made.iter().filter(|(at, _)| rests(*at)).collect();
+    assert!(!meanwhile.is_empty() && meanwhile.iter().all(|(_, region)| *region != cooled), "{left_at:?} {made:?}");
+    let both = |early: bool| made.iter().any(|(at, region)| (*at < left_at) == early && *region == cooled);
+    assert!(both(true) && both(false), "used before and after: {left_at:?} {made:?}");
 }
 
 #[tokio::test(start_paused = true)]
