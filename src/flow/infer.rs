@@ -58,7 +58,7 @@ pub async fn infer(
         }
     }
     claim.journey.sizing.sent(&plan, &claim.job.key.batch, &size);
-    held.send();
+    held.send(&*context.allowance, &context.meter).await;
     let started = Instant::now();
     let call = ModelCall { lane: lane.clone(), body, timeout };
     let reply = tokio::select! {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::job::failure::Failure;
 use crate::job::units::{Timestamp, Tokens};
@@ -24,6 +25,8 @@ use super::pace_clock::PaceClock;
 
 /// What was said is written at the latest after this.
 pub const SAID_WITHIN: Duration = Duration::from_millis(250);
+/// What the others have written is looked at before a job is placed, unless that was done so lately.
+const SEEN_WITHIN: Duration = Duration::from_secs(1);
 /// So many swaps may be lost in a row to other workers before the job looks around again.
 const SWAPS: usize = 20;
 
@@ -65,6 +68,8 @@ pub struct LaneState {
 struct Row {
     /// `None`: never read, or nobody knows what became of the last swap.
     version: Option<Version>,
+    /// When it was last read or written.
+    seen: Option<Instant>,
     /// Said since.
     words: Vec<Word>,
     /// Swaps whose end is not known: what each was signed with, and how many words were in it.
@@ -93,7 +98,7 @@ impl Lane {
         clock: Arc<PaceClock>,
         said: Arc<Notify>,
     ) -> Self {
-        let row = Row { version: None, words: Vec::new(), in_doubt: Vec::new(), signature: rand::random() };
+        let row = Row { version: None, seen: None, words: Vec::new(), in_doubt: Vec::new(), signature: rand::random() };
         let state = LaneState {
             book: LaneBook::new(terms, breaker),
             concurrency: Concurrency::new(),
@@ -190,6 +195,16 @@ impl Lane {
         Ok(())
     }
 
+    /// Looks whether others have written anything, if the copy is not from just now: a lane that rests, or is not well,
+    /// does so for everybody, and nobody asks before a call that needs no quota.
+    ///
+    /// # Errors
+    /// The store is in trouble.
+    pub async fn look(&self, allowance: &dyn Allowance) -> Result<(), StoreError> {
+        let is_fresh = self.state().row.seen.is_some_and(|seen| seen.elapsed() < SEEN_WITHIN);
+        if is_fresh { Ok(()) } else { self.refresh(allowance).await }
+    }
+
     /// Looks whether others have written anything.
     ///
     /// # Errors
@@ -197,7 +212,9 @@ impl Lane {
     pub async fn refresh(&self, allowance: &dyn Allowance) -> Result<(), StoreError> {
         let _desk = self.desk.lock().await;
         let shared = allowance.read(&self.id).await?;
-        if self.state().row.version != Some(shared.version) {
+        if self.state().row.version == Some(shared.version) {
+            self.state().row.seen = Some(Instant::now());
+        } else {
             self.adopt(&shared);
         }
         Ok(())
@@ -249,7 +266,7 @@ impl Lane {
         match swapped {
             Ok(Swap::Swapped { version, .. }) => {
                 let mut state = self.state();
-                state.row.version = Some(version);
+                (state.row.version, state.row.seen) = (Some(version), Some(Instant::now()));
                 state.row.words.drain(..count);
                 state.row.in_doubt.clear();
                 Ok(true)
@@ -269,7 +286,7 @@ impl Lane {
     fn adopt(&self, shared: &Shared) {
         let mut state = self.state();
         let state = &mut *state;
-        state.row.version = Some(shared.version);
+        (state.row.version, state.row.seen) = (Some(shared.version), Some(Instant::now()));
         if !shared.state.is_empty() {
             // What cannot be read was written by another version of the program and is written anew.
             if let Ok(signature) = state.book.load(&shared.state)

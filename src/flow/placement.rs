@@ -10,10 +10,11 @@ use tokio::time::Instant;
 
 use crate::job::failure::Class;
 use crate::job::units::{Timestamp, Tokens, Usd};
-use crate::ports::CallBody;
+use crate::ports::{Allowance, CallBody};
 use crate::rules::concurrency::SETTLED_IN;
 use crate::rules::lane::Word;
 use crate::rules::pace::{Event, JUDGED_AFTER, Quota};
+use crate::telemetry::Meter;
 
 use super::lane::{Lane, Taken};
 use super::lanes::{Plan, Size};
@@ -50,6 +51,11 @@ pub struct Held {
 
 /// A reservation older than this when its call is sent is charged anew: it must not age out before the call does.
 const SENT_WITHIN: Duration = Duration::from_millis(50);
+/// And one older than this is charged anew before its call is sent: a part of what a call may take until it is admitted,
+/// so that the rest is left for its way.
+const MOVED_FIRST: Duration = Duration::from_millis(150);
+/// A store so slow that this is not enough would never let it go.
+const MOVES: usize = 3;
 
 impl Held {
     /// Taken from the lane.
@@ -68,15 +74,31 @@ impl Held {
         self.sent
     }
 
-    /// The call is sent now.
-    pub fn send(&mut self) {
+    /// The call is sent now. A charge that is much older moves to this moment in the row too, before anything is sent:
+    /// whoever is killed right after it says nothing more, and the service counts from here.
+    pub async fn send(&mut self, allowance: &dyn Allowance, meter: &Meter) {
+        for _ in 0..MOVES {
+            if self.charge_from_now() <= MOVED_FIRST {
+                return;
+            }
+            if let Err(error) = self.lane.write(allowance).await {
+                // It is written when the store is back, and until then nobody reserves anything.
+                meter.store_trouble(&error);
+            }
+        }
+        self.charge_from_now();
+    }
+
+    /// Returns how old the charge was.
+    fn charge_from_now(&mut self) -> Duration {
         self.sent = self.lane.now();
-        if let Some(taken) = &mut self.open
-            && self.sent.since(taken.reservation.made) > SENT_WITHIN
-        {
+        let Some(taken) = &mut self.open else { return Duration::ZERO };
+        let age = self.sent.since(taken.reservation.made);
+        if age > SENT_WITHIN {
             self.lane.say([Word::Quota(Event::SentLate(taken.reservation, self.sent))]);
             taken.reservation.made = self.sent;
         }
+        age
     }
 
     /// Says so when the call is out for long enough that it was not refused. Never ends.

@@ -133,6 +133,9 @@ async fn take_turn(
         if let Some(ended) = cut_short(context, delivery, &claim.job).now_or_never() {
             return ended.map(Turn::Over);
         }
+        for route in &plan.routes {
+            route.lane.look(&*context.allowance).await?;
+        }
         let size = plan.resized(claim, size, now());
         let standing = standing(claim, plan, &size);
         let rules = RoutingRules {

@@ -92,9 +92,9 @@ fn d2_f3_f14_a_run_survives_thirty_kills_with_one_result_a_job_and_pays_only_for
         results.iter().map(|result| usize::try_from(result["model_calls"].as_u64().unwrap()).unwrap()).sum();
     assert_eq!(counted, jobs + toll.open, "every call on record was recorded or open at a kill: {toll:?}");
     assert!(toll.requests <= counted, "{toll:?}");
-    let (answered, twice) = service.finish();
-    assert_eq!(answered, toll.answers, "the service's own count");
-    assert!(twice <= toll.held);
+    let count = service.finish();
+    assert_eq!(count.answered, toll.answers, "the service's own count");
+    assert!(count.twice <= toll.held);
 }
 
 /// Two kills in three at any moment; one in ten while lines are taken in; the others among the writes.

@@ -6,6 +6,9 @@
 //! began come to its end whether or not its caller still lives, as a service that bills does. Between a kill and the next
 //! life the ledger is read from a copy, so that recovery is left to the program.
 //!
+//! Where a quota is the question (`quota`), the service is a judge: it answers everything and counts what the quota would
+//! have refused.
+//!
 //! Moments are random but seeded. The seed is printed; `CRASH_SEED` sets it. The long form of the crash test is
 //! `CRASH_JOBS=10000 CRASH_KILLS=100 cargo test --release --test crash thirty_kills -- --nocapture`.
 #![allow(
@@ -24,6 +27,7 @@ mod kills;
 mod last_result;
 mod network;
 mod pair;
+mod quota;
 mod relay;
 #[allow(dead_code, reason = "shared with the command line's tests, which use all of it")]
 #[path = "../cli/support.rs"]

@@ -43,6 +43,8 @@ pub(crate) struct First {
 pub(crate) struct Request {
     /// The number that its prompt gives the job.
     pub(crate) job: usize,
+    /// When it had arrived.
+    pub(crate) at: Instant,
 }
 
 struct Shared {
@@ -129,7 +131,7 @@ fn serve(client: &TcpStream, upstream: SocketAddr, shared: &Shared) -> io::Resul
                 after: shared.started.elapsed(),
                 starved: starvation().saturating_sub(shared.starved),
             });
-            log.requests.push(Request { job: job_of(&request) });
+            log.requests.push(Request { job: job_of(&request), at: Instant::now() });
         });
         let from_service = match &mut service {
             Some(service) => service,

@@ -15,6 +15,9 @@ use crate::support::{Ended, Place, Running};
 /// The design's bar: from a restart after `kill -9` to the next call.
 pub(crate) const NEXT_CALL_WITHIN: Duration = Duration::from_secs(1);
 
+/// The model of these tests.
+pub(crate) const MODEL: &str = "anthropic.claude-haiku-4-5-20251001-v1:0";
+
 /// Dice whose seed is printed, so that a failure can be had again.
 pub(crate) fn dice(test: &str) -> StdRng {
     let seed = match std::env::var("CRASH_SEED") {
@@ -54,7 +57,12 @@ impl Service {
 
     fn start_as(place: &Place, latency: &str, answer: &str, listen: &str) -> Self {
         let latency = format!("constant = \"{latency}\"\nper_output_token = \"0s\"");
-        place.write("scenario.toml", format!("[latency]\n{latency}\n[answer]\n{answer}\n"));
+        Self::playing(place, &format!("[latency]\n{latency}\n[answer]\n{answer}\n"), listen)
+    }
+
+    /// That plays this scenario.
+    pub(crate) fn playing(place: &Place, scenario: &str, listen: &str) -> Self {
+        place.write("scenario.toml", scenario);
         let arguments = ["simulate", "--listen", listen, "--scenario", "scenario.toml"];
         let mut running = Running::start(place.command(arguments));
         let line = running.until_said(&["http://"]);
@@ -67,8 +75,8 @@ impl Service {
         self.running.signal(name);
     }
 
-    /// Ends it; its own count of whole answers, and of bodies that it answered more than once.
-    pub(crate) fn finish(self) -> (usize, usize) {
+    /// Ends it; its own count.
+    pub(crate) fn finish(self) -> Count {
         self.running.signal("INT");
         let ended = self.running.finish().exits(0);
         let report = String::from_utf8(ended.stdout).unwrap();
@@ -76,17 +84,40 @@ impl Service {
             let (before, _) = report.split_once(after).unwrap_or_else(|| panic!("no `{after}` in {report}"));
             before.rsplit(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
         };
-        (number(" answered,"), number(" bodies answered twice"))
+        Count {
+            answered: number(" answered,"),
+            twice: number(" bodies answered twice"),
+            settled_tokens: number(" settled; "),
+            over_quota: number(" calls would have been throttled"),
+        }
     }
+}
+
+/// What a service counted by itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Count {
+    /// Whole answers.
+    pub(crate) answered: usize,
+    /// Bodies that it answered more than once.
+    pub(crate) twice: usize,
+    /// What all calls were charged in the end.
+    pub(crate) settled_tokens: usize,
+    /// Calls that its quota would have refused, had it been enforced.
+    pub(crate) over_quota: usize,
 }
 
 /// Writes a configuration for a model without quotas, as this test wants its worker.
 pub(crate) fn configure(place: &Place, worker: &str) {
+    configure_with(place, "", worker);
+}
+
+/// Likewise, with more to say of the model.
+pub(crate) fn configure_with(place: &Place, model: &str, worker: &str) {
     place.write(
         "aquifer.toml",
         format!(
-            "[[model]]\nname = \"haiku\"\nid = \"anthropic.claude-haiku-4-5-20251001-v1:0\"\nmax_tokens = 100\n\
-             price = {{ input = 1.0, output = 5.0 }}\n\n[[endpoint]]\nregion = \"us-west-2\"\n\n[worker]\n{worker}\n"
+            "[[model]]\nname = \"haiku\"\nid = \"{MODEL}\"\nmax_tokens = 100\n\
+             price = {{ input = 1.0, output = 5.0 }}\n{model}\n[[endpoint]]\nregion = \"us-west-2\"\n\n[worker]\n{worker}\n"
         ),
     );
 }
@@ -175,7 +206,7 @@ impl Life {
 
 /// What a life leaves; calls that it sent may still be open.
 pub(crate) struct Dead {
-    relay: Relay,
+    pub(crate) relay: Relay,
     age: Duration,
 }
 

@@ -14,6 +14,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod harness;
+mod killed;
 mod money;
 mod sizing;
 mod storage;

@@ -23,13 +23,20 @@ use aquifer::ports::{
 use crate::harness::*;
 
 /// A ledger that is away for the first so many writes of a kind.
-struct Away {
+pub struct Away {
     ledger: Arc<dyn Ledger>,
     begins: AtomicU32,
     finishes: AtomicU32,
+    /// It takes its time to put a call on record.
+    begin_takes: Duration,
 }
 
 impl Away {
+    /// Never away, but slow.
+    pub fn slow(ledger: Arc<dyn Ledger>, begin_takes: Duration) -> Self {
+        Self { ledger, begins: 0.into(), finishes: 0.into(), begin_takes }
+    }
+
     fn spent(left: &AtomicU32) -> Result<(), StoreError> {
         let away = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
         let error = || StoreError { kind: StoreTrouble::Away, doing: "writing".into(), why: "locked".into() };
@@ -50,6 +57,7 @@ impl Ledger for Away {
     }
     async fn begin(&self, fence: &Fence, tally: Tally, open: Usd, cap: Option<Usd>) -> Result<BeginReply, StoreError> {
         Self::spent(&self.begins)?;
+        tokio::time::sleep(self.begin_takes).await;
         self.ledger.begin(fence, tally, open, cap).await
     }
     async fn settle(&self, fence: &Fence, tally: Tally) -> Result<Entry, StoreError> {
@@ -88,7 +96,8 @@ fn with_trouble(
     finishes: u32,
 ) -> Arc<Context> {
     let mut context = context(store, state, model, setup);
-    let ledger = Away { ledger: store.ledger(), begins: begins.into(), finishes: finishes.into() };
+    let ledger =
+        Away { begins: begins.into(), finishes: finishes.into(), ..Away::slow(store.ledger(), Duration::ZERO) };
     Arc::get_mut(&mut context).unwrap().ledger = Arc::new(ledger);
     context
 }
