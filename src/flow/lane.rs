@@ -157,16 +157,13 @@ impl Lane {
         }
     }
 
-    /// Takes tokens, a request and the breaker's leave together, or nothing: `None` if a gate is shut, or if what others know of
-    /// the lane was only read just now, so that another lane may be the better choice.
+    /// Takes tokens, a request and the breaker's leave together, or nothing: `None` if a gate is shut.
     ///
     /// # Errors
     /// The store is in trouble; nothing was taken that does not age out.
     pub async fn take(&self, allowance: &dyn Allowance, tokens: Tokens) -> Result<Option<Taken>, StoreError> {
         let _desk = self.desk.lock().await;
-        if self.read_first(allowance).await? {
-            return Ok(None);
-        }
+        self.read_first(allowance).await?;
         for _ in 0..SWAPS {
             let Some((taken, is_shared)) = self.take_from_copy(tokens) else { return Ok(None) };
             if !is_shared || self.swap(allowance).await? {
@@ -220,14 +217,12 @@ impl Lane {
         Ok(())
     }
 
-    /// Whether the row had to be read.
-    async fn read_first(&self, allowance: &dyn Allowance) -> Result<bool, StoreError> {
-        let is_unread = self.state().row.version.is_none();
-        if is_unread {
+    async fn read_first(&self, allowance: &dyn Allowance) -> Result<(), StoreError> {
+        if self.state().row.version.is_none() {
             let shared = allowance.read(&self.id).await?;
             self.adopt(&shared);
         }
-        Ok(is_unread)
+        Ok(())
     }
 
     /// The second is whether others have to agree.
