@@ -30,8 +30,6 @@ pub struct Worker {
 
 /// Questions to the queue in flight at once; one is too few when each brings ten messages and takes a sync to disk.
 const RECEIVERS: usize = 6;
-/// What others have said, other workers or a person, is seen at the latest after this.
-const LOOK_AROUND: Duration = Duration::from_secs(2);
 /// A message whose delivery failed in the back end comes back after this.
 const AFTER_TROUBLE: Duration = Duration::from_secs(1);
 
@@ -161,12 +159,11 @@ impl Worker {
 /// Keeps what other workers know of the lanes up to date, and what this one has to say to them.
 async fn write_what_lanes_say(context: &Context, ended: CancellationToken) {
     loop {
-        let (is_over, is_said) = tokio::select! {
-            () = ended.cancelled() => (true, false),
-            () = context.catalogue.said() => (false, true),
-            () = tokio::time::sleep(LOOK_AROUND) => (false, false),
+        let is_over = tokio::select! {
+            () = ended.cancelled() => true,
+            () = context.catalogue.said() => false,
         };
-        if is_said {
+        if !is_over {
             // More will be said in a moment: one write for all of it.
             tokio::select! {
                 () = ended.cancelled() => {}
@@ -174,12 +171,7 @@ async fn write_what_lanes_say(context: &Context, ended: CancellationToken) {
             }
         }
         for lane in context.catalogue.lanes() {
-            let done = if is_said || is_over {
-                lane.write(&*context.allowance).await
-            } else {
-                lane.refresh(&*context.allowance).await
-            };
-            if let Err(error) = done {
+            if let Err(error) = lane.write(&*context.allowance).await {
                 context.meter.store_trouble(&error);
             }
         }
