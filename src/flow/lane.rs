@@ -56,6 +56,8 @@ pub struct LaneState {
     pub concurrency: Concurrency,
     /// How many it has.
     pub open: usize,
+    /// When a call of this worker was last answered.
+    pub answered: Option<Timestamp>,
     /// Why it is out for good.
     pub out: Option<Failure>,
     /// What holds it shut, as it was last posted.
@@ -103,6 +105,7 @@ impl Lane {
             book: LaneBook::new(terms, breaker),
             concurrency: Concurrency::new(),
             open: 0,
+            answered: None,
             out: None,
             posted: None,
             row,

@@ -124,6 +124,7 @@ impl Held {
     /// The service answered and charged this much: the lane is well.
     pub fn answered(mut self, used: Tokens) {
         self.settled_in();
+        self.lane.state().answered = Some(self.lane.now());
         if let Some(Taken { reservation, permit, .. }) = self.open.take() {
             self.lane.say([Word::Quota(Event::Settled(reservation, used)), Word::Answered(permit)]);
             self.tell_account(Some(used));

@@ -38,6 +38,8 @@ pub enum Routed {
 
 /// Gates are looked at again at least this often.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// A lane that has answered so lately is full when it says that it is overloaded, or not there.
+const FULL_NOT_AWAY: Duration = Duration::from_secs(2);
 /// Who waits for tokens looks this often whether another worker has given any back.
 const ASK_OTHERS: Duration = Duration::from_secs(1);
 
@@ -261,6 +263,12 @@ fn leave_last_lane(context: &Context, claim: &mut Claim, plan: &Plan) {
     let failed = claim.journey.failed.iter().find(|failed| failed.lane == last);
     let route = plan.routes.iter().find(|route| route.lane.id == last);
     if let (Some(failed), Some(route)) = (failed, route) {
+        // A service that answers others meanwhile is not away: it is full, and fewer calls are open there already.
+        let answered = route.lane.state().answered;
+        let may_be_full = matches!(failed.class, Class::Overloaded | Class::Unavailable);
+        if may_be_full && answered.is_some_and(|at| at.after(FULL_NOT_AWAY) >= failed.at) {
+            return;
+        }
         let window = context.settings.cool_down;
         route.lane.say([Word::Left { sent: failed.sent, failed: failed.at, class: failed.class, window }]);
     }

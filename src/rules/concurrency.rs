@@ -2,7 +2,7 @@
 //!
 //! A lane that has just been found is not hit with everything there is: it starts with a few calls, and every call that
 //! was not refused lets one more go, which doubles the number round by round. The first overload ends that: then the number
-//! is halved, and grows by one a round, for two minutes not quite up to where it was too much. A quota throttle says nothing about how much the service can do at once and leaves
+//! is halved, and grows by one a round, for a minute not quite up to where it was too much. A quota throttle says nothing about how much the service can do at once and leaves
 //! it alone; the quota itself bounds what is open, because every open call holds its reservation.
 
 use std::time::Duration;
@@ -20,7 +20,7 @@ const AFTER_OVERLOAD: f64 = 0.5;
 /// The number grows back to nearly what was too much, and stays there for a while before it is tried again: each try costs
 /// a call, and where there is another lane this one cools for it.
 const NEARLY: f64 = 0.9;
-const HELD_FOR: Duration = Duration::from_secs(120);
+const HELD_FOR: Duration = Duration::from_secs(60);
 /// And when it is only not there: that has other reasons too, and a service that fails one call in ten is no slower for it.
 const AFTER_ABSENCE: f64 = 0.8;
 
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn for_two_minutes_it_stays_below_what_was_too_much() {
+    fn for_a_minute_it_stays_below_what_was_too_much() {
         let mut lane = Concurrency::new();
         (0..60).for_each(|_| lane.settled_in(START, 64));
         lane.failed(START, START, Class::Overloaded, 64);

@@ -115,9 +115,9 @@ async fn a_slow_lane_finds_its_own_concurrency_and_does_not_hold_up_a_fast_one()
     assert!((6.0..=24.0).contains(&mean(&slow[30..])), "{slow:?}");
     // 64 calls of 0.86 s on the average are 75 a second, and 16 of 8.6 s not quite 2.
     let minute = MINUTE.as_secs();
-    // bar: three quarters of them. Every overload that the search for room meets with rests a lane for thirty seconds where there
-    // is another, in which only the slow one works.
-    assert!(lane(EAST).counts.answered >= minute * 20, "{report}");
+    // bar: three quarters of them. The search for room costs refusals, after each of which a fifth of the room is given up, and
+    // the slow lane takes jobs that stand in line for it.
+    assert!(lane(EAST).counts.answered >= minute * 35, "{report}");
     assert!((minute / 2..minute * 2).contains(&lane(WEST).counts.answered), "{report}");
     assert!(report.over_capacity * 50 <= report.calls, "{report}");
     leave(work, working).await;
