@@ -182,6 +182,8 @@ pub struct Setup {
     pub limits: Limits,
     pub counting: Counting,
     pub regions: Vec<&'static str>,
+    /// Other models than `m`, each on a lane of its own that has no limits.
+    pub others: Vec<&'static str>,
     pub call_timeout: Duration,
 }
 
@@ -213,6 +215,7 @@ impl Default for Setup {
             limits: Limits::default(),
             counting: Counting::Learn,
             regions: vec!["us-east-1"],
+            others: Vec::new(),
             call_timeout: Duration::from_secs(170),
         }
     }
@@ -231,27 +234,9 @@ pub const PRICE: Price = Price {
 };
 
 pub fn context(store: &Store, state: &State, model: Arc<dyn Model>, setup: Setup) -> Arc<Context> {
-    let routes = setup
-        .regions
-        .iter()
-        .map(|region| RouteSpec {
-            lane: LaneId { region: (*region).into(), model_id: "vendor.m".into() },
-            primary: true,
-            not_before: None,
-            limits: setup.limits,
-            account_tokens_per_day: None,
-            counting: setup.counting,
-        })
-        .collect();
-    let plan = PlanSpec {
-        names: vec!["m".into()],
-        price: Some(PRICE),
-        burndown: 1,
-        default_cap: NonZeroU32::new(1_024).unwrap(),
-        call_timeout: CallTimeout { base: setup.call_timeout, per_token: Duration::ZERO },
-        fallback: Vec::new(),
-        routes,
-    };
+    let limited = plan("m", setup.limits, &setup);
+    let others = setup.others.iter().map(|name| plan(name, Limits::default(), &setup));
+    let plans = std::iter::once(limited).chain(others).collect();
     Arc::new(Context {
         queue: store.queue(Some(BatchName::new(BATCH).unwrap())),
         ledger: store.ledger(),
@@ -260,12 +245,32 @@ pub fn context(store: &Store, state: &State, model: Arc<dyn Model>, setup: Setup
         notices: store.notices(),
         model,
         clock: state.clock.clone(),
-        catalogue: Catalogue::new(state.clock.now(), vec![plan], setup.settings.breaker, |_| None),
+        catalogue: Catalogue::new(state.clock.now(), plans, setup.settings.breaker, |_| None),
         credentials: CredentialsGate::default(),
         settings: setup.settings,
         meter: Meter::default(),
         stop: Stop::default(),
     })
+}
+
+fn plan(name: &str, limits: Limits, setup: &Setup) -> PlanSpec {
+    let route = |region: &&str| RouteSpec {
+        lane: LaneId { region: (*region).into(), model_id: format!("vendor.{name}").into() },
+        primary: true,
+        not_before: None,
+        limits,
+        account_tokens_per_day: None,
+        counting: setup.counting,
+    };
+    PlanSpec {
+        names: vec![name.into()],
+        price: Some(PRICE),
+        burndown: 1,
+        default_cap: NonZeroU32::new(1_024).unwrap(),
+        call_timeout: CallTimeout { base: setup.call_timeout, per_token: Duration::ZERO },
+        fallback: Vec::new(),
+        routes: setup.regions.iter().map(route).collect(),
+    }
 }
 
 pub async fn enrol(store: &Store, jobs: Vec<Job>) -> (Run, Vec<Standing>) {
