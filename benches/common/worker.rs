@@ -175,8 +175,14 @@ impl Queue for Counted {
         self.queue.send(entries).await
     }
 
-    async fn receive(&self, max: usize, visibility: Duration, wait: Duration) -> Result<Vec<Message>, StoreError> {
-        self.queue.receive(max, visibility, wait).await
+    async fn receive(
+        &self,
+        max: usize,
+        passing_over: &[Arc<str>],
+        visibility: Duration,
+        wait: Duration,
+    ) -> Result<Vec<Message>, StoreError> {
+        self.queue.receive(max, passing_over, visibility, wait).await
     }
 
     async fn change_visibility(&self, entries: Vec<(ReceiptHandle, Duration)>) -> Result<Vec<Entry>, StoreError> {

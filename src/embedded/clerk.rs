@@ -156,7 +156,7 @@ impl Clerk<'_, '_> {
         digest: Digest,
         message: &str,
     ) -> rusqlite::Result<Standing> {
-        let message = queue::put(self.tx, self.pool, job.priority.get(), message, None)?;
+        let message = self.put(job, message)?;
         let row = JobRow {
             no: 0,
             batch,
@@ -193,12 +193,17 @@ impl Clerk<'_, '_> {
         let mut again = row.clone();
         (again.state, again.generation, again.digest) = (state, row.generation + 1, digest);
         (again.enqueued, again.usage, again.tally.attempts) = (self.tx.now, Usage::default(), 0);
-        again.message = Some(queue::put(self.tx, self.pool, job.priority.get(), message, None)?);
+        again.message = Some(self.put(job, message)?);
         again.store_redriven(self.tx.conn)?;
         let batch = self.tx.batch_or_new(&job.key.batch_key())?;
         batch.swap(Some(row.share()), Some(again.share()));
         batch.reopen();
         Ok(())
+    }
+
+    /// Puts the job's message into the queue; its id.
+    fn put(&mut self, job: &Job, message: &str) -> rusqlite::Result<i64> {
+        queue::put(self.tx, self.pool, Some(&job.model), job.priority.get(), message, None)
     }
 
     /// A job that waits must be in the queue; its message can have gone to the dead letters.
@@ -209,7 +214,7 @@ impl Clerk<'_, '_> {
             .prepare_cached("SELECT EXISTS (SELECT 1 FROM message WHERE id = ?1)")?
             .query_row([row.message], |row| row.get(0))?;
         if !there {
-            let id = queue::put(self.tx, self.pool, job.priority.get(), message, None)?;
+            let id = self.put(job, message)?;
             self.tx.conn.prepare_cached("UPDATE job SET message = ?2 WHERE no = ?1")?.execute([row.no, id])?;
         }
         Ok(())

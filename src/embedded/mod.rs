@@ -23,6 +23,7 @@ mod manifest;
 mod process;
 mod queue;
 mod reader;
+mod ready;
 mod report;
 mod roll;
 mod rows;

@@ -1,8 +1,8 @@
 //! What is to be worked next? SQS's semantics on one small row a message.
 //!
-//! A message is deliverable while `hidden_until` is null; a partial index keeps those of each batch in order, another one
-//! those that are hidden by the moment they come back, so that neither a million queued nor thousands in flight
-//! slow a delivery down. A receipt handle is the message's id and the count of its deliveries: the next delivery makes
+//! A message is deliverable while `hidden_until` is null; a partial index keeps those of each batch and model in order,
+//! another one those that are hidden by the moment they come back, so that neither a million queued nor thousands in
+//! flight slow a delivery down. A receipt handle is the message's id and the count of its deliveries: the next delivery makes
 //! it stale by itself.
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::process::Inner;
-use super::rows::int;
+use super::ready::Wanted;
 use super::transaction::Tx;
 use super::trouble;
 use crate::job::ident::BatchName;
@@ -26,6 +26,8 @@ use crate::ports::{
 const LOOK: Duration = Duration::from_millis(250);
 /// Lapsed messages made deliverable in one transaction at most.
 const PROMOTIONS: i64 = 10_000;
+/// Stands for the model of a message whose sender did not name one.
+const NO_MODEL: i64 = 0;
 /// Larger bodies are refused: far above any model's context, far below what SQLite can hold.
 const BODY_LIMIT: usize = 64 << 20;
 
@@ -53,7 +55,8 @@ impl Queue for EmbeddedQueue {
                     }
                     let hidden = (!entry.delay.is_zero()).then(|| tx.now.after(entry.delay));
                     let pool = pool_or_new(tx.conn, &entry.batch)?;
-                    let id = put(tx, pool, entry.priority.get(), &entry.body, hidden)?;
+                    let model = entry.model.as_deref();
+                    let id = put(tx, pool, model, entry.priority.get(), &entry.body, hidden)?;
                     Ok(Ok(MessageId(id.to_string())))
                 })
                 .collect()
@@ -61,12 +64,19 @@ impl Queue for EmbeddedQueue {
         self.inner.committer.commit(doing, work).await
     }
 
-    async fn receive(&self, max: usize, visibility: Duration, wait: Duration) -> Result<Vec<Message>, StoreError> {
+    async fn receive(
+        &self,
+        max: usize,
+        passing_over: &[Arc<str>],
+        visibility: Duration,
+        wait: Duration,
+    ) -> Result<Vec<Message>, StoreError> {
         let doing = "receiving messages";
         check(doing, max)?;
         if max == 0 {
             return Ok(Vec::new());
         }
+        let wanted = Arc::new(Wanted { only: self.only.clone(), passing_over: passing_over.to_vec() });
         let end = tokio::time::Instant::now() + wait;
         loop {
             // Before looking, so that nothing can arrive in between unheard.
@@ -75,8 +85,8 @@ impl Queue for EmbeddedQueue {
             arrival.as_mut().enable();
 
             let until = self.inner.clock.now().after(visibility);
-            let only = self.only.clone();
-            let work = move |tx: &mut Tx<'_>| take(tx, only.as_ref(), max, visibility, until);
+            let these = Arc::clone(&wanted);
+            let work = move |tx: &mut Tx<'_>| take(tx, &these, max, visibility, until);
             let messages = self.inner.committer.commit(doing, work).await?;
             if !messages.is_empty() || tokio::time::Instant::now() >= end {
                 return Ok(messages);
@@ -88,8 +98,8 @@ impl Queue for EmbeddedQueue {
                     () = arrival.as_mut() => break,
                     () = tokio::time::sleep_until(nap) => {}
                 }
-                let (only, now) = (self.only.clone(), self.inner.clock.now());
-                let look = move |conn: &Connection| deliverable(conn, only.as_ref(), now);
+                let (these, now) = (Arc::clone(&wanted), self.inner.clock.now());
+                let look = move |conn: &Connection| these.are_there(conn, now);
                 if tokio::time::Instant::now() >= end || self.inner.readers.read(doing, look).await? {
                     break;
                 }
@@ -167,16 +177,19 @@ pub(super) fn pool(conn: &Connection, name: &BatchName) -> rusqlite::Result<Opti
 pub(super) fn put(
     tx: &mut Tx<'_>,
     pool: i64,
+    model: Option<&str>,
     priority: u8,
     body: &str,
     hidden_until: Option<Timestamp>,
 ) -> rusqlite::Result<i64> {
     let id = tx.next_message()?;
+    let model = model.map_or(Ok(NO_MODEL), |name| tx.model_or_new(name))?;
     tx.conn
         .prepare_cached(
-            "INSERT INTO message (id, pool, priority, seq, hidden_until, receives, sent) VALUES (?1, ?2, ?3, ?1, ?4, 0, ?5)",
+            "INSERT INTO message (id, pool, model, priority, seq, hidden_until, receives, sent)
+             VALUES (?1, ?2, ?3, ?4, ?1, ?5, 0, ?6)",
         )?
-        .execute(params![id, pool, priority, hidden_until.map(|until| until.0), tx.now.0])?;
+        .execute(params![id, pool, model, priority, hidden_until.map(|until| until.0), tx.now.0])?;
     tx.conn.prepare_cached("INSERT INTO body (message, text) VALUES (?1, ?2)")?.execute(params![id, body])?;
     tx.effects.arrived |= hidden_until.is_none();
     Ok(id)
@@ -217,7 +230,7 @@ fn check(doing: &str, entries: usize) -> Result<(), StoreError> {
 
 fn take(
     tx: &mut Tx<'_>,
-    only: Option<&BatchName>,
+    wanted: &Wanted,
     max: usize,
     visibility: Duration,
     until: Timestamp,
@@ -228,7 +241,7 @@ fn take(
     }
     let hidden = tx.now.after(visibility);
     let mut messages = Vec::new();
-    for id in next_ids(tx.conn, only, max)? {
+    for id in wanted.next(tx.conn, max)? {
         let (receives, sent, body) = tx
             .conn
             .prepare_cached(
@@ -258,47 +271,6 @@ fn promote(tx: &mut Tx<'_>) -> rusqlite::Result<()> {
         )?
         .execute([tx.now.0, PROMOTIONS])?;
     Ok(())
-}
-
-fn next_ids(conn: &Connection, only: Option<&BatchName>, max: usize) -> rusqlite::Result<Vec<i64>> {
-    let mut found = Vec::new();
-    for pool in pools(conn, only)? {
-        let mut statement = conn.prepare_cached(
-            "SELECT priority, seq, id FROM message WHERE pool = ?1 AND hidden_until IS NULL
-             ORDER BY priority, seq LIMIT ?2",
-        )?;
-        let ready = statement.query_map([pool, int(max as u64)], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
-        })?;
-        for message in ready {
-            found.push(message?);
-        }
-    }
-    found.sort_unstable();
-    found.truncate(max);
-    Ok(found.into_iter().map(|(_, _, id)| id).collect())
-}
-
-/// The batch names to draw from: the one, or all that have something ready, found by leaps through the index.
-fn pools(conn: &Connection, only: Option<&BatchName>) -> rusqlite::Result<Vec<i64>> {
-    if let Some(name) = only {
-        return Ok(pool(conn, name)?.into_iter().collect());
-    }
-    let mut next = conn.prepare_cached("SELECT min(pool) FROM message WHERE hidden_until IS NULL AND pool > ?1")?;
-    let mut found = Vec::new();
-    let mut last = i64::MIN;
-    while let Some(pool) = next.query_row([last], |row| row.get::<_, Option<i64>>(0))? {
-        found.push(pool);
-        last = pool;
-    }
-    Ok(found)
-}
-
-fn deliverable(conn: &Connection, only: Option<&BatchName>, now: Timestamp) -> rusqlite::Result<bool> {
-    let lapsed: bool = conn
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM message WHERE hidden_until <= ?1)")?
-        .query_row([now.0], |row| row.get(0))?;
-    Ok(lapsed || !next_ids(conn, only, 1)?.is_empty())
 }
 
 /// The id of the message, if the handle is its newest.

@@ -27,7 +27,7 @@ const KEEP_PLANS: DbConfig = DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG;
 
 /// What brings a database from each version to the next. A new one goes the same way from nothing, so that one that was
 /// brought up cannot differ from one that was made. Steps are added and never changed: the earlier ones were taken.
-const STEPS: [&str; 3] = [TABLES, LANES, SAVINGS];
+const STEPS: [&str; 4] = [TABLES, LANES, SAVINGS, MODELS];
 const VERSION: usize = STEPS.len();
 
 /// `unknown`, `open`, `spent`, `committed` are billionths of a dollar; times are milliseconds since 1970.
@@ -100,6 +100,20 @@ CREATE TABLE batch_savings (
 CREATE TABLE job_savings (job INTEGER PRIMARY KEY, reruns INTEGER NOT NULL, rerun_cost INTEGER NOT NULL);
 ";
 
+/// Whose turn it is among the deliverable can depend on the model. Model 0 is one that nobody knows; messages that are there
+/// already are told theirs, so that they need not be tried to be found out.
+const MODELS: &str = "
+CREATE TABLE model (no INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+ALTER TABLE message ADD COLUMN model INTEGER NOT NULL DEFAULT 0;
+INSERT INTO model (name) SELECT DISTINCT text ->> '$.model' FROM body
+    WHERE CASE WHEN json_valid(text) THEN json_type(text, '$.model') END = 'text';
+UPDATE message SET model = coalesce((
+    SELECT no FROM body JOIN model ON name = CASE WHEN json_valid(text) THEN text ->> '$.model' END
+    WHERE body.message = message.id), 0);
+DROP INDEX message_ready;
+CREATE INDEX message_ready ON message (pool, model, priority, seq) WHERE hidden_until IS NULL;
+";
+
 /// Opens the database for writing: made, brought up to this version, or refused. The caller holds the lock on opening.
 pub(super) fn open_writer(dir: &Path) -> Result<Connection, StoreError> {
     let doing = "opening the state database";
@@ -157,9 +171,12 @@ pub(super) fn open_reader(dir: &Path) -> Result<Connection, StoreError> {
         if version(&connection)? == 0 {
             return Ok(Err(trouble::of_ours(StoreTrouble::Damaged, doing, "the file is empty")));
         }
-        // One that no worker has opened since an update reads as if what is new in it were empty.
-        let missing = missing(&connection)?.replace("CREATE TABLE", "CREATE TEMP TABLE");
-        connection.execute_batch(&format!("PRAGMA temp_store = MEMORY; {missing}"))?;
+        // One that no worker has opened since an update reads as if what is new in it were empty. What changes in tables
+        // that were there before is for workers alone.
+        let missing = missing(&connection)?;
+        let tables = missing.split_inclusive(';').filter(|step| step.trim_start().starts_with("CREATE TABLE"));
+        let tables = tables.collect::<String>().replace("CREATE TABLE", "CREATE TEMP TABLE");
+        connection.execute_batch(&format!("PRAGMA temp_store = MEMORY; {tables}"))?;
         connection.set_prepared_statement_cache_capacity(32);
         Ok(Ok(connection))
     };

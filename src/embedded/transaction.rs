@@ -1,5 +1,5 @@
-//! What do the operations of one group share? The moment they run at, the counters, and the rows of the batches they
-//! touch, which are read once and written once however many jobs of the batch moved.
+//! What do the operations of one group share? The moment they run at, the counters, the models' numbers, and the
+//! rows of the batches they touch, which are read once and written once however many jobs of the batch moved.
 
 use std::collections::HashMap;
 
@@ -33,6 +33,7 @@ pub(super) struct Tx<'c> {
     pub(super) effects: Effects,
     messages: Counter,
     ends: Counter,
+    models: HashMap<String, i64>,
     batches: Vec<BatchRow>,
     by_key: HashMap<BatchKey, usize>,
 }
@@ -47,6 +48,7 @@ impl<'c> Tx<'c> {
             effects: Effects::default(),
             messages: Counter::new("message"),
             ends: Counter::new("done"),
+            models: HashMap::new(),
             batches: Vec::new(),
             by_key: HashMap::new(),
         }
@@ -62,6 +64,27 @@ impl<'c> Tx<'c> {
         let done = self.ends.next(self.conn)?;
         self.effects.done = u64::try_from(done).ok();
         Ok(done)
+    }
+
+    /// The number of a model's name, given out if it has none.
+    pub(super) fn model_or_new(&mut self, name: &str) -> rusqlite::Result<i64> {
+        if let Some(no) = self.models.get(name) {
+            return Ok(*no);
+        }
+        let known = self
+            .conn
+            .prepare_cached("SELECT no FROM model WHERE name = ?1")?
+            .query_row([name], |row| row.get(0))
+            .optional()?;
+        let no = match known {
+            Some(no) => no,
+            None => {
+                self.conn.prepare_cached("INSERT INTO model (name) VALUES (?1)")?.execute([name])?;
+                self.conn.last_insert_rowid()
+            }
+        };
+        self.models.insert(name.to_owned(), no);
+        Ok(no)
     }
 
     /// The batch's row, if there is one.

@@ -25,13 +25,23 @@ pub enum Admitted {
 /// Not sooner than this after somebody else's lease, so that a busy job is not asked for in a loop.
 const BUSY_LEAST: Duration = Duration::from_secs(1);
 
+/// A job that came although its model was to be passed over comes again after this.
+const CROWDED: Duration = Duration::from_secs(5);
+
 /// Claims the job of a delivery.
 ///
 /// # Errors
-/// [`Exit`]: it is no job, its identity is taken by other content, somebody else has it, or the ledger is in trouble.
+/// [`Exit`]: it is no job, its identity is taken by other content, somebody else has it, its model has enough
+/// jobs waiting, or the ledger is in trouble.
 pub async fn admit(context: &Context, delivery: &Delivery) -> Result<Admitted, Exit> {
     let message = &delivery.message;
     let job = parse(context, &message.body, &message.id.0)?;
+    match context.catalogue.find(&job.model) {
+        Some(own) if !delivery.place.turned_out(&own) => return Err(Exit::HandBack { after: CROWDED }),
+        Some(_) => {}
+        // It will not stand in any line.
+        None => delivery.place.leave(),
+    }
     let reply = context.ledger.claim(&job.key, job.digest(), message.sent, context.settings.lease).await?;
     match reply {
         ClaimReply::Claimed(claimed) => {

@@ -53,6 +53,15 @@ fn could_do(context: &Context, claim: &Claim, model: &str) -> bool {
     })
 }
 
+/// Whether what the job has been through leads it to another model, so that it would be lost by beginning anew.
+pub(super) fn is_under_way(context: &Context, claim: &Claim) -> bool {
+    let journey = &claim.journey;
+    let leads_on = journey.fallen > 0 || journey.failed.iter().any(|failed| failed.class == Class::Overloaded);
+    leads_on
+        && allows(&claim.job)
+        && context.catalogue.find(&claim.job.model).is_some_and(|own| !own.fallback.is_empty())
+}
+
 /// A body for `InvokeModel` is one model's own.
 fn allows(job: &Job) -> bool {
     job.fallback && matches!(job.request, Request::Prompt(_) | Request::Converse(_))

@@ -84,6 +84,8 @@ impl RouteSpec {
 /// A model, ready to be called.
 #[derive(Debug)]
 pub struct Plan {
+    /// Every name a job may use for it.
+    pub names: Vec<Arc<str>>,
     /// What it costs; `None` if nobody said.
     pub price: Option<Price>,
     /// Quota tokens per output token.
@@ -295,6 +297,7 @@ impl Catalogue {
             })
             .collect();
         let plan = Arc::new(Plan {
+            names: spec.names,
             price: spec.price,
             burndown: spec.burndown,
             default_cap: spec.default_cap,
@@ -306,8 +309,8 @@ impl Catalogue {
             estimates: Mutex::default(),
             spread: Mutex::default(),
         });
-        for name in spec.names {
-            known.plans.insert(name, Arc::clone(&plan));
+        for name in &plan.names {
+            known.plans.insert(Arc::clone(name), Arc::clone(&plan));
         }
         plan
     }

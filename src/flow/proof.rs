@@ -15,6 +15,7 @@ use crate::job::units::Timestamp;
 use crate::ports::{Answer, Fence, FinalRow, FinishReply, LaneId, Message, StoreError};
 
 use super::lease::Lease;
+use super::shares::Place;
 use super::sizing::Sizing;
 
 /// A received message with the slot that was taken before it was asked for, and its lease.
@@ -26,6 +27,8 @@ pub struct Delivery {
     pub lease: Lease,
     /// Given back when the delivery ends.
     pub slot: OwnedSemaphorePermit,
+    /// Where it stands among the jobs that wait; left when the delivery ends.
+    pub place: Place,
 }
 
 /// A job that is ours to work on.

@@ -1,4 +1,5 @@
-//! What comes next? A slot before the question, so that a received message always has somewhere to run.
+//! What comes next? A slot before the question, so that a received message always has somewhere to run; and nothing of a
+//! model whose share of the slots waits already.
 //!
 //! A receive in flight is never cancelled: when the worker drains, no new one starts, and what the open one brings is
 //! handed on like the rest, to be released at once by whoever works it.
@@ -13,9 +14,13 @@ use crate::ports::Message;
 
 use super::context::Context;
 use super::proof::Delivery;
+use super::shares::{Place, Question, Shares};
 
 /// How long one question waits for a first message. Short, because a drain waits for the question in flight.
 const WAIT: Duration = Duration::from_millis(500);
+/// With something passed over, a question does not wait: what it may bring can change while it does. If it brought nothing,
+/// the next is asked when that has changed, at the latest after this.
+const PAUSE: Duration = Duration::from_secs(1);
 /// After trouble with the queue; doubles up to [`TROUBLE_MOST`].
 const TROUBLE_LEAST: Duration = Duration::from_millis(100);
 const TROUBLE_MOST: Duration = Duration::from_secs(5);
@@ -27,26 +32,39 @@ const TROUBLE_GIVE_UP: Duration = Duration::from_secs(20);
 pub async fn receive(
     context: &Context,
     slots: &Arc<Semaphore>,
-    hold: impl Fn(Message, Instant, OwnedSemaphorePermit) -> Delivery + Send,
+    shares: &Shares,
+    hold: impl Fn(Message, Instant, OwnedSemaphorePermit, Place) -> Delivery + Send,
     out: &mpsc::Sender<Delivery>,
 ) {
     let mut trouble = TROUBLE_LEAST;
     let mut in_trouble_since = None;
     loop {
         let Some(mut permits) = free_slots(context, slots).await else { return };
+        let Question { passing_over, mut places } = shares.ask(permits.len());
+        permits.truncate(places.len());
+        let wait = if passing_over.is_empty() { WAIT } else { Duration::ZERO };
         let asked = Instant::now();
-        match context.queue.receive(permits.len(), context.settings.lease, WAIT).await {
+        match context.queue.receive(places.len(), &passing_over, context.settings.lease, wait).await {
             Ok(messages) => {
                 (trouble, in_trouble_since) = (TROUBLE_LEAST, None);
+                if messages.is_empty() && !passing_over.is_empty() {
+                    drop((permits, places));
+                    tokio::select! {
+                        () = context.stop.drained() => return,
+                        () = shares.changed() => {}
+                        () = tokio::time::sleep(PAUSE) => {}
+                    }
+                    continue;
+                }
                 for message in messages {
-                    let Some(slot) = permits.pop() else { break };
-                    if out.send(hold(message, asked, slot)).await.is_err() {
+                    let (Some(slot), Some(place)) = (permits.pop(), places.pop()) else { break };
+                    if out.send(hold(message, asked, slot, place)).await.is_err() {
                         return;
                     }
                 }
             }
             Err(error) => {
-                drop(permits);
+                drop((permits, places));
                 let since = *in_trouble_since.get_or_insert(asked);
                 if asked.duration_since(since) >= TROUBLE_GIVE_UP {
                     context.stop.drain(super::stop::Reason::Store(error));

@@ -12,7 +12,6 @@ use futures_util::future::select_all;
 
 use crate::job::failure::{Class, Failure};
 use crate::job::intake::{WireBody, wire_body};
-use crate::job::spec::Job;
 use crate::job::units::{Timestamp, Usd};
 use crate::ports::CallBody;
 use crate::rules::budget::reservation_price;
@@ -46,10 +45,11 @@ const ASK_OTHERS: Duration = Duration::from_secs(1);
 /// Chooses a lane and reserves on it, however long that takes.
 ///
 /// # Errors
-/// [`Exit`]: the job is somebody else's, or the worker stops.
+/// [`Exit`]: the job is somebody else's, it gives way to other models' jobs, or the worker stops.
 pub async fn route(context: &Context, delivery: &Delivery, claim: &mut Claim) -> Result<Routed, Exit> {
     let started = now();
     let routed = find_place(context, delivery, claim).await;
+    delivery.place.leave();
     claim.journey.paced += now().duration_since(started);
     routed
 }
@@ -61,6 +61,7 @@ async fn find_place(context: &Context, delivery: &Delivery, claim: &mut Claim) -
             let message = format!("no model is called `{}`", claim.job.model);
             return Ok(over(Class::BadInput, message));
         };
+        delivery.place.line_up(&plan);
         let size = plan.size_of(&claim.job);
         if let Some(failure) = plan.no_residence(&claim.job).or_else(|| plan.too_large(&size)) {
             return Ok(Routed::Over(Verdict::of_failure(failure)));
@@ -76,7 +77,7 @@ async fn find_place(context: &Context, delivery: &Delivery, claim: &mut Claim) -
         if !context.credentials.is_open() {
             tokio::select! {
                 () = context.credentials.opened() => {}
-                ended = cut_short(context, delivery, &claim.job) => return ended.map(Routed::Over),
+                ended = cut_short(context, delivery, claim) => return ended.map(Routed::Over),
             }
         }
         match take_turn(context, delivery, claim, &plan, &size).await? {
@@ -125,14 +126,14 @@ async fn take_turn(
 ) -> Result<Turn, Exit> {
     let _turn = tokio::select! {
         turn = plan.turn.lock() => turn,
-        ended = cut_short(context, delivery, &claim.job) => return ended.map(Turn::Over),
+        ended = cut_short(context, delivery, claim) => return ended.map(Turn::Over),
     };
     loop {
         if !context.credentials.is_open() {
             return Ok(Turn::Again);
         }
         // Whatever ended the wait, nothing is begun that should not be any more.
-        if let Some(ended) = cut_short(context, delivery, &claim.job).now_or_never() {
+        if let Some(ended) = cut_short(context, delivery, claim).now_or_never() {
             return ended.map(Turn::Over);
         }
         for route in &plan.routes {
@@ -323,7 +324,7 @@ async fn wait(
     tokio::select! {
         () = tokio::time::sleep_until(until.into()) => {}
         () = changed => {}
-        ended = cut_short(context, delivery, &claim.job) => return ended.map(Some),
+        ended = cut_short(context, delivery, claim) => return ended.map(Some),
     }
     if end.is_none_or(|end| now() < end) {
         return Ok(None);
@@ -333,13 +334,19 @@ async fn wait(
 }
 
 /// Ends when a job may not be waited with any longer, whatever it waits for: the worker stops, the job is somebody
-/// else's, or its deadline passes.
-async fn cut_short(context: &Context, delivery: &Delivery, job: &Job) -> Result<Verdict, Exit> {
+/// else's, its deadline passes, or so many of its model wait that it would keep others from their slots.
+async fn cut_short(context: &Context, delivery: &Delivery, claim: &Claim) -> Result<Verdict, Exit> {
     let late = async {
-        match job.deadline {
+        match claim.job.deadline {
             Some(deadline) if deadline <= context.now() => {}
             Some(deadline) => tokio::time::sleep(deadline.since(context.now())).await,
             None => std::future::pending().await,
+        }
+    };
+    let crowded = async {
+        let may_stay = delivery.place.waits().await;
+        if may_stay || fallback::is_under_way(context, claim) {
+            std::future::pending::<()>().await;
         }
     };
     tokio::select! {
@@ -349,6 +356,10 @@ async fn cut_short(context: &Context, delivery: &Delivery, job: &Job) -> Result<
         () = late => {
             let message = "its deadline passed while it waited to be sent";
             Ok(Verdict::of_failure(Failure::new(Class::Expired, message)))
+        }
+        () = crowded => {
+            let back_off = claim.journey.not_before.map(|at| at.saturating_duration_since(now()));
+            Err(Exit::HandBack { after: back_off.unwrap_or_default() })
         }
     }
 }

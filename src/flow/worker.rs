@@ -20,6 +20,7 @@ use super::proof::{Claim, Delivery, Disposition, Exit, Notified, Verdict};
 use super::receive::receive;
 use super::record::record;
 use super::route::{Routed, route};
+use super::shares::Shares;
 use super::stop::Reason;
 
 /// Works a queue until told to stop.
@@ -44,6 +45,7 @@ impl Worker {
     pub async fn run(&self) {
         let context = &self.context;
         let slots = Arc::new(Semaphore::new(context.settings.slots));
+        let shares = Shares::of(context.settings.slots);
         let leases = LeaseKeeper::new(context.settings.lease);
         let ended = CancellationToken::new();
         let helpers = TaskTracker::new();
@@ -63,13 +65,14 @@ impl Worker {
 
         let (out, mut deliveries) = mpsc::channel(context.settings.slots);
         for _ in 0..RECEIVERS.min(context.settings.slots) {
-            let (context, slots, leases, out) = (Arc::clone(context), Arc::clone(&slots), leases.clone(), out.clone());
+            let (context, slots, shares) = (Arc::clone(context), Arc::clone(&slots), shares.clone());
+            let (leases, out) = (leases.clone(), out.clone());
             helpers.spawn(async move {
-                let hold = |message: Message, asked, slot| {
+                let hold = |message: Message, asked, slot, place| {
                     let lease = leases.hold(message.handle.clone(), asked);
-                    Delivery { message, lease, slot }
+                    Delivery { message, lease, slot, place }
                 };
-                receive(&context, &slots, hold, &out).await;
+                receive(&context, &slots, &shares, hold, &out).await;
             });
         }
         drop(out);

@@ -30,7 +30,7 @@ async fn bodies(queue: &dyn Queue) -> Vec<String> {
     let hour = std::time::Duration::from_secs(3_600);
     let mut all = Vec::new();
     loop {
-        let got = queue.receive(BATCH_ENTRIES, hour, std::time::Duration::ZERO).await.unwrap();
+        let got = queue.receive(BATCH_ENTRIES, &[], hour, std::time::Duration::ZERO).await.unwrap();
         if got.is_empty() {
             return all;
         }

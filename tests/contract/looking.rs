@@ -17,7 +17,7 @@ async fn worked(w: &World) {
     run.enrol(vec![named(0, "a", secret), refused(1, "line-2"), named(2, "b", "B")], false).await.unwrap();
     run.seal().await.unwrap();
     let hour = Duration::from_secs(3_600);
-    for message in w.queue.receive(10, hour, Duration::ZERO).await.unwrap() {
+    for message in w.queue.receive(10, &[], hour, Duration::ZERO).await.unwrap() {
         w.queue.delete(vec![message.handle]).await.unwrap().remove(0).unwrap();
     }
     for (id, prompt) in [("b", "B"), ("a", secret)] {
@@ -73,7 +73,7 @@ async fn a_job_is_explained_at_every_step() {
     let look = || reader.job(None, &JobId::new("a").unwrap(), None).unwrap().remove(0);
     assert_eq!(look().state, State::Queued);
     assert_eq!(look().waiting.unwrap().hidden_until, None);
-    let message = w.queue.receive(1, LEASE, Duration::ZERO).await.unwrap().remove(0);
+    let message = w.queue.receive(1, &[], LEASE, Duration::ZERO).await.unwrap().remove(0);
     let waiting = look().waiting.unwrap();
     assert!(waiting.held && waiting.hidden_until.is_some() && waiting.receives == 1);
     w.ledger.claim(&key("a"), job("a", "A").digest(), Timestamp(5), LEASE).await.unwrap();

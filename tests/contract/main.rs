@@ -40,6 +40,9 @@ on_every_back_end! {
         more_than_ten_entries_are_refused_and_none_is_a_no_op
         f06_a_delay_is_enforced_by_the_queue
         lower_priority_goes_first_then_the_oldest
+        what_is_passed_over_stays_and_the_rest_comes_in_order
+        what_comes_back_is_passed_over_like_the_rest
+        a_receiver_that_passes_over_all_there_is_waits_for_the_rest
         zero_visibility_is_a_hand_back_at_once
         an_extension_hides_for_longer
         d5_a_dead_letter_is_gone_from_the_queue_in_one_step

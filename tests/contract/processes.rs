@@ -22,7 +22,7 @@ async fn d2_f03_what_a_killed_process_held_is_anybodys_at_once() {
     let w = embedded().await;
     let next = open(w.dir.path(), &w.clock).await;
     w.queue.send(vec![outgoing("a"), outgoing("b")]).await.unwrap();
-    let held = w.queue.receive(1, HOUR, Duration::ZERO).await.unwrap().remove(0);
+    let held = w.queue.receive(1, &[], HOUR, Duration::ZERO).await.unwrap().remove(0);
     let dead = w.claim("a").await;
     w.ledger.begin(&dead.fence, Tally { model_calls: 1, ..Tally::default() }, CENT, None).await.unwrap();
 
@@ -33,7 +33,7 @@ async fn d2_f03_what_a_killed_process_held_is_anybodys_at_once() {
     w.store.abandon();
     // The watch that runs by itself may have been first; either way it is done now.
     assert!(next.reap().await.unwrap() <= 1);
-    let again = next.queue(None).receive(BATCH_ENTRIES, HOUR, Duration::ZERO).await.unwrap();
+    let again = next.queue(None).receive(BATCH_ENTRIES, &[], HOUR, Duration::ZERO).await.unwrap();
     let order: Vec<_> = again.iter().map(|message| (message.body.as_str(), message.receives)).collect();
     assert_eq!(order, [("b", 1), ("a", 2)], "behind what waits already");
     let taken = claim(next.ledger().as_ref(), "a").await;
@@ -67,7 +67,7 @@ async fn a_killed_process_leaves_its_jobs_queued_and_none_of_its_calls_open() {
     let lines = |ids: &[&str]| (0..).zip(ids).map(|(position, id)| named(position, id, id)).collect::<Vec<_>>();
     w.store.begin_run(&batch()).await.unwrap().enrol(lines(&["a", "b"]), false).await.unwrap();
     for id in ["a", "b"] {
-        w.queue.receive(1, HOUR, Duration::ZERO).await.unwrap();
+        w.queue.receive(1, &[], HOUR, Duration::ZERO).await.unwrap();
         let claimed = claim_of(w.ledger.as_ref(), id).await;
         w.ledger.begin(&claimed.fence, Tally::default(), CENT, None).await.unwrap();
     }
@@ -98,10 +98,10 @@ async fn claim_of(ledger: &dyn Ledger, id: &str) -> Claimed {
 async fn a_rerun_finds_the_dead_before_its_first_receive() {
     let w = embedded().await;
     w.queue.send(vec![outgoing("a")]).await.unwrap();
-    w.queue.receive(1, HOUR, Duration::ZERO).await.unwrap();
+    w.queue.receive(1, &[], HOUR, Duration::ZERO).await.unwrap();
     w.store.abandon();
     let next = open(w.dir.path(), &w.clock).await;
-    assert_eq!(next.queue(None).receive(1, HOUR, Duration::ZERO).await.unwrap().len(), 1);
+    assert_eq!(next.queue(None).receive(1, &[], HOUR, Duration::ZERO).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -109,11 +109,11 @@ async fn a_process_that_leaves_raises_no_suspicion() {
     let w = embedded().await;
     let next = open(w.dir.path(), &w.clock).await;
     w.queue.send(vec![outgoing("a")]).await.unwrap();
-    w.queue.receive(1, HOUR, Duration::ZERO).await.unwrap();
+    w.queue.receive(1, &[], HOUR, Duration::ZERO).await.unwrap();
     let claimed = w.claim("a").await;
     w.ledger.begin(&claimed.fence, Tally::default(), CENT, None).await.unwrap();
     w.store.clone().close().await.unwrap();
-    assert_eq!(next.queue(None).receive(1, HOUR, Duration::ZERO).await.unwrap().len(), 1);
+    assert_eq!(next.queue(None).receive(1, &[], HOUR, Duration::ZERO).await.unwrap().len(), 1);
     let taken = claim(next.ledger().as_ref(), "a").await;
     assert_eq!((taken.suspicion, taken.tally.unknown), (0.0, CENT));
     assert_eq!(next.reap().await.unwrap(), 0);
@@ -124,7 +124,7 @@ async fn another_processes_message_is_heard_of() {
     let w = embedded().await;
     let other = open(w.dir.path(), &w.clock).await;
     let queue = other.queue(None);
-    let waiting = tokio::spawn(async move { queue.receive(1, HOUR, HOUR).await.unwrap() });
+    let waiting = tokio::spawn(async move { queue.receive(1, &[], HOUR, HOUR).await.unwrap() });
     w.queue.send(vec![outgoing("a")]).await.unwrap();
     assert_eq!(waiting.await.unwrap().len(), 1);
 }
@@ -242,7 +242,9 @@ async fn a_directory_of_the_first_schema_is_brought_up_and_keeps_its_jobs() {
     }
     let clock = crate::world::ManualClock::new();
     let store = open(dir.path(), &clock).await;
-    let message = store.queue(None).receive(1, HOUR, Duration::ZERO).await.unwrap().remove(0);
+    let passed = store.queue(None).receive(1, &["haiku".into()], HOUR, Duration::ZERO).await.unwrap();
+    assert!(passed.is_empty(), "what was there already has a model too: {passed:?}");
+    let message = store.queue(None).receive(1, &[], HOUR, Duration::ZERO).await.unwrap().remove(0);
     assert!(message.body.contains("another prompt"), "{}", message.body);
     let prompt = job("waiting", "another prompt").digest();
     let reply = store.ledger().claim(&key("waiting"), prompt, Timestamp(5), LEASE).await.unwrap();

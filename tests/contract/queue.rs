@@ -14,7 +14,7 @@ const HIDE: Duration = Duration::from_secs(30);
 const NOW: Duration = Duration::ZERO;
 
 async fn receive(queue: &dyn Queue) -> Vec<Message> {
-    queue.receive(BATCH_ENTRIES, HIDE, NOW).await.unwrap()
+    queue.receive(BATCH_ENTRIES, &[], HIDE, NOW).await.unwrap()
 }
 
 async fn one(queue: &dyn Queue) -> Message {
@@ -88,7 +88,7 @@ pub(crate) async fn more_than_ten_entries_are_refused_and_none_is_a_no_op(w: Wor
     let many: Vec<Outgoing> = (0..=BATCH_ENTRIES).map(|_| outgoing("a")).collect();
     w.queue.send(many).await.unwrap_err();
     assert_eq!(w.queue.depth().await.unwrap().ready, 0, "refused as a whole");
-    w.queue.receive(BATCH_ENTRIES + 1, HIDE, NOW).await.unwrap_err();
+    w.queue.receive(BATCH_ENTRIES + 1, &[], HIDE, NOW).await.unwrap_err();
     let handles = || vec![ReceiptHandle("1.1".to_owned()); BATCH_ENTRIES + 1];
     w.queue.delete(handles()).await.unwrap_err();
     w.queue.change_visibility(handles().into_iter().map(|handle| (handle, HIDE)).collect()).await.unwrap_err();
@@ -128,6 +128,60 @@ pub(crate) async fn lower_priority_goes_first_then_the_oldest(w: World) {
     assert_eq!(bodies, ["a", "b", "between", "c", "d", "e"]);
 }
 
+async fn send_of(queue: &dyn Queue, model: Option<&str>, level: u64, body: &str) {
+    let (model, priority) = (model.map(str::to_owned), Priority::new(level).unwrap());
+    queue.send(vec![Outgoing { model, priority, ..outgoing(body) }]).await.unwrap().remove(0).unwrap();
+}
+
+async fn bodies_but(queue: &dyn Queue, max: usize, passing_over: &[&str]) -> Vec<String> {
+    let passing_over: Vec<Arc<str>> = passing_over.iter().map(|name| (*name).into()).collect();
+    let messages = queue.receive(max, &passing_over, HIDE, NOW).await.unwrap();
+    messages.into_iter().map(|message| message.body).collect()
+}
+
+pub(crate) async fn what_is_passed_over_stays_and_the_rest_comes_in_order(w: World) {
+    let queue = w.queue.as_ref();
+    let messages = [
+        (Some("a"), 5, "a5"),
+        (Some("b"), 5, "b5"),
+        (None, 5, "nobody knows"),
+        (Some("a"), 0, "a0"),
+        (Some("c"), 5, "c5"),
+        (Some("b"), 0, "b0"),
+        (Some("b"), 5, "b5 again"),
+    ];
+    for (model, level, body) in messages {
+        send_of(queue, model, level, body).await;
+    }
+    assert_eq!(bodies_but(queue, 2, &["a", "never sent"]).await, ["b0", "b5"]);
+    assert_eq!(bodies_but(queue, 10, &["a", "c"]).await, ["nobody knows", "b5 again"]);
+    assert_eq!(bodies_but(queue, 10, &["a", "c"]).await, [""; 0]);
+    assert_eq!(w.queue.depth().await.unwrap(), Depth { ready: 3, in_flight: 4, ..Depth::default() });
+    assert_eq!(bodies_but(queue, 10, &[]).await, ["a0", "a5", "c5"], "no delivery has moved them");
+}
+
+pub(crate) async fn what_comes_back_is_passed_over_like_the_rest(w: World) {
+    send_of(w.queue.as_ref(), Some("a"), 5, "a").await;
+    let message = one(w.queue.as_ref()).await;
+    assert_eq!(w.queue.change_visibility(vec![(message.handle, NOW)]).await.unwrap(), [Ok(())]);
+    assert_eq!(bodies_but(w.queue.as_ref(), 10, &["a"]).await, [""; 0], "handed back");
+    one(w.queue.as_ref()).await;
+    w.clock.pass(HIDE);
+    assert_eq!(bodies_but(w.queue.as_ref(), 10, &["a"]).await, [""; 0], "lapsed");
+    assert_eq!(one(w.queue.as_ref()).await.receives, 3, "being passed over is no delivery");
+}
+
+pub(crate) async fn a_receiver_that_passes_over_all_there_is_waits_for_the_rest(w: World) {
+    send_of(w.queue.as_ref(), Some("a"), 0, "a").await;
+    let queue = Arc::clone(&w.queue);
+    let waiting =
+        tokio::spawn(async move { queue.receive(10, &["a".into()], HIDE, Duration::from_secs(60)).await.unwrap() });
+    send_of(w.queue.as_ref(), Some("a"), 0, "another a").await;
+    send_of(w.queue.as_ref(), Some("b"), 9, "b").await;
+    let bodies: Vec<_> = waiting.await.unwrap().into_iter().map(|message| message.body).collect();
+    assert_eq!(bodies, ["b"]);
+}
+
 pub(crate) async fn zero_visibility_is_a_hand_back_at_once(w: World) {
     send(w.queue.as_ref(), "a").await;
     let message = one(w.queue.as_ref()).await;
@@ -158,10 +212,10 @@ pub(crate) async fn d5_a_dead_letter_is_gone_from_the_queue_in_one_step(w: World
 
 pub(crate) async fn a_waiting_receiver_hears_of_a_message(w: World) {
     let queue = Arc::clone(&w.queue);
-    let waiting = tokio::spawn(async move { queue.receive(1, HIDE, Duration::from_secs(60)).await.unwrap() });
+    let waiting = tokio::spawn(async move { queue.receive(1, &[], HIDE, Duration::from_secs(60)).await.unwrap() });
     send(w.queue.as_ref(), "a").await;
     assert_eq!(waiting.await.unwrap().len(), 1);
-    assert!(w.queue.receive(1, HIDE, Duration::from_millis(5)).await.unwrap().is_empty(), "the wait ends");
+    assert!(w.queue.receive(1, &[], HIDE, Duration::from_millis(5)).await.unwrap().is_empty(), "the wait ends");
 }
 
 pub(crate) async fn hidden_until_is_never_later_than_the_truth(w: World) {
@@ -191,7 +245,7 @@ pub(crate) async fn deliveries_race_to_one_receiver_each(w: World) {
             tokio::spawn(async move {
                 let mut mine = Vec::new();
                 loop {
-                    let got = queue.receive(3, HIDE, NOW).await.unwrap();
+                    let got = queue.receive(3, &[], HIDE, NOW).await.unwrap();
                     if got.is_empty() {
                         return mine;
                     }

@@ -130,7 +130,8 @@ pub(crate) fn key(id: &str) -> JobKey {
 }
 
 pub(crate) fn outgoing(body: &str) -> Outgoing {
-    Outgoing { body: body.to_owned(), batch: batch(), priority: Priority::default(), delay: Duration::ZERO }
+    let (batch, priority) = (batch(), Priority::default());
+    Outgoing { body: body.to_owned(), batch, model: None, priority, delay: Duration::ZERO }
 }
 
 pub(crate) fn job(id: &str, prompt: &str) -> Job {

@@ -153,6 +153,8 @@ pub struct Setup {
     pub limits: Limits,
     pub counting: Counting,
     pub regions: Vec<&'static str>,
+    /// Other models than `m`, each on a lane of its own that has no limits.
+    pub others: Vec<&'static str>,
     pub call_timeout: Duration,
 }
 
@@ -163,6 +165,7 @@ impl Default for Setup {
             limits: Limits::default(),
             counting: Counting::Learn,
             regions: vec!["us-east-1"],
+            others: Vec::new(),
             call_timeout: Duration::from_secs(170),
         }
     }
@@ -181,28 +184,30 @@ pub const PRICE: Price = Price {
 };
 
 pub fn context(store: &Store, state: &State, model: Arc<dyn Model>, setup: Setup) -> Arc<Context> {
-    let routes = setup
-        .regions
-        .iter()
-        .map(|region| RouteSpec {
-            lane: LaneId { region: (*region).into(), model_id: "vendor.m".into() },
-            primary: true,
-            not_before: None,
-            limits: setup.limits,
-            account_tokens_per_day: None,
-            counting: setup.counting,
-        })
-        .collect();
-    let plan = PlanSpec {
-        names: vec!["m".into()],
+    let limited = plan("m", setup.limits, &setup);
+    let others = setup.others.iter().map(|name| plan(name, Limits::default(), &setup));
+    let plans = std::iter::once(limited).chain(others).collect();
+    context_of(store, state, model, setup.settings, plans)
+}
+
+fn plan(name: &str, limits: Limits, setup: &Setup) -> PlanSpec {
+    let route = |region: &&str| RouteSpec {
+        lane: LaneId { region: (*region).into(), model_id: format!("vendor.{name}").into() },
+        primary: true,
+        not_before: None,
+        limits,
+        account_tokens_per_day: None,
+        counting: setup.counting,
+    };
+    PlanSpec {
+        names: vec![name.into()],
         price: Some(PRICE),
         burndown: 1,
         default_cap: NonZeroU32::new(1_024).unwrap(),
         call_timeout: CallTimeout { base: setup.call_timeout, per_token: Duration::ZERO },
         fallback: Vec::new(),
-        routes,
-    };
-    context_of(store, state, model, setup.settings, vec![plan])
+        routes: setup.regions.iter().map(route).collect(),
+    }
 }
 
 /// Works until every job of the run has ended, and returns their results in the order in which they ended.

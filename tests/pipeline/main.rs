@@ -16,6 +16,7 @@ mod common;
 mod harness;
 mod killed;
 mod money;
+mod shares;
 mod sizing;
 mod storage;
 mod waiting;
@@ -490,6 +491,7 @@ async fn d5_a_message_that_is_no_job_is_dead_lettered_at_its_first_delivery() {
     let garbage = Outgoing {
         body: "{\"prompt\": 1}".to_owned(),
         batch: BatchName::new(BATCH).unwrap(),
+        model: None,
         priority: aquifer::job::spec::Priority::default(),
         delay: Duration::ZERO,
     };
@@ -512,6 +514,7 @@ async fn d2_d9_a_redelivered_job_that_has_ended_is_notified_again_without_a_call
     let again = Outgoing {
         body: job("job-0", "prompt 0").to_message(),
         batch: BatchName::new(BATCH).unwrap(),
+        model: None,
         priority: aquifer::job::spec::Priority::default(),
         delay: Duration::ZERO,
     };
@@ -562,7 +565,7 @@ async fn d4_a_lost_lease_stops_the_work_before_the_write() {
     store.abandon();
     other.reap().await.unwrap();
     let taken = other.queue(Some(BatchName::new(BATCH).unwrap()));
-    let message = taken.receive(1, 10 * MINUTE, Duration::ZERO).await.unwrap().remove(0);
+    let message = taken.receive(1, &[], 10 * MINUTE, Duration::ZERO).await.unwrap().remove(0);
     let key = job("job-0", "prompt 0").key;
     other.ledger().claim(&key, job("job-0", "prompt 0").digest(), message.sent, 10 * MINUTE).await.unwrap();
     tokio::time::advance(2 * MINUTE).await;

@@ -26,7 +26,7 @@ async fn stopped_dead(store: &Store) {
     let (queue, ledger) = (store.queue(None), store.ledger());
     let lease = 2 * MINUTE;
     for number in 0..16 {
-        let message = queue.receive(1, lease, Duration::ZERO).await.unwrap().remove(0);
+        let message = queue.receive(1, &[], lease, Duration::ZERO).await.unwrap().remove(0);
         let job = job(&format!("job-{number}"), &format!("prompt {number}"));
         let reply = ledger.claim(&job.key, job.digest(), message.sent, lease).await.unwrap();
         let ClaimReply::Claimed(claimed) = reply else { panic!("{reply:?}") };

@@ -69,8 +69,14 @@ impl Queue for Mortal<dyn Queue> {
         self.alive(self.port.send(entries)).await
     }
 
-    async fn receive(&self, max: usize, visibility: Duration, wait: Duration) -> Result<Vec<Message>, StoreError> {
-        self.alive(self.port.receive(max, visibility, wait)).await
+    async fn receive(
+        &self,
+        max: usize,
+        passing_over: &[Arc<str>],
+        visibility: Duration,
+        wait: Duration,
+    ) -> Result<Vec<Message>, StoreError> {
+        self.alive(self.port.receive(max, passing_over, visibility, wait)).await
     }
 
     async fn change_visibility(&self, entries: Vec<(ReceiptHandle, Duration)>) -> Result<Vec<Entry>, StoreError> {

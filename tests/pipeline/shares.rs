@@ -1,0 +1,180 @@
+//! What a model that waits leaves of the slots to the others.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use aquifer::flow::context::Context;
+use aquifer::flow::stop::Reason;
+use aquifer::flow::worker::Worker;
+use aquifer::job::failure::Class;
+use aquifer::job::lifecycle::Status;
+use aquifer::job::outcome::JobResult;
+use aquifer::job::spec::Job;
+use aquifer::job::units::PerMinute;
+use aquifer::ports::{Billing, Depth, Entry, Message, MessageId, Outgoing, Queue, ReceiptHandle, StoreError};
+use aquifer::rules::pace::Limits;
+
+use crate::harness::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// So many jobs of `m`, and behind them so many of `other`.
+fn jobs_of_two(m: usize, other: usize) -> Vec<Job> {
+    let others = (0..other).map(|number| Job { model: "other".to_owned(), ..job(&format!("other-{number}"), "x") });
+    jobs(m).into_iter().chain(others).collect()
+}
+
+fn one_a_minute() -> Setup {
+    let limits = Limits { requests_per_minute: PerMinute::new(1), ..Limits::default() };
+    Setup { limits, others: vec!["other"], ..Setup::default() }
+}
+
+/// Works until these jobs have ended and only so many messages are left, looks at the queue, and stops.
+async fn work_until(
+    context: &Arc<Context>,
+    ended: impl Future<Output = Vec<JobResult>>,
+    left: u64,
+) -> (Vec<JobResult>, Depth) {
+    let worker = Worker::new(Arc::clone(context));
+    let working = tokio::spawn(async move { worker.run().await });
+    let results = ended.await;
+    // A deletion is no event.
+    let mut look = tokio::time::interval(Duration::from_millis(10));
+    let depth = loop {
+        let depth = context.queue.depth().await.unwrap();
+        if depth.ready + depth.in_flight + depth.delayed == left {
+            break depth;
+        }
+        look.tick().await;
+    };
+    context.stop.drain(Reason::Done);
+    working.await.unwrap();
+    (results, depth)
+}
+
+fn of_other(results: &[JobResult]) -> usize {
+    results
+        .iter()
+        .filter(|result| result.model.as_deref() == Some("other") && result.status == Status::Succeeded)
+        .count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_model_that_waits_for_its_quota_holds_more_than_half_of_the_slots_while_another_could_run() {
+    let state = State::new();
+    let store = state.open().await;
+    let start = tokio::time::Instant::now();
+    let (run, _) = enrol(&store, jobs_of_two(500, 50)).await;
+    let context = context(&store, &state, Scripted::answering(), one_a_minute());
+    let (results, depth) = work_until(&context, ended(&store, &run, 51), 499).await;
+    assert_eq!((results.len(), of_other(&results)), (51, 50), "the quota of a minute is one call");
+    assert!(start.elapsed() < 10 * SECOND, "{:?}", start.elapsed());
+    assert!((1..=8).contains(&depth.in_flight), "{depth:?}");
+    assert_eq!(results.iter().map(|result| result.attempts).sum::<u32>(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_model_whose_service_is_away_holds_more_than_half_of_the_slots_while_another_could_run() {
+    let state = State::new();
+    let store = state.open().await;
+    let start = tokio::time::Instant::now();
+    let model = Scripted::new(Duration::from_millis(20), |_, call| match &*call.lane.model_id {
+        "vendor.m" => Reply::Fail(Class::Unavailable, Billing::Nothing),
+        _ => Reply::Text("well"),
+    });
+    let (run, _) = enrol(&store, jobs_of_two(100, 50)).await;
+    let mut setup = Setup { others: vec!["other"], ..Setup::default() };
+    setup.settings.breaker.failures = std::num::NonZeroU32::MIN;
+    let context = context(&store, &state, model, setup);
+    let (results, depth) = work_until(&context, ended(&store, &run, 50), 100).await;
+    assert_eq!(of_other(&results), 50);
+    assert!(start.elapsed() < 10 * SECOND, "{:?}", start.elapsed());
+    assert!((1..=8).contains(&depth.in_flight), "{depth:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn jobs_that_were_throttled_together_leave_half_of_the_slots_to_a_model_that_comes_later() {
+    let state = State::new();
+    let store = state.open().await;
+    let of_m = AtomicU64::new(0);
+    let model = Scripted::new(SECOND, move |_, call| match &*call.lane.model_id {
+        "vendor.m" if of_m.fetch_add(1, Ordering::SeqCst) >= 31 => Reply::Fail(Class::QuotaDay, Billing::Nothing),
+        _ => Reply::Text("well"),
+    });
+    let (run, _) = enrol(&store, jobs_of_two(100, 50)).await;
+    let context = context(&store, &state, model, Setup { others: vec!["other"], ..Setup::default() });
+    // Of the first model those that were answered before the throttle: the rest waits for hours.
+    let start = tokio::time::Instant::now();
+    let (results, depth) = work_until(&context, ended(&store, &run, 31 + 50), 69).await;
+    assert_eq!(of_other(&results), 50);
+    assert!(start.elapsed() < MINUTE, "{:?}", start.elapsed());
+    assert!((1..=8).contains(&depth.in_flight), "{depth:?}");
+    assert_eq!(results.iter().map(|result| result.attempts).sum::<u32>(), 0);
+}
+
+/// A queue that cannot select.
+struct Deaf(Arc<dyn Queue>);
+
+#[async_trait]
+impl Queue for Deaf {
+    async fn send(&self, entries: Vec<Outgoing>) -> Result<Vec<Entry<MessageId>>, StoreError> {
+        self.0.send(entries).await
+    }
+    async fn receive(
+        &self,
+        max: usize,
+        _: &[Arc<str>],
+        visibility: Duration,
+        wait: Duration,
+    ) -> Result<Vec<Message>, StoreError> {
+        self.0.receive(max, &[], visibility, wait).await
+    }
+    async fn change_visibility(&self, entries: Vec<(ReceiptHandle, Duration)>) -> Result<Vec<Entry>, StoreError> {
+        self.0.change_visibility(entries).await
+    }
+    async fn delete(&self, handles: Vec<ReceiptHandle>) -> Result<Vec<Entry>, StoreError> {
+        self.0.delete(handles).await
+    }
+    async fn dead_letter(&self, handle: &ReceiptHandle, reason: &str) -> Result<Entry, StoreError> {
+        self.0.dead_letter(handle, reason).await
+    }
+    async fn depth(&self) -> Result<Depth, StoreError> {
+        self.0.depth().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_queue_that_cannot_select_delivers_all_the_same_is_handed_back_for_a_while() {
+    let state = State::new();
+    let store = state.open().await;
+    let (run, _) = enrol(&store, jobs_of_two(200, 50)).await;
+    let context = context(&store, &state, Scripted::answering(), one_a_minute());
+    let context =
+        Arc::new(Context { queue: Arc::new(Deaf(Arc::clone(&context.queue))), ..Arc::into_inner(context).unwrap() });
+    let start = tokio::time::Instant::now();
+    let (results, depth) = work_until(&context, ended(&store, &run, 51), 199).await;
+    assert_eq!(of_other(&results), 50);
+    assert!(start.elapsed() < 30 * SECOND, "{:?}", start.elapsed());
+    assert!(depth.in_flight >= 150, "handed back, and not at once: {depth:?}");
+    assert_eq!(results.iter().map(|result| result.attempts).sum::<u32>(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_model_alone_is_not_slowed_down_by_the_half_it_may_not_wait_with() {
+    for (slots, jobs_in_all, at_most) in [(16, 160, 16 * SECOND), (2, 10, 8 * SECOND), (1, 5, 6 * SECOND)] {
+        let state = State::new();
+        let store = state.open().await;
+        let (run, _) = enrol(&store, jobs(jobs_in_all)).await;
+        let mut setup = Setup::default();
+        setup.settings.slots = slots;
+        let context = context(&store, &state, Scripted::new(SECOND, |_, _| Reply::Text("slowly")), setup);
+        let start = tokio::time::Instant::now();
+        let results = drain(&context, &store, &run, jobs_in_all).await;
+        assert_eq!(results.len(), jobs_in_all);
+        assert!(start.elapsed() < at_most, "{slots} slots: {:?}", start.elapsed());
+    }
+}
