@@ -45,13 +45,19 @@ impl Charges {
         }
     }
 
-    /// Adds a charge made at `at`. A charge older than the newest joins the entry of its time, if that is still kept.
+    /// Adds a charge made at `at`, also one that is older than the newest: a call may have been sent late, and another
+    /// worker have reserved meanwhile.
     pub(super) fn add(&mut self, at: Timestamp, most: Amount, least: Amount) {
         let entry = match self.entries.back_mut() {
-            Some(newest) if at < newest.first => match self.find(at) {
-                Some(entry) => entry,
-                None => return,
-            },
+            Some(newest) if at < newest.first => {
+                let place = self.entries.partition_point(|entry| entry.last < at);
+                if self.entries.get(place).is_none_or(|entry| at < entry.first) {
+                    self.entries.insert(place, Entry { first: at, last: at, most, least });
+                    return;
+                }
+                let Some(entry) = self.entries.get_mut(place) else { return };
+                entry
+            }
             Some(newest) if at < newest.first.after(GRAIN) => {
                 newest.last = newest.last.max(at);
                 newest
@@ -203,6 +209,20 @@ mod tests {
         add(&mut charges, 700, 10);
         add(&mut charges, 30, 5);
         assert_eq!(charges.most_between(at(-1), at(100)).tokens, 25);
+    }
+
+    /// The premise: with eight workers on one row, a call that was sent late was moved to a moment between two charges of
+    /// others, and counted no more.
+    #[test]
+    fn a_charge_that_falls_between_two_others_is_not_lost() {
+        let mut charges = Charges::default();
+        add(&mut charges, 0, 10);
+        add(&mut charges, 700, 10);
+        add(&mut charges, 300, 5);
+        assert_eq!(charges.most_between(at(-1), at(800)).tokens, 25);
+        assert_eq!(charges.most_between(at(200), at(400)).tokens, 5);
+        charges.take(at(300), tokens(5));
+        assert_eq!(charges.most_between(at(200), at(400)).tokens, 0);
     }
 
     #[test]
