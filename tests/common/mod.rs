@@ -1,5 +1,7 @@
 //! A state directory that workers share, under a paused clock, and the questions that tests ask of it.
 
+pub mod mortal;
+
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;

@@ -19,7 +19,6 @@ mod fallbacks;
 mod faults;
 mod gates;
 mod language;
-mod mortal;
 mod play;
 mod played;
 mod ramp;

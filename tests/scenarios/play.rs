@@ -21,9 +21,9 @@ use aquifer::simulate::{Report, Scenario};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::common::mortal::make_mortal;
 use crate::common::{self, BATCH, State, context_of};
 use crate::draws::Draw;
-use crate::mortal::make_mortal;
 use crate::played::Played;
 
 pub const SECOND: Duration = Duration::from_secs(1);
