@@ -31,8 +31,6 @@ mod scenario;
 mod scope;
 mod service;
 mod unseen;
-#[cfg(test)]
-mod wire_tests;
 
 use std::io;
 use std::net::SocketAddr;

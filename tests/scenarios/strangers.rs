@@ -42,12 +42,10 @@ async fn q11_strangers_on_the_account_leave_little_throttled_and_what_they_leave
         format_args!("{met_share:.1} % throttled at first, {share:.1} % then; {used:.3} used, {again:.3} again"),
     );
     assert!(met.throttled >= 1, "they were met: {report}");
-    // bar: one in a hundred. Each of the single calls that try for more than was learned is refused.
-    assert!(during.throttled * 100 <= 4 * during.calls, "{} of {} throttled", during.throttled, during.calls);
+    assert!(during.throttled * 100 <= during.calls, "{} of {} throttled", during.throttled, during.calls);
     assert!((0.90..=1.06).contains(&used), "{used} of what is left is used");
-    // bar: 0.95. A bucket that has filled up behind the strangers admits more than the quota for a while, which is taken for a
-    // higher limit; the refusal that ends it cuts the limit to less than the quota, and what was sent above it is a debt to that.
-    assert!((0.55..=1.06).contains(&again), "{again} of the whole is used from three minutes after they left");
+    // A bucket that has filled up behind the strangers admits more than the quota for a while.
+    assert!((0.95..=1.40).contains(&again), "{again} of the whole is used from three minutes after they left");
     let ended = work.so_far().await;
     assert!(ended.iter().all(|result| result.attempts == 0 && result.error.is_none()));
     assert!(ended.len() < work.count(), "there was work to the end");

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::learn::Hypothesis;
 use super::limit::Quota;
-use super::{Amount, LaneLedger};
+use super::{Amount, Counting, LaneLedger, MINUTE};
 use crate::job::units::Timestamp;
 
 /// A bucket that was empty twice says what flows into it, if there was so much time in between.
@@ -64,10 +64,12 @@ impl LaneLedger {
             let limit = self.book.learned.limit_of(configured, quota).unwrap_or(0);
             self.book.emptied = Some(Emptied { at: now, tokens: 0, requests: 0, limit });
         }
-        if let Some(limit) =
-            self.book.learned.limit_of(configured, quota).filter(|_| is_bucket || self.book.even_until.is_some())
-        {
-            self.book.bucket.most_mut(quota).within(limit.saturating_sub(refused.of(quota)), limit);
+        let Some(limit) = self.book.learned.limit_of(configured, quota) else { return };
+        if is_bucket || self.book.even_until.is_some() {
+            // It may hold less than nothing, where calls came to more than was reserved for them.
+            let may_owe_more = self.book.exceeded.is_some_and(|at| at.after(MINUTE) > now);
+            let most = if may_owe_more || self.terms.counting != Counting::Learn { u64::MAX } else { limit };
+            self.book.bucket.most_mut(quota).within(limit.saturating_sub(refused.of(quota)), most);
         }
     }
 }

@@ -166,7 +166,9 @@ impl LaneLedger {
             Hypothesis::Sliding => self.book.charges.down_to(now, self.terms.slack, room, |charge| charge.of(quota)),
             Hypothesis::Fixed => self.fixed_fits_at(now, quota, room),
             Hypothesis::Bucket => {
-                let wait = self.book.bucket.most(quota).down_to(room, limit, self.terms.slack);
+                // What is owed drains by the limit that holds, whichever limit it is held against.
+                let rate = self.book.learned.limit_of(self.configured(), quota).unwrap_or(limit);
+                let wait = self.book.bucket.most(quota).down_to(room, rate, self.terms.slack);
                 (!wait.is_zero()).then(|| now.after(wait))
             }
         }

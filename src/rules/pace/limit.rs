@@ -130,15 +130,16 @@ impl Learned {
         };
         let size = size.of(quota).max(1);
         let doubled = size.saturating_mul(1 << (admitted - PROOFS).min(DOUBLINGS));
-        let raise = doubled.min((before / STEP).max(size));
+        let raised = before.saturating_add(doubled.min((before / STEP).max(size)));
+        let raised = up_to_told(before, raised, configured, quota);
         self.begin(configured);
-        *self.of_mut(quota) = Some(before.saturating_add(raise));
+        *self.of_mut(quota) = Some(raised);
         if self.proven.replace((quota, before)).is_some() {
             self.pause = None;
         }
         self.admitted = admitted;
         self.next_try = Some(now.after(rest));
-        raise
+        raised - before
     }
 
     /// A call beyond the limit was admitted, and what that proves will be seen: the next may be tried.
@@ -148,8 +149,9 @@ impl Learned {
 
     /// A call was certainly admitted when so much counted: that is proven.
     pub(super) fn admitted_so_much(&mut self, configured: Configured, quota: Quota, counted: u64) {
+        let before = self.limit_of(configured, quota).unwrap_or(LEAST);
         self.begin(configured);
-        *self.of_mut(quota) = Some(counted);
+        *self.of_mut(quota) = Some(up_to_told(before, counted, configured, quota));
         self.proven = None;
         self.pause = None;
     }
@@ -211,11 +213,19 @@ impl Learned {
 
 /// What is told, if the limit is above that.
 fn above(limit: Option<u64>, configured: Configured, quota: Quota) -> Option<u64> {
-    let told = match quota {
+    told(configured, quota).filter(|told| limit.is_some_and(|limit| limit > *told))
+}
+
+/// What is told is a step of its own on the way up: a limit from below it does not jump beyond it.
+fn up_to_told(before: u64, raised: u64, configured: Configured, quota: Quota) -> u64 {
+    told(configured, quota).filter(|told| before < *told).map_or(raised, |told| raised.min(told))
+}
+
+fn told(configured: Configured, quota: Quota) -> Option<u64> {
+    match quota {
         Quota::Tokens => configured.0,
         Quota::Requests => configured.1,
-    };
-    told.filter(|told| limit.is_some_and(|limit| limit > *told))
+    }
 }
 
 fn cut(before: Option<u64>, admitted: u64, again: bool) -> u64 {
