@@ -306,7 +306,8 @@ impl LaneLedger {
                 self.admitted(now, &reservation);
                 self.book.first = First::Done;
                 if self.book.throttles.seen.is_none_or(|seen| reservation.made > seen) {
-                    self.book.throttles = Throttles::default();
+                    let forgiven = self.book.throttles.forgiven;
+                    self.book.throttles = Throttles { forgiven, ..Throttles::default() };
                 }
                 self.settle(now, &reservation, used);
                 self.hear_witnesses(now);

@@ -66,6 +66,8 @@ pub(super) struct Throttles {
     pub(super) in_a_row: u32,
     /// When the first refusal of the newest burst was seen: what was sent up to then belongs to the same burst.
     pub(super) seen: Option<Timestamp>,
+    /// When a refusal was last taken for a mishap.
+    pub(super) forgiven: Option<Timestamp>,
     /// When the refused call was sent by which the limit shrank in this burst.
     pub(super) shrunk_by: Option<Timestamp>,
 }

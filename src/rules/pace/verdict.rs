@@ -16,6 +16,8 @@ const TICK: Duration = Duration::from_millis(1);
 /// After a throttle that nothing explains; doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Refusals further apart than this have nothing to do with each other.
+const FORGIVEN_FOR: Duration = Duration::from_secs(5 * 60);
 /// Between two raises of the limit of a bucket.
 const BUCKET_REST: Duration = Duration::from_secs(8);
 
@@ -117,7 +119,11 @@ impl LaneLedger {
             [Hypothesis::Fixed] => self.is_used(quota, made, 2),
             _ => false,
         };
-        if agree || is_limit || self.terms.counting != Counting::Learn {
+        let is_known = self.terms.counting != Counting::Learn;
+        if agree || is_limit || is_known {
+            if is_known && self.is_mishap(now) {
+                return;
+            }
             self.book.throttles.shrunk_by = Some(made);
             // Who is refused while next to nothing is charged learns nothing from that of how calls should go.
             if self.is_used(quota, made, DEEPEST_CUT) {
@@ -148,6 +154,17 @@ impl LaneLedger {
                 self.book.learned.replace(now, configured, quota, admitted);
             }
         }
+    }
+
+    /// What is told is not doubted for one refusal: it says less of the limit than of a call that took too long on its way.
+    /// The second within a while is to be believed.
+    fn is_mishap(&mut self, now: Timestamp) -> bool {
+        let is_first = self.book.throttles.forgiven.is_none_or(|last| last.after(FORGIVEN_FOR) <= now);
+        if is_first && self.minute_limits() != (None, None) {
+            self.book.throttles.forgiven = Some(now);
+            return true;
+        }
+        false
     }
 
     /// Down to what was admitted in the minute before the refused call, as far as one can tell.
@@ -295,6 +312,23 @@ mod tests {
         refuse(&mut lane, START + secs(6), refused);
         assert_eq!(lane.standing(), Hypothesis::ALL);
         assert_eq!(lane.tokens_per_minute(), Some(600));
+    }
+
+    /// The premise: a machine that stood still for two seconds sent a call when its charge had aged out; the limit fell by a
+    /// third for that, and took a minute to win back.
+    #[test]
+    fn a_single_refusal_is_a_mishap_where_the_counting_is_told_and_the_second_is_not() {
+        let mut lane = lane(SLIDING, tokens(1_000));
+        for second in 0..6 {
+            spend(&mut lane, START + secs(second), 100);
+        }
+        let refused = take(&mut lane, START + secs(6), 200);
+        refuse(&mut lane, START + secs(6), refused);
+        assert_eq!(lane.tokens_per_minute(), Some(1_000));
+        spend(&mut lane, START + secs(8), 100);
+        let refused = take(&mut lane, START + secs(9), 200);
+        refuse(&mut lane, START + secs(9), refused);
+        assert_eq!(lane.tokens_per_minute(), Some(700));
     }
 
     #[test]
