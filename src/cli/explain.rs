@@ -93,7 +93,9 @@ fn gates_of(job: &JobReport, gates: &[LaneGate], settings: &Settings) -> Vec<Lan
     let ids: Vec<String> = std::iter::once(asked).chain(fallback.map(|name| &**name)).map(model_id).collect();
     // The lane's id may have the prefix of a profile before it.
     let is_of = |lane: &str, id: &str| lane.strip_suffix(id).is_some_and(|before| before.ends_with(['/', '.']));
-    gates.iter().filter(|gate| ids.iter().any(|id| is_of(&gate.lane, id))).cloned().collect()
+    let (now, batch) = (SystemClock.now(), format!("batch {}", job.key.batch));
+    let holds = |gate: &&LaneGate| gate.lane == batch || ids.iter().any(|id| is_of(&gate.lane, id));
+    gates.iter().filter(|gate| gate.gate.until > now).filter(holds).cloned().collect()
 }
 
 fn as_text(job: &JobReport, simulated: bool, gates: &[LaneGate]) -> Vec<String> {

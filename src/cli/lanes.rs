@@ -3,7 +3,9 @@
 
 use serde_json::json;
 
+use crate::config::Settings;
 use crate::embedded::LaneRow;
+use crate::flow::lanes::ACCOUNT;
 use crate::job::units::{PerMinute, Timestamp, Tokens};
 use crate::ports::{Allowance, Clock, LaneId, Swap};
 use crate::rules::breaker::Hand;
@@ -31,25 +33,29 @@ pub(crate) async fn lanes(args: &LanesArgs) -> Result<Exit, Report> {
     }
 }
 
-/// What the configuration says of lanes; without one, every lane is a stranger of which only the row tells.
+/// What the configuration says of lanes; of one that it does not name only the row tells.
 struct Known {
-    breaker: crate::rules::breaker::BreakerRules,
-    terms: Vec<(LaneId, Terms)>,
+    settings: [Settings; 2],
 }
 
 impl Known {
     fn of(args: &LanesArgs) -> Result<Self, Report> {
-        let real = wiring::settings(args.places.config.as_deref(), false)?;
-        let simulated = wiring::settings(args.places.config.as_deref(), true)?;
-        let routes = [&real, &simulated].into_iter().flat_map(wiring::routes);
-        let terms = routes.map(|route| (route.lane.clone(), route.terms())).collect();
-        Ok(Self { breaker: wiring::breaker_rules(&real), terms })
+        let read = |simulated| wiring::settings(args.places.config.as_deref(), simulated);
+        Ok(Self { settings: [read(false)?, read(true)?] })
     }
 
-    fn book(&self, lane: &str) -> (LaneBook, Terms) {
-        let terms = self.terms.iter().find(|(id, _)| id.to_string() == lane).map_or_else(Terms::unknown, |(_, t)| *t);
-        (LaneBook::new(terms, self.breaker), terms)
+    fn book(&self, lane: &LaneId) -> (LaneBook, Terms) {
+        let routes = self.settings.iter().flat_map(|settings| wiring::routes(settings, &lane.region));
+        let told = routes.into_iter().find(|route| route.lane == *lane).map(|route| route.terms());
+        let terms = told.unwrap_or_else(Terms::unknown);
+        let [real, _] = &self.settings;
+        (LaneBook::new(terms, wiring::breaker_rules(real)), terms)
     }
+}
+
+/// The account of a region has a row as well, but nothing is sent to it.
+fn is_a_models(lane: &LaneId) -> bool {
+    *lane.model_id != *ACCOUNT
 }
 
 fn show(args: &LanesArgs, known: &Known) -> Result<Exit, Report> {
@@ -57,7 +63,8 @@ fn show(args: &LanesArgs, known: &Known) -> Result<Exit, Report> {
     let states = States::open(&args.places.state)?;
     for state in &states.readers {
         for LaneRow { lane, state: row } in state.reader.lanes()? {
-            let (mut book, terms) = known.book(&lane);
+            let Some(id) = LaneId::parse(&lane).filter(is_a_models) else { continue };
+            let (mut book, terms) = known.book(&id);
             if book.load(&row).is_err() {
                 continue;
             }
@@ -98,8 +105,14 @@ impl Standing {
     }
 
     fn words(&self) -> String {
-        let words: Vec<_> = self.counting.iter().map(|counting| counting.word()).collect();
-        words.join(" or ")
+        match self.counting.as_slice() {
+            [counting] if self.is_told => format!("{}, as configured", counting.word()),
+            [counting] => format!("{}, learned", counting.word()),
+            several => {
+                let words: Vec<_> = several.iter().map(|counting| counting.word()).collect();
+                format!("not known yet: {}", words.join(" or "))
+            }
+        }
     }
 
     fn tell(&self, lane: &str, simulated: bool) -> Result<(), Report> {
@@ -112,8 +125,7 @@ impl Standing {
             None => String::new(),
         };
         out::line(&format!("  quota      {limit}{told}; {} charged in the last minute", short(self.used.0)))?;
-        let how = if self.is_told { "as configured" } else { "learned" };
-        out::line(&format!("  counting   {}, {how}", self.words()))?;
+        out::line(&format!("  counting   {}", self.words()))?;
         out::line(&format!("  breaker    {}", self.breaker))?;
         match self.cooled_until {
             Some(until) => out::line(&format!("  cool-down  until {until}")),
@@ -153,7 +165,7 @@ async fn set(args: &HandLane, hand: Hand) -> Result<Exit, Report> {
     };
     let no_lane = || Report::usage(format!("no lane is called `{name}`")).hint("`aquifer lanes` lists them all");
     let is_simulated = found.ok_or_else(no_lane)?;
-    let lane = LaneId::parse(name).ok_or_else(no_lane)?;
+    let lane = LaneId::parse(name).filter(is_a_models).ok_or_else(no_lane)?;
     let below = args.places.state.join(SIMULATED);
     let dir = if is_simulated && below.exists() { below } else { args.places.state.clone() };
     let store = wiring::store(&dir).await?;
@@ -167,8 +179,7 @@ async fn set(args: &HandLane, hand: Hand) -> Result<Exit, Report> {
 async fn write(allowance: &dyn Allowance, lane: &LaneId, hand: Hand) -> Result<(), Report> {
     let mut shared = allowance.read(lane).await?;
     loop {
-        let row =
-            LaneBook::row_by_hand(&shared.state, rand::random(), SystemClock.now(), hand).map_err(Report::stuck)?;
+        let row = LaneBook::row_by_hand(&shared.state, rand::random(), hand).map_err(Report::stuck)?;
         match allowance.swap(lane, shared.version, row.into()).await? {
             Swap::Swapped { .. } => return Ok(()),
             Swap::Stale(newer) => shared = newer,

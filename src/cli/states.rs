@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use crate::embedded::{LaneGate, Reader};
+use crate::ports::Clock;
 
+use super::SystemClock;
 use super::exit::Report;
 use super::wiring::SIMULATED;
 
@@ -60,9 +62,9 @@ impl States {
     /// # Errors
     /// A report: they cannot be read.
     pub(crate) fn gates(&self) -> Result<Vec<LaneGate>, Report> {
-        let mut gates = Vec::new();
+        let (mut gates, now) = (Vec::new(), SystemClock.now());
         for state in &self.readers {
-            gates.extend(state.reader.gates()?);
+            gates.extend(state.reader.gates()?.into_iter().filter(|gate| gate.gate.until > now));
         }
         Ok(gates)
     }

@@ -239,9 +239,11 @@ fn plan_spec(settings: &Settings, model: &ModelSettings, endpoints: &[EndpointSe
     }
 }
 
-/// Every lane that the configuration names.
-pub(crate) fn routes(settings: &Settings) -> Vec<RouteSpec> {
-    settings.models.iter().flat_map(|model| plan_spec(settings, model, &settings.endpoints).routes).collect()
+/// Every lane of a region, as the configuration has them; where that names no region, any is.
+pub(crate) fn routes(settings: &Settings, region: &str) -> Vec<RouteSpec> {
+    let bare = [EndpointSettings::bare(region)];
+    let endpoints = if settings.endpoints.is_empty() { &bare[..] } else { &settings.endpoints };
+    settings.models.iter().flat_map(|model| plan_spec(settings, model, endpoints).routes).collect()
 }
 
 fn limits(model: &ModelSettings, endpoint: &EndpointSettings) -> Limits {

@@ -18,7 +18,7 @@ use crate::job::units::{Timestamp, Tokens};
 use crate::ports::{Allowance, Gate as Posted, LaneId, Shared, StoreError, StoreTrouble, Swap, Version};
 use crate::rules::breaker::{BreakerRules, Gate, Permit};
 use crate::rules::concurrency::Concurrency;
-use crate::rules::lane::{LaneBook, Word};
+use crate::rules::lane::{LaneBook, Loaded, Word};
 use crate::rules::pace::{Event, Reservation, Terms};
 
 use super::pace_clock::PaceClock;
@@ -169,12 +169,26 @@ impl Lane {
         self.read_first(allowance).await?;
         for _ in 0..SWAPS {
             let Some((taken, is_shared)) = self.take_from_copy(tokens) else { return Ok(None) };
-            if !is_shared || self.swap(allowance).await? {
-                self.state().open += 1;
-                return Ok(Some(taken));
+            let offer = if is_shared { self.swap(allowance).await? } else { Offer::Taken };
+            match offer {
+                Offer::Taken => {
+                    self.state().open += 1;
+                    return Ok(Some(taken));
+                }
+                Offer::Lost(adopted) => self.forget(&taken, adopted),
             }
         }
         Ok(None)
+    }
+
+    /// What was taken in the copy alone, and is not in what replaced it.
+    fn forget(&self, taken: &Taken, adopted: Adopted) {
+        let now = self.now();
+        let mut state = self.state();
+        let (released, abandoned) = (Word::Quota(Event::Released(taken.reservation)), Word::Abandoned(taken.permit));
+        for word in [released, abandoned].into_iter().filter(|word| !adopted.holds(word)) {
+            state.book.note(now, &word);
+        }
     }
 
     /// Writes what was said and is not written yet.
@@ -188,11 +202,16 @@ impl Lane {
         let _desk = self.desk.lock().await;
         self.read_first(allowance).await?;
         for _ in 0..SWAPS {
-            if self.state().row.words.is_empty() || self.swap(allowance).await? {
+            if self.state().row.words.is_empty() || matches!(self.swap(allowance).await?, Offer::Taken) {
                 return Ok(());
             }
         }
         Ok(())
+    }
+
+    /// Whether something was said that is not written yet.
+    pub fn has_more_to_say(&self) -> bool {
+        !self.state().row.words.is_empty()
     }
 
     /// Looks whether others have written anything, if the copy is not from just now: a lane that rests, or is not well,
@@ -249,8 +268,8 @@ impl Lane {
         Some((Taken { reservation, permit, probe }, is_shared))
     }
 
-    /// Offers the copy as the new row; `false` if another worker was faster, whose row is the copy now.
-    async fn swap(&self, allowance: &dyn Allowance) -> Result<bool, StoreError> {
+    /// Offers the copy as the new row.
+    async fn swap(&self, allowance: &dyn Allowance) -> Result<Offer, StoreError> {
         let (expected, bytes, count) = {
             let mut state = self.state();
             let state = &mut *state;
@@ -267,12 +286,9 @@ impl Lane {
                 (state.row.version, state.row.seen) = (Some(version), Some(Instant::now()));
                 state.row.words.drain(..count);
                 state.row.in_doubt.clear();
-                Ok(true)
+                Ok(Offer::Taken)
             }
-            Ok(Swap::Stale(shared)) => {
-                self.adopt(&shared);
-                Ok(false)
-            }
+            Ok(Swap::Stale(shared)) => Ok(Offer::Lost(self.adopt(&shared))),
             Err(error) => {
                 self.state().row.version = None;
                 Err(error)
@@ -281,23 +297,50 @@ impl Lane {
     }
 
     /// The row is the copy now, and what it does not know yet is said to it.
-    fn adopt(&self, shared: &Shared) {
+    fn adopt(&self, shared: &Shared) -> Adopted {
         let mut state = self.state();
         let state = &mut *state;
         (state.row.version, state.row.seen) = (Some(shared.version), Some(Instant::now()));
-        if !shared.state.is_empty() {
-            // What cannot be read was written by another version of the program and is written anew.
-            if let Ok(signature) = state.book.load(&shared.state)
-                && let Some((_, count)) = state.row.in_doubt.iter().find(|(signed, _)| *signed == signature)
-            {
-                state.row.words.drain(..*count);
-            }
+        // A row that is empty, or was written by another version of the program, replaces nothing and is written anew.
+        let loaded = if shared.state.is_empty() { None } else { state.book.load(&shared.state).ok() };
+        if let Some(Loaded { writer, .. }) = loaded
+            && let Some((_, count)) = state.row.in_doubt.iter().find(|(signed, _)| *signed == writer)
+        {
+            state.row.words.drain(..*count);
         }
         state.row.in_doubt.clear();
         self.clock.catch_up(state.book.ledger.latest());
         let now = self.now();
-        for word in &state.row.words {
+        let adopted = Adopted { ledger: loaded.is_some_and(|loaded| loaded.ledger), rest: loaded.is_some() };
+        for word in state.row.words.iter().filter(|word| adopted.holds(word)) {
             state.book.note(now, word);
+        }
+        adopted
+    }
+}
+
+/// What became of a copy that was offered as the new row.
+#[derive(Clone, Copy, Debug)]
+enum Offer {
+    Taken,
+    /// Another worker was faster, and so much of its row is the copy now.
+    Lost(Adopted),
+}
+
+/// Which parts of the copy a row has replaced. The others still know all that was said.
+#[derive(Clone, Copy, Debug)]
+struct Adopted {
+    ledger: bool,
+    /// Breaker and cool-down.
+    rest: bool,
+}
+
+impl Adopted {
+    /// Whether this word belongs to a part that was replaced.
+    fn holds(self, word: &Word) -> bool {
+        match word {
+            Word::Quota(_) => self.ledger,
+            Word::Answered(_) | Word::Failed(..) | Word::Abandoned(_) | Word::Left { .. } => self.rest,
         }
     }
 }

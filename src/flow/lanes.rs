@@ -201,6 +201,8 @@ impl Plan {
     }
 }
 
+/// What stands for the model in the name of an account's lane.
+pub const ACCOUNT: &str = "*";
 /// Between the sending of a call and its admission by the service: the way there, and a connection that may have to be
 /// opened.
 const ADMITTED_WITHIN: Duration = Duration::from_millis(300);
@@ -324,7 +326,7 @@ impl Catalogue {
 
     /// The account of a region is kept like a lane whose model is any.
     fn account(&self, known: &mut Known, of: &LaneId, limit: PerDay) -> Arc<Lane> {
-        let id = LaneId { region: Arc::clone(&of.region), model_id: "*".into() };
+        let id = LaneId { region: Arc::clone(&of.region), model_id: ACCOUNT.into() };
         let make = || {
             let limits = Limits { tokens_per_day: Some(limit), ..Limits::default() };
             // Days are not learned, so any counting of minutes will do.

@@ -1,8 +1,8 @@
 //! The work: `receive -> admit -> route -> infer -> record -> notify -> acknowledge`, one file each.
 //!
 //! A step never imports another step. What they hand to each other are the words of [`proof`]; what they work with
-//! is in [`context`], [`lanes`], [`shares`] and [`sizing`]; [`worker`] alone knows their order. Early exits are [`proof::Exit`]s, not errors:
-//! one function here turns trouble into an exit, one in [`acknowledge`] carries it out.
+//! is in [`context`], [`lanes`], [`shares`] and [`sizing`]; [`worker`] alone knows their order. Early exits are
+//! [`proof::Exit`]s, not errors: one function here turns trouble into an exit, one in [`acknowledge`] carries it out.
 
 // Every class, disposition and reply is decided one by one: a new one must not fall into a wildcard.
 #![deny(clippy::wildcard_enum_match_arm)]

@@ -1,4 +1,4 @@
-//! What time is it for the quota? One clock for all workers, that never runs backwards and never jumps.
+//! What time is it for the quota? One clock for all workers, that never runs backwards and never jumps back.
 //!
 //! It starts with the wall clock and goes on by the monotonic one, so that a clock that is set while a worker runs ages no
 //! charge. Workers that started under different wall clocks agree on the one that is ahead: every row says the latest

@@ -36,7 +36,7 @@ pub enum Routed {
 }
 
 /// Gates are looked at again at least this often.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// A lane that has answered so lately is full when it says that it is overloaded, or not there.
 const FULL_NOT_AWAY: Duration = Duration::from_secs(2);
 /// Who waits for tokens looks this often whether another worker has given any back.

@@ -31,6 +31,8 @@ pub struct Worker {
 
 /// Questions to the queue in flight at once; one is too few when each brings ten messages and takes a sync to disk.
 const RECEIVERS: usize = 6;
+/// What could not be written is tried again after this.
+const SAY_AGAIN: Duration = Duration::from_secs(1);
 /// A message whose delivery failed in the back end comes back after this.
 const AFTER_TROUBLE: Duration = Duration::from_secs(1);
 
@@ -161,10 +163,13 @@ impl Worker {
 
 /// Keeps what other workers know of the lanes up to date, and what this one has to say to them.
 async fn write_what_lanes_say(context: &Context, ended: CancellationToken) {
+    // Whether the store, or other workers who were faster, kept something from being written.
+    let mut is_left = false;
     loop {
         let is_over = tokio::select! {
             () = ended.cancelled() => true,
             () = context.catalogue.said() => false,
+            () = tokio::time::sleep(SAY_AGAIN), if is_left => false,
         };
         if !is_over {
             // More will be said in a moment: one write for all of it.
@@ -173,10 +178,12 @@ async fn write_what_lanes_say(context: &Context, ended: CancellationToken) {
                 () = tokio::time::sleep(SAID_WITHIN) => {}
             }
         }
+        is_left = false;
         for lane in context.catalogue.lanes() {
             if let Err(error) = lane.write(&*context.allowance).await {
                 context.meter.store_trouble(&error);
             }
+            is_left |= lane.has_more_to_say();
         }
         if is_over {
             return;

@@ -118,12 +118,12 @@ const HELD_CHECK: Duration = Duration::from_secs(5);
 
 impl Standing {
     /// A person says how it is to stand. Calls on their way have no say any more.
-    pub fn set_by_hand(&mut self, now: Timestamp, hand: Hand) {
+    pub fn set_by_hand(&mut self, hand: Hand) {
         self.overload = false;
         self.enter(match hand {
             Hand::Open => State::Held,
             Hand::Close => State::default(),
-            Hand::Probe => State::Open { until: now },
+            Hand::Probe => State::Open { until: Timestamp::default() },
         });
     }
 
@@ -408,16 +408,16 @@ mod tests {
         let now = START;
         let mut breaker = breaker(1, 1);
         let open_call = pass(breaker.may_call(now));
-        breaker.standing.set_by_hand(now, Hand::Open);
+        breaker.standing.set_by_hand(Hand::Open);
         let much_later = now + 1_000 * OPEN_FOR;
         assert!(matches!(breaker.may_call(much_later), Gate::Open { .. }), "it stays open until a person says so");
         assert_eq!(breaker.on_success(open_call), Turn::Stays, "and no answer closes it");
-        breaker.standing.set_by_hand(much_later, Hand::Probe);
+        breaker.standing.set_by_hand(Hand::Probe);
         let probe = pass(breaker.may_call(much_later));
         assert!(matches!(breaker.may_call(much_later), Gate::Open { .. }), "one probe at a time");
         assert_eq!(breaker.on_success(probe), Turn::Closed);
-        breaker.standing.set_by_hand(much_later, Hand::Open);
-        breaker.standing.set_by_hand(much_later, Hand::Close);
+        breaker.standing.set_by_hand(Hand::Open);
+        breaker.standing.set_by_hand(Hand::Close);
         assert!(matches!(breaker.may_call(much_later), Gate::Go(_)));
         assert_eq!(breaker.standing.describe(much_later), "closed");
     }

@@ -1,9 +1,10 @@
 //! How many calls may be open on a lane at once?
 //!
 //! A lane that has just been found is not hit with everything there is: it starts with a few calls, and every call that
-//! was not refused lets one more go, which doubles the number round by round. The first overload ends that: then the number
-//! is halved, and grows by one a round, for a minute not quite up to where it was too much. A quota throttle says nothing about how much the service can do at once and leaves
-//! it alone; the quota itself bounds what is open, because every open call holds its reservation.
+//! was not refused lets one more go, which doubles the number round by round. The first overload ends that: then the
+//! number is halved, and grows by one a round, for a minute not quite up to where it was too much. A quota throttle says
+//! nothing about how much the service can do at once and leaves it alone; the quota itself bounds what is open, because
+//! every open call holds its reservation.
 
 use std::time::Duration;
 

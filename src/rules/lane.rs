@@ -48,6 +48,15 @@ pub enum Word {
     },
 }
 
+/// What was taken over of a row; breaker and cool-down always are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Loaded {
+    /// Who wrote it.
+    pub writer: u64,
+    /// Whether its ledger was, too.
+    pub ledger: bool,
+}
+
 #[derive(Deserialize, Serialize)]
 struct Row<'a> {
     /// Who wrote it: a worker that does not know whether its write arrived recognises it.
@@ -101,30 +110,31 @@ impl LaneBook {
         serde_json::to_vec(&Row { writer, ledger: &ledger, breaker, cool_down: self.cool_down.clone() })
     }
 
-    /// Takes over what another worker has written, and returns who wrote it. Charges that nobody else knows of, because
+    /// Takes over what another worker has written. Charges that nobody else knows of, because
     /// the lane had no limit so far, stay.
     ///
     /// # Errors
     /// The bytes are no lane of this version.
-    pub fn load(&mut self, row: &[u8]) -> serde_json::Result<u64> {
+    pub fn load(&mut self, row: &[u8]) -> serde_json::Result<Loaded> {
         let row: Row<'_> = serde_json::from_slice(row)?;
         let mut ledger = self.ledger.clone();
         ledger.load(row.ledger.get())?;
-        if ledger.has_limits() {
+        let has_ledger = ledger.has_limits();
+        if has_ledger {
             self.ledger = ledger;
         }
         self.breaker.take_over(row.breaker);
         self.cool_down = row.cool_down;
-        Ok(row.writer)
+        Ok(Loaded { writer: row.writer, ledger: has_ledger })
     }
 
     /// The row with its breaker set as a person says, and nothing else touched: who does that need not know the quota.
     ///
     /// # Errors
     /// The bytes are no lane of this version.
-    pub fn row_by_hand(row: &[u8], writer: u64, now: Timestamp, hand: Hand) -> serde_json::Result<Vec<u8>> {
+    pub fn row_by_hand(row: &[u8], writer: u64, hand: Hand) -> serde_json::Result<Vec<u8>> {
         let mut row: Row<'_> = serde_json::from_slice(row)?;
-        row.breaker.set_by_hand(now, hand);
+        row.breaker.set_by_hand(hand);
         serde_json::to_vec(&Row { writer, ..row })
     }
 

@@ -49,7 +49,7 @@ pub enum Counting {
     /// Find out by which refusals and admissions contradict, and find out the limit as well.
     #[default]
     Learn,
-    /// As somebody has said. Nothing is tried out.
+    /// As somebody has said. It is not tried out; what was lost of the limit by refusals is won back by single calls.
     Known(Hypothesis),
 }
 
@@ -567,6 +567,25 @@ pub(super) mod tests {
             lane.apply(sent, &Event::SentLate(reserved, sent));
             assert_opens(&mut lane, sent, 100, opens, Binding::Tokens);
         }
+    }
+
+    /// The row holds 64 KiB. A lane with a call every few milliseconds for hours, and a quota of a day, must fit.
+    #[test]
+    fn the_busiest_lane_fits_into_its_row() {
+        let limits = Limits { tokens_per_day: PerDay::new(u64::MAX), ..tokens(1_000_000_000) };
+        let mut lane = lane_with_slack(Counting::Learn, limits, secs(1) / 3);
+        let (mut now, mut open) = (START, std::collections::VecDeque::new());
+        for call in 0..40_000_u64 {
+            now = now + if call < 200 { secs(700) } else { 2 * TICK };
+            open.push_back(take(&mut lane, now, 12_345));
+            if open.len() > 1_000
+                && let Some(oldest) = open.pop_front()
+            {
+                lane.apply(now, &Event::Settled(oldest, Tokens(11_111)));
+            }
+        }
+        let bytes = serde_json::to_string(&lane).unwrap().len();
+        assert!((20_000..56_000).contains(&bytes), "{bytes} bytes");
     }
 
     #[test]

@@ -190,7 +190,7 @@ pub fn context(store: &Store, state: &State, model: Arc<dyn Model>, setup: Setup
     context_of(store, state, model, setup.settings, plans)
 }
 
-fn plan(name: &str, limits: Limits, setup: &Setup) -> PlanSpec {
+pub fn plan(name: &str, limits: Limits, setup: &Setup) -> PlanSpec {
     let route = |region: &&str| RouteSpec {
         lane: LaneId { region: (*region).into(), model_id: format!("vendor.{name}").into() },
         primary: true,

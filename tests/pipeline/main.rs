@@ -16,6 +16,7 @@ mod common;
 mod harness;
 mod killed;
 mod money;
+mod rows;
 mod shares;
 mod sizing;
 mod storage;

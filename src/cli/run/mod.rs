@@ -399,6 +399,7 @@ async fn view(context: &Context, projector: &Projector, enrolled: &intake::Enrol
             quota = Some(quota.unwrap_or(0) + limit);
         }
     }
+    let now = context.now();
     let ended = &projector.ended;
     let succeeded = ended.of(Status::Succeeded);
     Ok(View {
@@ -409,7 +410,7 @@ async fn view(context: &Context, projector: &Projector, enrolled: &intake::Enrol
         paid: ended.all() - ended.of(Status::Rejected),
         tokens,
         quota,
-        gates: context.meter.gates(),
+        gates: context.meter.gates().into_iter().filter(|(_, gate)| gate.until > now).collect(),
         credentials: context.credentials.trouble().map(|(_, why)| why),
         stopping: context.stop.is_draining() && context.stop.reason() != Some(Reason::Done),
     })

@@ -5,8 +5,8 @@
 //! settled, and what it came to from then on. `least` is what the service certainly counts: nothing before the
 //! settlement. Pacing goes by `most`; `least` is for judging whether a counting is too strict.
 //!
-//! Charges made within a tenth of a second are kept as one, which counts from the first to the last of them: some
-//! six hundred entries hold any minute, however many calls it has.
+//! Charges made within a tenth of a second are kept as one, which counts from the first to the last of them: less than a
+//! thousand entries hold all that is kept, however many calls there were.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -25,16 +25,30 @@ pub(super) struct Charges {
     entries: VecDeque<Entry>,
 }
 
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(from = "Packed", into = "Packed")]
 struct Entry {
-    #[serde(rename = "f")]
     first: Timestamp,
-    #[serde(rename = "l")]
     last: Timestamp,
-    #[serde(rename = "m")]
     most: Amount,
-    #[serde(rename = "s")]
     least: Amount,
+}
+
+/// Names would be most of the row that workers share.
+type Packed = (Timestamp, Timestamp, [u64; 2], [u64; 2]);
+
+impl From<Packed> for Entry {
+    fn from((first, last, most, least): Packed) -> Self {
+        let amount = |[tokens, requests]: [u64; 2]| Amount { tokens, requests };
+        Self { first, last, most: amount(most), least: amount(least) }
+    }
+}
+
+impl From<Entry> for Packed {
+    fn from(entry: Entry) -> Self {
+        let packed = |amount: Amount| [amount.tokens, amount.requests];
+        (entry.first, entry.last, packed(entry.most), packed(entry.least))
+    }
 }
 
 impl Charges {
@@ -51,11 +65,16 @@ impl Charges {
         let entry = match self.entries.back_mut() {
             Some(newest) if at < newest.first => {
                 let place = self.entries.partition_point(|entry| entry.last < at);
-                if self.entries.get(place).is_none_or(|entry| at < entry.first) {
+                let falls_in = self.entries.get(place).is_some_and(|entry| entry.first <= at);
+                let before = place.checked_sub(1).filter(|_| !falls_in);
+                let before =
+                    before.filter(|before| self.entries.get(*before).is_some_and(|e| at < e.first.after(GRAIN)));
+                let joins = if falls_in { Some(place) } else { before };
+                let Some(entry) = joins.and_then(|place| self.entries.get_mut(place)) else {
                     self.entries.insert(place, Entry { first: at, last: at, most, least });
                     return;
-                }
-                let Some(entry) = self.entries.get_mut(place) else { return };
+                };
+                entry.last = entry.last.max(at);
                 entry
             }
             Some(newest) if at < newest.first.after(GRAIN) => {

@@ -52,7 +52,8 @@ enum Verdict {
 
 const FRESH: Verdict = Verdict::Stands { lax: 0, strict: 0 };
 const STRIKES: u8 = 2;
-/// A hypothesis that fell is given another chance after this, at the price of one call.
+/// A hypothesis that fell as too lax is given another chance after this, at the price of one call; what fell as too strict
+/// is not.
 const RETEST: Duration = Duration::from_secs(30 * 60);
 
 /// What is believed of one lane.

@@ -43,7 +43,7 @@ pub(super) struct Learned {
     tokens: Option<u64>,
     requests: Option<u64>,
     /// What was configured when this was learned: other numbers start anew.
-    configured: Option<(Option<u64>, Option<u64>)>,
+    configured: Option<Configured>,
     next_try: Option<Timestamp>,
     pause: Option<u64>,
     /// When it last fell, and how deep it can by the same burst.
@@ -295,6 +295,9 @@ mod tests {
             (learned.limits(TOLD).0.unwrap_or(0) - before, raise)
         });
         assert!(raised.iter().all(|(raised, most)| (most * 15 / 16..=most * 17 / 16).contains(raised)), "{raised:?}");
+        let before = learned.limits(TOLD).0.unwrap_or(0);
+        succeed(&mut learned, 500);
+        assert_eq!(learned.limits(TOLD).0, Some(TOLD.0.unwrap_or(0)), "what is told is a step of its own");
         let before = learned.limits(TOLD).0.unwrap_or(0);
         succeed(&mut learned, 500);
         assert_eq!(learned.limits(TOLD).0, Some(before + 500), "a call that is larger counts whole");

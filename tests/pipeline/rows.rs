@@ -1,0 +1,48 @@
+//! Two workers, one row a lane: what one has said is neither lost nor said twice, whoever writes first.
+
+use std::sync::Arc;
+
+use aquifer::flow::lane::Lane;
+use aquifer::flow::lanes::Catalogue;
+use aquifer::job::failure::Class;
+use aquifer::job::units::Tokens;
+use aquifer::ports::Clock as _;
+use aquifer::rules::lane::Word;
+use aquifer::rules::pace::{Event, Limits, Quota};
+
+use crate::harness::*;
+
+fn lane(state: &State) -> Arc<Lane> {
+    let setup = Setup { limits: Limits::default(), ..Setup::default() };
+    let plans = vec![plan("m", setup.limits, &setup)];
+    let catalogue = Catalogue::new(state.clock.now(), plans, setup.settings.breaker, |_| None);
+    catalogue.lanes().remove(0)
+}
+
+/// The premise: a lane without a configured limit learned one from a throttle while another worker, which had not, wrote
+/// the row first. The ledger stayed, because that row had none, and everything was said to it a second time.
+#[tokio::test(start_paused = true)]
+async fn what_is_said_of_a_ledger_that_a_row_does_not_replace_is_said_once() {
+    let state = State::new();
+    let store = state.open().await;
+    let allowance = store.allowance();
+    let (one, other) = (lane(&state), lane(&state));
+
+    let first = one.take(&*allowance, Tokens(7)).await.unwrap().unwrap();
+    one.say([Word::Quota(Event::Settled(first.reservation, Tokens(7))), Word::Answered(first.permit)]);
+    let mut taken = Vec::new();
+    for tokens in [100, 100, 1_000] {
+        taken.push(one.take(&*allowance, Tokens(tokens)).await.unwrap().unwrap());
+    }
+    let theirs = other.take(&*allowance, Tokens(5)).await.unwrap().unwrap();
+    other.say([Word::Failed(theirs.permit, Class::Unavailable)]);
+    other.write(&*allowance).await.unwrap();
+
+    one.say([Word::Quota(Event::Throttled(taken[1].reservation, Quota::Tokens, None))]);
+    one.say([Word::Quota(Event::Settled(taken[0].reservation, Tokens(40)))]);
+    one.write(&*allowance).await.unwrap();
+    let now = one.now();
+    assert_eq!(one.state().book.ledger.used(now), Tokens(1_047));
+    other.refresh(&*allowance).await.unwrap();
+    assert_eq!(other.state().book.ledger.used(now), Tokens(1_047), "and the other knows as much");
+}
