@@ -295,9 +295,8 @@ mod tests {
             (learned.limits(TOLD).0.unwrap_or(0) - before, raise)
         });
         assert!(raised.iter().all(|(raised, most)| (most * 15 / 16..=most * 17 / 16).contains(raised)), "{raised:?}");
-        let before = learned.limits(TOLD).0.unwrap_or(0);
         succeed(&mut learned, 500);
-        assert_eq!(learned.limits(TOLD).0, Some(TOLD.0.unwrap_or(0)), "what is told is a step of its own");
+        assert_eq!(learned.limits(TOLD).0, TOLD.0, "what is told is a step of its own");
         let before = learned.limits(TOLD).0.unwrap_or(0);
         succeed(&mut learned, 500);
         assert_eq!(learned.limits(TOLD).0, Some(before + 500), "a call that is larger counts whole");
