@@ -122,7 +122,7 @@ proptest! {
             let clock = time - Duration::from_millis(*behind);
             let mut next = book(limits);
             let row = handed.save(writer).unwrap();
-            prop_assert_eq!(next.load(&row).unwrap(), writer);
+            prop_assert_eq!(next.load(&row).unwrap().writer, writer);
             prop_assert_eq!(&next.save(writer).unwrap(), &row, "reading and writing changes nothing");
             handed = next;
 
