@@ -258,14 +258,14 @@ impl Run {
         self.inner.readers.read("reading ended jobs", move |conn| roll::finals(conn, roll, after, limit)).await
     }
 
-    /// Whether messages of ended jobs of this roll wait to be delivered: somebody died, or was in trouble, between an end
-    /// and its notice. Cheap while nothing waits.
+    /// Whether messages of ended jobs of this roll wait to be delivered, or are in this process's hands: somebody died, or
+    /// was in trouble, between an end and its notice, and a worker that stops now hands them back. Cheap while nothing waits.
     ///
     /// # Errors
     /// What the database said.
     pub async fn has_ended_in_queue(&self) -> Result<bool, StoreError> {
-        let (roll, pool, now) = (self.roll, self.pool, self.inner.clock.now());
-        let look = move |conn: &Connection| roll::has_ended_in_queue(conn, roll, pool, now);
+        let (roll, pool, epoch, now) = (self.roll, self.pool, self.inner.epoch, self.inner.clock.now());
+        let look = move |conn: &Connection| roll::has_ended_in_queue(conn, roll, pool, epoch, now);
         self.inner.readers.read("looking for notices that are owed", look).await
     }
 

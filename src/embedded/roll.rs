@@ -151,12 +151,20 @@ pub(super) fn census(conn: &Connection, roll: i64) -> rusqlite::Result<Counts> {
     Ok(counts)
 }
 
-/// Whether messages of ended jobs on the roll are deliverable.
-pub(super) fn has_ended_in_queue(conn: &Connection, roll: i64, pool: i64, now: Timestamp) -> rusqlite::Result<bool> {
+/// Whether messages of ended jobs on the roll are deliverable, or in the hands of the process of this epoch, which has not
+/// let go of them yet.
+pub(super) fn has_ended_in_queue(
+    conn: &Connection,
+    roll: i64,
+    pool: i64,
+    epoch: i64,
+    now: Timestamp,
+) -> rusqlite::Result<bool> {
     let deliverable = "SELECT id FROM message WHERE pool = ?1 AND hidden_until IS NULL
-        UNION ALL SELECT id FROM message WHERE pool = ?1 AND hidden_until <= ?2";
-    let some: bool =
-        conn.prepare_cached(&format!("SELECT EXISTS ({deliverable})"))?.query_row([pool, now.0], |row| row.get(0))?;
+        UNION ALL SELECT id FROM message WHERE hidden_until IS NOT NULL AND pool = ?1 AND (hidden_until <= ?2 OR epoch = ?4)";
+    let some: bool = conn
+        .prepare_cached(&format!("SELECT EXISTS ({deliverable}) AND ?3 = ?3"))?
+        .query_row([pool, now.0, roll, epoch], |row| row.get(0))?;
     if !some {
         return Ok(false);
     }
@@ -164,7 +172,7 @@ pub(super) fn has_ended_in_queue(conn: &Connection, roll: i64, pool: i64, now: T
         "SELECT EXISTS (SELECT 1 FROM roll_line l JOIN job j ON j.no = l.job
             WHERE l.roll = ?3 AND j.done IS NOT NULL AND j.message IN ({deliverable}))"
     ))?
-    .query_row([pool, now.0, roll], |row| row.get(0))
+    .query_row([pool, now.0, roll, epoch], |row| row.get(0))
 }
 
 /// Where the same refused line was stored before, for a batch.

@@ -71,8 +71,8 @@ impl Concurrency {
         self.limit = (self.limit + step).min(most).max(self.limit);
     }
 
-    /// A call sent then failed, while `open` were open, itself included. What was allowed beyond those was not too much, but
-    /// nobody has tried it. Calls that were sent together shrink the number once.
+    /// A call sent then failed, while `open` were open, itself included. Calls that were sent together shrink the number
+    /// once.
     pub fn failed(&mut self, sent: Timestamp, now: Timestamp, class: Class, open: usize) {
         let Some(left) = left_after(class) else { return };
         self.doubling = false;
@@ -81,8 +81,11 @@ impl Concurrency {
         }
         self.shrunk = Some(now);
         if class == Class::Overloaded {
-            self.limit = self.limit.min(f64::from(u32::try_from(open).unwrap_or(u32::MAX)));
-            self.ceiling = Some((self.limit, now));
+            let used = self.limit.min(f64::from(u32::try_from(open).unwrap_or(u32::MAX)));
+            // A service that says so now and then, however few are open, is not found out by ever fewer.
+            let known =
+                self.ceiling.filter(|(_, found)| now < found.after(HELD_FOR)).map_or(0.0, |(ceiling, _)| ceiling);
+            self.ceiling = Some((used.max(known), now));
         }
         self.limit = (self.limit * left).max(1.0);
     }

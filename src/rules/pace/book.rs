@@ -30,6 +30,7 @@ pub(super) struct Book {
     pub(super) learned: Learned,
     pub(super) pause: Option<Pause>,
     pub(super) throttles: Throttles,
+    pub(super) odd: Odd,
     /// When a call last came to more than was reserved: the service knows of it before we do.
     pub(super) exceeded: Option<Timestamp>,
     pub(super) first: First,
@@ -70,6 +71,13 @@ pub(super) struct Throttles {
     pub(super) forgiven: Option<Timestamp>,
     /// When the refused call was sent by which the limit shrank in this burst.
     pub(super) shrunk_by: Option<Timestamp>,
+}
+
+/// Refusals while next to nothing was charged, within a minute from the first of them.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub(super) struct Odd {
+    pub(super) since: Timestamp,
+    pub(super) count: u64,
 }
 
 /// The very first call of a lane goes alone.

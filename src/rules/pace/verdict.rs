@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::book::{First, Levels, Pause, Tries};
+use super::book::{First, Levels, Odd, Pause, Tries};
 use super::caution::Caution;
 use super::learn::{Hypothesis, Struck};
 use super::limit::{DEEPEST_CUT, Quota};
@@ -16,6 +16,9 @@ const TICK: Duration = Duration::from_millis(1);
 /// After a throttle that nothing explains; doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// So few refusals within a minute may be mishaps, and so may more of them if they are less than this part of the calls.
+const ODD: u64 = 3;
+const COMMON: u64 = 8;
 /// Refusals further apart than this have nothing to do with each other.
 const FORGIVEN_FOR: Duration = Duration::from_secs(5 * 60);
 /// Between two raises of the limit of a bucket.
@@ -124,11 +127,12 @@ impl LaneLedger {
             if is_known && self.is_mishap(now) {
                 return;
             }
-            self.book.throttles.shrunk_by = Some(made);
-            // Who is refused while next to nothing is charged learns nothing from that of how calls should go.
             if self.is_used(quota, made, DEEPEST_CUT) {
                 self.book.even_until = Some(now.after(MINUTE));
+            } else if self.is_odd(now) {
+                return;
             }
+            self.book.throttles.shrunk_by = Some(made);
             self.shrink(now, quota, made);
             return;
         }
@@ -154,6 +158,18 @@ impl LaneLedger {
                 self.book.learned.replace(now, configured, quota, admitted);
             }
         }
+    }
+
+    /// A refusal while next to nothing is charged has other reasons than what was sent, if most calls are admitted all the
+    /// same: somebody's mishap, not a quota. Where it is not so rare, others have used the quota up.
+    fn is_odd(&mut self, now: Timestamp) -> bool {
+        let calls = self.book.charges.most_since(now - MINUTE).requests;
+        let odd = &mut self.book.odd;
+        if odd.since.after(MINUTE) <= now {
+            *odd = Odd { since: now, count: 0 };
+        }
+        odd.count += 1;
+        odd.count < ODD || odd.count * COMMON < calls
     }
 
     /// What is told is not doubted for one refusal: it says less of the limit than of a call that took too long on its way.
