@@ -41,3 +41,28 @@ impl Caution {
         self.since.is_some_and(|since| since.after(STEP * STEPS) <= now)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Timestamp = Timestamp(1_800_000_000_000);
+
+    #[test]
+    fn one_call_goes_then_two_then_four_and_then_as_many_as_like() {
+        let mut caution = Caution::default();
+        assert_eq!(caution.holds_until(START), None, "the first is waited for, however long it takes");
+        for (step, calls) in (0..STEPS).zip([1, 2, 4, 8, 16, 32, 64]) {
+            let now = START.after(STEP * step);
+            for _ in 0..calls {
+                assert_eq!(caution.holds_until(now), None, "step {step}");
+                caution.count(now);
+            }
+            assert!(!caution.is_over(now));
+            if step + 1 < STEPS {
+                assert_eq!(caution.holds_until(now), Some(now.after(STEP)), "step {step}");
+            }
+        }
+        assert!(caution.is_over(START.after(STEP * STEPS)));
+    }
+}

@@ -2,9 +2,10 @@
 //!
 //! A refusal that no counting explains means that the limit is lower than believed (strangers on the account, a number
 //! out of date): it falls to what was certainly admitted in the last minute. Upwards it is tried with single calls: one
-//! call beyond the limit costs at most one refusal, and from the second that is admitted on each raises it, by twice as
-//! much every time. A raise that meets a refusal before the next try has proven it is taken back, and says nothing
-//! about the counting. Tries that succeed follow each other at once; one that fails puts off the next.
+//! call beyond the limit costs at most one refusal. One that is admitted raises the limit to what it has proven, once the
+//! calls before it are settled; of a bucket it proves nothing, so there the second on each raises it, by twice as much
+//! every time, and a raise that meets a refusal before the next try is taken back and says nothing about the counting.
+//! Tries that succeed follow each other at once; one that fails puts off the next.
 
 use std::time::Duration;
 
