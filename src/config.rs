@@ -4,6 +4,7 @@
 //! [`Settings`] that the program works with. The typed shape is no derived `Deserialize`, because that stops at the
 //! first mistake and does not know the bounds: here all mistakes are found at once, and each names key, value and bound.
 
+mod aws;
 mod builtin;
 mod endpoint;
 mod endpoints_file;
@@ -16,6 +17,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+pub use self::aws::{AwsSettings, ResultObjects};
 pub use self::builtin::simulated;
 pub use self::endpoint::{EndpointSettings, QuotaOverride};
 pub use self::error::{ConfigError, ConfigErrors};
@@ -27,7 +29,7 @@ use self::typed::{Problems, Section};
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 /// Sections of versions to come.
-const LATER: [&str; 3] = ["aws", "upload", "tenant"];
+const LATER: [&str; 2] = ["upload", "tenant"];
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Everything that can be set, checked and complete.
@@ -63,10 +65,12 @@ pub struct Settings {
 }
 
 /// Where queue, ledger and bodies are.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Backend {
     /// SQLite and files, on one machine.
     Embedded,
+    /// SQS, DynamoDB, S3 and SNS, for a fleet.
+    Aws(AwsSettings),
 }
 
 /// `[routing]`: which endpoint a job is sent to, and how often it is tried.
@@ -196,6 +200,12 @@ fn settings(
     let keep = state.duration("keep", SECOND..=3_650 * DAY).unwrap_or(30 * DAY);
     state.finish();
     let notify = notify(&mut top);
+    if let Backend::Aws(AwsSettings { topic_arn: None, .. }) = &backend
+        && (notify.jobs || notify.batches)
+    {
+        let key = "aws.topic_arn".to_owned();
+        top.problem(ConfigError::Missing { key });
+    }
     for later in LATER {
         top.later(later);
     }
@@ -207,17 +217,20 @@ fn settings(
 }
 
 fn backend(top: &mut Section<'_>) -> Backend {
-    if let Some(name) = top.text("backend") {
-        match name.as_str() {
-            "embedded" => {}
-            "aws" => {
-                let key = top.key("backend");
-                top.problem(ConfigError::Later { key, value: Some(name) });
+    match top.text("backend").as_deref() {
+        None | Some("embedded") => {
+            // A configuration may hold both and be switched by a variable; what stands there must be right all the same.
+            if top.has("aws") {
+                aws::read(top);
             }
-            _ => top.out_of_bounds("backend", &name, "\"embedded\""),
+            Backend::Embedded
+        }
+        Some("aws") => aws::read(top).map_or(Backend::Embedded, Backend::Aws),
+        Some(other) => {
+            top.out_of_bounds("backend", other, "\"embedded\" or \"aws\"");
+            Backend::Embedded
         }
     }
-    Backend::Embedded
 }
 
 fn routing(top: &mut Section<'_>) -> (RoutingSettings, Option<EndpointsFile>) {

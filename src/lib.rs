@@ -5,8 +5,9 @@
 //! ```
 //!
 //! The layers, each importing only those above it: [`job`] (the words), [`rules`] (arithmetic), [`ports`] (the
-//! seams), [`flow`] (the work), the back ends [`bedrock`] and [`embedded`], [`simulate`], [`config`] and [`cli`].
+//! seams), [`flow`] (the work), the back ends [`bedrock`], [`embedded`] and [`aws`], [`simulate`], [`config`] and [`cli`].
 
+pub mod aws;
 pub mod bedrock;
 pub mod cli;
 pub mod config;

@@ -198,8 +198,8 @@ impl Queue for Counted {
         Ok(replies)
     }
 
-    async fn dead_letter(&self, handle: &ReceiptHandle, reason: &str) -> Result<Entry, StoreError> {
-        self.queue.dead_letter(handle, reason).await
+    async fn dead_letter(&self, message: &Message, reason: &str) -> Result<Entry, StoreError> {
+        self.queue.dead_letter(message, reason).await
     }
 
     async fn depth(&self) -> Result<Depth, StoreError> {

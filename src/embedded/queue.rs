@@ -137,8 +137,8 @@ impl Queue for EmbeddedQueue {
         self.inner.committer.commit(doing, work).await
     }
 
-    async fn dead_letter(&self, handle: &ReceiptHandle, reason: &str) -> Result<Entry, StoreError> {
-        let (handle, reason) = (handle.clone(), reason.to_owned());
+    async fn dead_letter(&self, message: &Message, reason: &str) -> Result<Entry, StoreError> {
+        let (handle, reason) = (message.handle.clone(), reason.to_owned());
         let work = move |tx: &mut Tx<'_>| {
             let Some(id) = held(tx.conn, &handle)? else { return Ok(Err(EntryError::NotOurs)) };
             tx.conn
@@ -258,6 +258,7 @@ fn take(
             receives,
             sent,
             hidden_until: until.min(hidden),
+            sender: None,
         });
     }
     Ok(messages)

@@ -20,7 +20,7 @@ pub async fn acknowledge(context: &Context, delivery: Delivery, disposition: Dis
             }
         }
         Disposition::Bury { proof: _, reason } | Disposition::Reject { reason } => {
-            let entry = context.queue.dead_letter(&handle, &reason).await?;
+            let entry = context.queue.dead_letter(&delivery.message, &reason).await?;
             context.meter.dead_lettered(&delivery.message.id.0, &reason);
             note(context, &delivery, entry);
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{Entry, StoreError};
-use crate::job::ident::BatchName;
+use crate::job::ident::{BatchName, Tenant};
 use crate::job::spec::Priority;
 use crate::job::units::Timestamp;
 
@@ -20,6 +20,8 @@ pub struct Outgoing {
     pub body: String,
     /// Where it is counted and from where it can be drawn alone.
     pub batch: BatchName,
+    /// Whose it is: where the queue can, a loud tenant does not hold up the others.
+    pub tenant: Tenant,
     /// The model, as the job names it; `None` if whoever sends it does not know. Then it is never passed over.
     pub model: Option<String>,
     /// Which of the waiting goes first.
@@ -51,6 +53,8 @@ pub struct Message {
     pub sent: Timestamp,
     /// Until when it is hidden: counted from before the request, so never later than the truth.
     pub hidden_until: Timestamp,
+    /// Who sent it, where the queue knows: on SQS the principal's unique id, `AIDA...` or `AROA...:session`.
+    pub sender: Option<String>,
 }
 
 /// How much waits.
@@ -100,8 +104,9 @@ pub trait Queue: Send + Sync {
     /// Removes messages for good. A handle that is not ours any more removes nothing.
     async fn delete(&self, handles: Vec<ReceiptHandle>) -> Result<Vec<Entry>, StoreError>;
 
-    /// Moves one message to the dead-letter queue with its reason, in one step.
-    async fn dead_letter(&self, handle: &ReceiptHandle, reason: &str) -> Result<Entry, StoreError>;
+    /// Moves one message to the dead-letter queue with its reason. It is never in neither; a back end that cannot do it in
+    /// one step may have it in both for a moment.
+    async fn dead_letter(&self, message: &Message, reason: &str) -> Result<Entry, StoreError>;
 
     /// How much waits, approximately.
     async fn depth(&self) -> Result<Depth, StoreError>;

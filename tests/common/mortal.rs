@@ -87,8 +87,8 @@ impl Queue for Mortal<dyn Queue> {
         self.alive(self.port.delete(handles)).await
     }
 
-    async fn dead_letter(&self, handle: &ReceiptHandle, reason: &str) -> Result<Entry, StoreError> {
-        self.alive(self.port.dead_letter(handle, reason)).await
+    async fn dead_letter(&self, message: &Message, reason: &str) -> Result<Entry, StoreError> {
+        self.alive(self.port.dead_letter(message, reason)).await
     }
 
     async fn depth(&self) -> Result<Depth, StoreError> {

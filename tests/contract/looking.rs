@@ -79,7 +79,7 @@ async fn a_job_is_explained_at_every_step() {
     w.ledger.claim(&key("a"), job("a", "A").digest(), Timestamp(5), LEASE).await.unwrap();
     assert_eq!((look().state, look().claims), (State::Running, 1));
     assert!(look().owner.is_some() && look().lease_until.is_some());
-    w.queue.dead_letter(&message.handle, "poison").await.unwrap().unwrap();
+    w.queue.dead_letter(&message, "poison").await.unwrap().unwrap();
     assert_eq!((look().waiting, look().dead.unwrap().reason.as_str()), (None, "poison"));
     assert!(reader.job(Some(&BatchName::none()), &JobId::new("a").unwrap(), None).unwrap().is_empty());
 }

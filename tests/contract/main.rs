@@ -45,7 +45,7 @@ on_every_back_end! {
         a_receiver_that_passes_over_all_there_is_waits_for_the_rest
         zero_visibility_is_a_hand_back_at_once
         an_extension_hides_for_longer
-        d5_a_dead_letter_is_gone_from_the_queue_in_one_step
+        d5_a_dead_letter_is_gone_from_the_queue
         a_waiting_receiver_hears_of_a_message
         hidden_until_is_never_later_than_the_truth
         a_body_may_hold_anything

@@ -131,7 +131,7 @@ pub(crate) fn key(id: &str) -> JobKey {
 
 pub(crate) fn outgoing(body: &str) -> Outgoing {
     let (batch, priority) = (batch(), Priority::default());
-    Outgoing { body: body.to_owned(), batch, model: None, priority, delay: Duration::ZERO }
+    Outgoing { body: body.to_owned(), batch, tenant: Tenant::unnamed(), model: None, priority, delay: Duration::ZERO }
 }
 
 pub(crate) fn job(id: &str, prompt: &str) -> Job {

@@ -492,6 +492,7 @@ async fn d5_a_message_that_is_no_job_is_dead_lettered_at_its_first_delivery() {
     let garbage = Outgoing {
         body: "{\"prompt\": 1}".to_owned(),
         batch: BatchName::new(BATCH).unwrap(),
+        tenant: aquifer::job::ident::Tenant::unnamed(),
         model: None,
         priority: aquifer::job::spec::Priority::default(),
         delay: Duration::ZERO,
@@ -515,6 +516,7 @@ async fn d2_d9_a_redelivered_job_that_has_ended_is_notified_again_without_a_call
     let again = Outgoing {
         body: job("job-0", "prompt 0").to_message(),
         batch: BatchName::new(BATCH).unwrap(),
+        tenant: aquifer::job::ident::Tenant::unnamed(),
         model: None,
         priority: aquifer::job::spec::Priority::default(),
         delay: Duration::ZERO,

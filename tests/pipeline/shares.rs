@@ -139,8 +139,8 @@ impl Queue for Deaf {
     async fn delete(&self, handles: Vec<ReceiptHandle>) -> Result<Vec<Entry>, StoreError> {
         self.0.delete(handles).await
     }
-    async fn dead_letter(&self, handle: &ReceiptHandle, reason: &str) -> Result<Entry, StoreError> {
-        self.0.dead_letter(handle, reason).await
+    async fn dead_letter(&self, message: &Message, reason: &str) -> Result<Entry, StoreError> {
+        self.0.dead_letter(message, reason).await
     }
     async fn depth(&self) -> Result<Depth, StoreError> {
         self.0.depth().await

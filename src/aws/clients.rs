@@ -1,0 +1,114 @@
+//! With what are the services reached? One SDK client each, on the SDK's own chain of credentials and region.
+
+use std::error::Error;
+use std::time::Duration;
+
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, SdkConfig};
+use aws_credential_types::provider::ProvideCredentials;
+
+/// A service that takes longer to accept a connection is away.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest answer that is waited for; a long poll takes 20 s of it.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Off EC2, asking the instance for credentials would hang far longer.
+const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Which queue, table, bucket and topic.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Settings {
+    /// Where jobs come from.
+    pub queue_url: String,
+    /// Where messages go that are no jobs, and poison.
+    pub dead_letter_url: String,
+    /// The DynamoDB table of the ledger.
+    pub table: String,
+    /// The bucket of results, rolls, manifests and claim checks.
+    pub bucket: String,
+    /// What every key in it begins with; empty, or ends with `/`.
+    pub prefix: String,
+    /// Where notices go; `None` publishes none.
+    pub topic_arn: Option<String>,
+    /// How result lines are stored.
+    pub results: Results,
+}
+
+/// How result lines are stored.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Results {
+    /// Many to an object: a million results cost thousands of requests.
+    Segment,
+    /// One to an object, named by its job.
+    Object,
+}
+
+/// Why the services cannot be called at all. Each message says what to set.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The SDK finds no region.
+    #[error("no region for SQS, DynamoDB, S3 and SNS: set AWS_REGION, or `region` in the AWS profile")]
+    NoRegion,
+    /// The SDK finds no credentials.
+    #[error("no AWS credentials ({why}): set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")]
+    NoCredentials {
+        /// What the chain of providers said.
+        why: String,
+    },
+}
+
+/// One client a service, all on one pool of connections.
+#[derive(Clone, Debug)]
+pub(super) struct Clients {
+    pub(super) sqs: aws_sdk_sqs::Client,
+    pub(super) dynamodb: aws_sdk_dynamodb::Client,
+    pub(super) s3: aws_sdk_s3::Client,
+    pub(super) sns: aws_sdk_sns::Client,
+    pub(super) sfn: aws_sdk_sfn::Client,
+}
+
+impl Clients {
+    /// From the environment, as every AWS tool does; an endpoint of one's own (`AWS_ENDPOINT_URL`) included.
+    pub(super) async fn connect() -> Result<Self, ConnectError> {
+        let config = tokio::time::timeout(CREDENTIALS_TIMEOUT, environment()).await.map_err(|_| {
+            let why = format!("none found within {} s", CREDENTIALS_TIMEOUT.as_secs());
+            ConnectError::NoCredentials { why }
+        })??;
+        // A host that is no name of the service's own, such as an emulator's, cannot have the bucket put before it.
+        let by_path = config.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
+        let s3 = aws_sdk_s3::config::Builder::from(&config).force_path_style(by_path).build();
+        Ok(Self {
+            sqs: aws_sdk_sqs::Client::new(&config),
+            dynamodb: aws_sdk_dynamodb::Client::new(&config),
+            s3: aws_sdk_s3::Client::from_conf(s3),
+            sns: aws_sdk_sns::Client::new(&config),
+            sfn: aws_sdk_sfn::Client::new(&config),
+        })
+    }
+}
+
+async fn environment() -> Result<SdkConfig, ConnectError> {
+    let timeouts =
+        TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_attempt_timeout(ATTEMPT_TIMEOUT).build();
+    let config = aws_config::defaults(BehaviorVersion::latest())
+        .retry_config(RetryConfig::standard())
+        .timeout_config(timeouts)
+        .load()
+        .await;
+    if config.region().is_none() {
+        return Err(ConnectError::NoRegion);
+    }
+    let no_credentials = |why: String| ConnectError::NoCredentials { why };
+    let provider = config.credentials_provider().ok_or_else(|| no_credentials("no provider".to_owned()))?;
+    provider.provide_credentials().await.map_err(|error| no_credentials(in_words(&error)))?;
+    Ok(config)
+}
+
+/// An error and its causes, in one line.
+pub(super) fn in_words(error: &dyn Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| (*error).source());
+    let mut words: Vec<String> = causes.map(ToString::to_string).collect();
+    // Many wrappers say what their cause says.
+    words.dedup_by(|next, previous| previous.contains(next.as_str()));
+    words.join(": ")
+}

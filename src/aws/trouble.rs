@@ -1,0 +1,68 @@
+//! What does a failed call mean to the flow? The SDK's errors in the words of [`StoreError`].
+
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+
+use super::clients::in_words;
+use crate::ports::{StoreError, StoreTrouble};
+
+/// What it says when credentials are no good (any more): a person mends it, and then the call goes through.
+const DENIED: [&str; 12] = [
+    "AccessDenied",
+    "AccessDeniedException",
+    "AuthorizationError",
+    "AuthorizationErrorException",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "InvalidAccessKeyId",
+    "InvalidClientTokenId",
+    "MissingAuthenticationTokenException",
+    "SignatureDoesNotMatch",
+    "UnauthorizedOperation",
+    "UnrecognizedClientException",
+];
+
+/// What it says when there is too much at once; the SDK has tried again a few times by then.
+const BUSY: [&str; 12] = [
+    "InternalServerError",
+    "InternalFailure",
+    "InternalError",
+    "OverLimit",
+    "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded",
+    "RequestThrottled",
+    "ServiceUnavailable",
+    "SlowDown",
+    "Throttling",
+    "ThrottledException",
+    "ThrottlingException",
+];
+
+/// A failed call, and what was being done.
+pub(super) fn of_sdk<E, R>(doing: &str, error: &SdkError<E, R>) -> StoreError
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+    R: std::fmt::Debug,
+{
+    let kind = match error {
+        // It may or may not have arrived: whoever asks again must be able to bear both.
+        SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) | SdkError::ResponseError(_) => StoreTrouble::Away,
+        SdkError::ServiceError(service) => of_code(service.err().code()),
+        _ => StoreTrouble::Other,
+    };
+    StoreError { kind, doing: doing.to_owned(), why: in_words(error) }
+}
+
+fn of_code(code: Option<&str>) -> StoreTrouble {
+    match code {
+        Some(code) if DENIED.contains(&code) => StoreTrouble::Denied,
+        Some(code) if BUSY.contains(&code) => StoreTrouble::Away,
+        // Nothing that one of the services says: a proxy in between, or a service that is falling over.
+        None => StoreTrouble::Away,
+        Some(_) => StoreTrouble::Other,
+    }
+}
+
+/// Trouble that we found ourselves.
+pub(super) fn of_ours(kind: StoreTrouble, doing: &str, why: impl Into<String>) -> StoreError {
+    StoreError { kind, doing: doing.to_owned(), why: why.into() }
+}
