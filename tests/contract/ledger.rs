@@ -73,7 +73,7 @@ pub(crate) async fn d2_an_end_is_recorded_once_and_counted_once(w: World) {
     let first = w.ledger.finish(&fence, calls(1, CENT), ending.clone()).await.unwrap();
     let second = w.ledger.finish(&fence, calls(1, CENT), ending).await.unwrap();
     assert_eq!(first, second);
-    w.seal(&batch()).await;
+    w.seal(&batch(), 1).await;
     let complete = w.ledger.complete_unannounced(&batch_key()).await.unwrap().unwrap();
     assert_eq!((complete.sums.total, complete.sums.succeeded), (1, 1));
     assert_eq!(complete.sums.cost_usd, CENT);
@@ -219,7 +219,7 @@ pub(crate) async fn an_open_call_makes_room_when_it_settles_lower(w: World) {
 
 pub(crate) async fn a_batch_completes_exactly_when_its_last_job_does(w: World) {
     let (a, b) = (w.claim("a").await.fence, w.claim("b").await.fence);
-    w.seal(&batch()).await;
+    w.seal(&batch(), 2).await;
     assert_eq!(recorded(&finish(&w, &a, Status::Succeeded).await), Some(false));
     assert_eq!(w.ledger.complete_unannounced(&batch_key()).await.unwrap(), None);
     assert_eq!(recorded(&finish(&w, &b, Status::Failed).await), Some(true));
@@ -234,7 +234,7 @@ pub(crate) async fn a_batch_completes_exactly_when_its_last_job_does(w: World) {
 pub(crate) async fn a_batch_that_is_not_marked_is_announced_again(w: World) {
     let fence = w.claim("a").await.fence;
     finish(&w, &fence, Status::Succeeded).await;
-    w.seal(&batch()).await;
+    w.seal(&batch(), 1).await;
     let first = w.ledger.complete_unannounced(&batch_key()).await.unwrap().unwrap();
     let again = w.ledger.complete_unannounced(&batch_key()).await.unwrap().unwrap();
     assert_eq!(first, again);
@@ -266,7 +266,7 @@ pub(crate) async fn f15_cost_and_usage_are_sums_over_final_rows(w: World) {
             w.ledger.finish(&fence, tally, ending.clone()).await.unwrap();
         }
     }
-    w.seal(&batch()).await;
+    w.seal(&batch(), 20).await;
     let sums = w.ledger.complete_unannounced(&batch_key()).await.unwrap().unwrap().sums;
     assert_eq!(sums.cost_usd.nanos(), 20 * CENT.nanos() + (0..20).sum::<u64>());
     assert_eq!(sums.usage, Usage { input_tokens: 200, output_tokens: 60, ..Usage::default() });
