@@ -11,6 +11,7 @@
 //!
 //! [`Fleet`] is the door. The SDK's types stay inside.
 
+mod callbacks;
 mod clients;
 mod company;
 mod provision;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 pub use clients::{ConnectError, Emulated, Results, Settings};
 pub use provision::Created;
 
-use crate::ports::{Clock, StoreError};
+use crate::ports::{Callbacks, Clock, StoreError};
 
 /// The services of one configuration, connected. A clone is another handle on the same.
 #[derive(Clone, Debug)]
@@ -68,6 +69,11 @@ impl Fleet {
     /// region. What was made before that stays, and is not made again.
     pub async fn create_missing(&self) -> Result<Vec<Created>, StoreError> {
         provision::create_missing(&self.inner.clients, &self.inner.settings).await
+    }
+
+    /// Step Functions workflows that wait under a task token.
+    pub fn callbacks(&self) -> Arc<dyn Callbacks> {
+        Arc::new(callbacks::TaskTokens { inner: Arc::clone(&self.inner) })
     }
 }
 
