@@ -12,8 +12,16 @@
 //! [`Fleet`] is the door. The SDK's types stay inside.
 
 mod callbacks;
+mod claim_check;
 mod clients;
 mod company;
+mod entries;
+mod in_flight;
+mod notices;
+mod objects;
+mod queue;
+mod segments;
+mod text;
 mod trouble;
 
 use std::fmt;
@@ -21,12 +29,15 @@ use std::sync::Arc;
 
 pub use clients::{ConnectError, Results, Settings};
 
-use crate::ports::{Callbacks, Clock};
+use crate::ports::{Bodies, Callbacks, Clock, Notices, Queue};
 
 /// The services of one configuration, connected. A clone is another handle on the same.
 #[derive(Clone, Debug)]
 pub struct Fleet {
     inner: Arc<Inner>,
+    queue: Arc<queue::SqsQueue>,
+    bodies: Arc<segments::S3Bodies>,
+    notices: Arc<notices::SnsNotices>,
 }
 
 /// What the ports share.
@@ -47,7 +58,27 @@ impl Fleet {
     pub async fn connect(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, ConnectError> {
         let clients = clients::Clients::connect().await?;
         let epoch = format!("{:016x}", rand::random::<u64>());
-        Ok(Self { inner: Arc::new(Inner { clients, settings, clock, epoch }) })
+        let inner = Arc::new(Inner { clients, settings, clock, epoch });
+        // Made once: what shares calls must be shared itself.
+        let queue = Arc::new(queue::SqsQueue::new(&inner));
+        let bodies = Arc::new(segments::S3Bodies::new(&inner));
+        let notices = Arc::new(notices::SnsNotices::new(&inner));
+        Ok(Self { inner, queue, bodies, notices })
+    }
+
+    /// Where jobs come from. SQS cannot select: what a receiver passes over is delivered all the same.
+    pub fn queue(&self) -> Arc<dyn Queue> {
+        Arc::clone(&self.queue) as Arc<dyn Queue>
+    }
+
+    /// The result lines.
+    pub fn bodies(&self) -> Arc<dyn Bodies> {
+        Arc::clone(&self.bodies) as Arc<dyn Bodies>
+    }
+
+    /// Where ends are made known; nowhere, without a topic.
+    pub fn notices(&self) -> Arc<dyn Notices> {
+        Arc::clone(&self.notices) as Arc<dyn Notices>
     }
 
     /// Step Functions workflows that wait under a task token.
