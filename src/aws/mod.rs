@@ -13,6 +13,8 @@
 
 mod clients;
 mod company;
+mod rows;
+mod table;
 mod trouble;
 
 use std::fmt;
