@@ -11,6 +11,7 @@
 //!
 //! [`Fleet`] is the door. The SDK's types stay inside.
 
+mod callbacks;
 mod clients;
 mod company;
 mod rows;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 
 pub use clients::{ConnectError, Results, Settings};
 
-use crate::ports::Clock;
+use crate::ports::{Callbacks, Clock};
 
 /// The services of one configuration, connected. A clone is another handle on the same.
 #[derive(Clone, Debug)]
@@ -49,6 +50,11 @@ impl Fleet {
         let clients = clients::Clients::connect().await?;
         let epoch = format!("{:016x}", rand::random::<u64>());
         Ok(Self { inner: Arc::new(Inner { clients, settings, clock, epoch }) })
+    }
+
+    /// Step Functions workflows that wait under a task token.
+    pub fn callbacks(&self) -> Arc<dyn Callbacks> {
+        Arc::new(callbacks::TaskTokens { inner: Arc::clone(&self.inner) })
     }
 }
 
