@@ -21,7 +21,9 @@ mod notices;
 mod objects;
 mod provision;
 mod queue;
+mod rows;
 mod segments;
+mod table;
 mod text;
 mod trouble;
 
