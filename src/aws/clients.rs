@@ -40,7 +40,7 @@ pub struct Settings {
 pub enum Results {
     /// Many to an object: a million results cost thousands of requests.
     Segment,
-    /// One to an object, named by its job.
+    /// One to an object: a million results cost a million requests.
     Object,
 }
 
