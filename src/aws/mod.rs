@@ -11,8 +11,10 @@
 //!
 //! [`Fleet`] is the door. The SDK's types stay inside.
 
+mod allowance;
 mod clients;
 mod company;
+mod store_clock;
 mod trouble;
 
 use std::fmt;
@@ -20,7 +22,7 @@ use std::sync::Arc;
 
 pub use clients::{ConnectError, Results, Settings};
 
-use crate::ports::Clock;
+use crate::ports::{Allowance, Clock};
 
 /// The services of one configuration, connected. A clone is another handle on the same.
 #[derive(Clone, Debug)]
@@ -35,6 +37,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     /// Names this process among the workers of the fleet: segments, call logs and counters bear it.
     epoch: String,
+    lanes: allowance::Lanes,
 }
 
 impl Fleet {
@@ -46,7 +49,12 @@ impl Fleet {
     pub async fn connect(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, ConnectError> {
         let clients = clients::Clients::connect().await?;
         let epoch = format!("{:016x}", rand::random::<u64>());
-        Ok(Self { inner: Arc::new(Inner { clients, settings, clock, epoch }) })
+        Ok(Self { inner: Arc::new(Inner { clients, settings, clock, epoch, lanes: allowance::Lanes::default() }) })
+    }
+
+    /// What the workers of the fleet know of their lanes.
+    pub fn allowance(&self) -> Arc<dyn Allowance> {
+        Arc::new(allowance::FleetAllowance { inner: Arc::clone(&self.inner) })
     }
 }
 
