@@ -1,0 +1,185 @@
+//! Is this message a job, or does it say something about a batch?
+//!
+//! `aquifer enqueue` ends an input with a message that seals its batch: that was all, and so many. It travels behind the jobs,
+//! so that a batch is sealed even if whoever enqueued it died right after sending. Any producer may send one.
+//!
+//! ```json
+//! {"aquifer": "seal", "batch": "reviews", "total": {"acme": 1200}, "refused": {"acme": 1}, "roll": "4f0c2a9d11e2b874"}
+//! ```
+//!
+//! `total` counts each tenant's jobs and refused lines of the batch, over all its inputs, each id once; `refused` says how many
+//! of them were refused before they became jobs (left out: none). `roll` names the list of the input, where there is one.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::ident::{BatchKey, BatchName, RollId, Tenant};
+
+/// A message that is no job.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(tag = "aquifer", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Control {
+    /// A batch has got all its jobs.
+    Seal(Seal),
+}
+
+/// See [`Control::Seal`].
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Seal {
+    /// Its name.
+    pub batch: BatchName,
+    /// Jobs and refused lines, by tenant.
+    pub total: BTreeMap<Tenant, u64>,
+    /// Of these, refused before they became jobs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub refused: BTreeMap<Tenant, u64>,
+    /// The list of its input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roll: Option<RollId>,
+}
+
+/// How much is in one tenant's batch.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Total {
+    /// Jobs and refused lines.
+    pub lines: u64,
+    /// Of these, refused before they became jobs.
+    pub refused: u64,
+}
+
+impl Seal {
+    /// Each tenant's batch, and how much is in it.
+    pub fn totals(&self) -> impl Iterator<Item = (BatchKey, Total)> + '_ {
+        self.total.iter().map(|(tenant, lines)| {
+            let refused = self.refused.get(tenant).copied().unwrap_or_default();
+            (BatchKey { tenant: tenant.clone(), batch: self.batch.clone() }, Total { lines: *lines, refused })
+        })
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.total.is_empty() {
+            return Err("`total` names no tenant".to_owned());
+        }
+        for (tenant, refused) in &self.refused {
+            match self.total.get(tenant) {
+                Some(total) if total >= refused => {}
+                Some(total) => return Err(format!("`refused` says {refused} for {tenant}, and `total` {total}")),
+                None => return Err(format!("`refused` names {tenant}, and `total` does not")),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a message that would be none of the jobs' is nothing else either: in words safe to log.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("`aquifer` makes it a control message, and {0}")]
+pub struct NotControl(String);
+
+impl Control {
+    /// The message.
+    pub fn to_message(&self) -> String {
+        // Names and numbers: there is nothing in here that JSON cannot say.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Reads a queue message; `None` if it does not claim to be one, and is to be read as a job.
+    ///
+    /// # Errors
+    /// [`NotControl`], with the first thing wrong, if it has the key `aquifer` and is no message of ours.
+    pub fn parse(body: &str) -> Option<Result<Self, NotControl>> {
+        #[derive(Deserialize)]
+        struct Claim {
+            aquifer: Option<serde::de::IgnoredAny>,
+        }
+        // Nearly every message is a job: those are not read twice, but for the few whose text holds the word in quotes.
+        if !body.contains("\"aquifer\"") {
+            return None;
+        }
+        let claim: Claim = serde_json::from_str(body).ok()?;
+        claim.aquifer?;
+        let read = serde_json::from_str::<Self>(body).map_err(|error| NotControl(error.to_string()));
+        Some(read.and_then(|control| {
+            let Self::Seal(seal) = &control;
+            seal.check().map_err(NotControl)?;
+            Ok(control)
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenant(name: &str) -> Tenant {
+        Tenant::new(name).unwrap()
+    }
+
+    fn seal() -> Seal {
+        Seal {
+            batch: BatchName::new("reviews 2026").unwrap(),
+            total: BTreeMap::from([(tenant("acme"), 1_200), (tenant("default"), 3)]),
+            refused: BTreeMap::from([(tenant("acme"), 1)]),
+            roll: Some(RollId::new("4f0c2a9d11e2b874").unwrap()),
+        }
+    }
+
+    #[test]
+    fn a_seal_reads_back_as_it_was_written() {
+        let seal = Control::Seal(seal());
+        let message = seal.to_message();
+        assert!(message.starts_with(r#"{"aquifer":"seal","batch":"reviews 2026","total":{"acme":1200,"default":3}"#));
+        assert_eq!(Control::parse(&message), Some(Ok(seal)));
+    }
+
+    #[test]
+    fn a_producer_needs_no_roll_and_refuses_nothing() {
+        let read = Control::parse(r#"{"total":{"acme":7},"batch":"b", "aquifer":"seal"}"#).unwrap().unwrap();
+        let Control::Seal(seal) = read;
+        let totals: Vec<_> = seal.totals().map(|(key, total)| (key.tenant.to_string(), total)).collect();
+        assert_eq!(totals, [("acme".to_owned(), Total { lines: 7, refused: 0 })]);
+    }
+
+    #[test]
+    fn every_tenants_batch_has_its_own_total() {
+        let totals: Vec<_> = seal().totals().map(|(key, total)| (key.tenant.to_string(), total)).collect();
+        let acme = ("acme".to_owned(), Total { lines: 1_200, refused: 1 });
+        assert_eq!(totals, [acme, ("default".to_owned(), Total { lines: 3, refused: 0 })]);
+    }
+
+    #[test]
+    fn what_does_not_claim_to_be_one_is_a_job_or_garbage() {
+        for body in [
+            r#"{"id":"a","prompt":"x"}"#,
+            r#"{"id":"a","prompt":"say \"aquifer\" twice: \"aquifer\""}"#,
+            r#"{"id":"a","prompt":"x","metadata":{"aquifer":"seal"}}"#,
+            r#""aquifer""#,
+            r#"["aquifer"]"#,
+            r#"{"aquifer":"#,
+            "",
+        ] {
+            assert_eq!(Control::parse(body), None, "{body}");
+        }
+    }
+
+    #[test]
+    fn what_claims_to_be_one_and_is_not_is_refused_by_name() {
+        for (body, said) in [
+            (r#"{"aquifer":"open","batch":"b","total":{"a":1}}"#, "unknown variant `open`"),
+            (r#"{"aquifer":7,"batch":"b","total":{"a":1}}"#, "aquifer"),
+            (r#"{"aquifer":"seal","total":{"a":1}}"#, "missing field `batch`"),
+            (r#"{"aquifer":"seal","batch":"a/b","total":{"a":1}}"#, "`batch` holds '/'"),
+            (r#"{"aquifer":"seal","batch":"b","total":{}}"#, "`total` names no tenant"),
+            (r#"{"aquifer":"seal","batch":"b","total":{"a":-1}}"#, "-1"),
+            (r#"{"aquifer":"seal","batch":"b","total":{"a b":1}}"#, "`tenant` holds ' '"),
+            (r#"{"aquifer":"seal","batch":"b","total":{"a":1},"refused":{"a":2}}"#, "`refused` says 2 for a"),
+            (r#"{"aquifer":"seal","batch":"b","total":{"a":1},"refused":{"c":0}}"#, "`refused` names c"),
+            (r#"{"aquifer":"seal","batch":"b","total":{"a":1},"sealed":true}"#, "unknown field `sealed`"),
+        ] {
+            let error = Control::parse(body).unwrap().unwrap_err().to_string();
+            assert!(error.contains(said), "{body}: {error}");
+        }
+    }
+}
