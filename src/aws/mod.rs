@@ -12,9 +12,13 @@
 //! [`Fleet`] is the door. The SDK's types stay inside.
 
 mod allowance;
+mod callbacks;
 mod clients;
 mod company;
+mod objects;
+mod rows;
 mod store_clock;
+mod table;
 mod trouble;
 
 use std::fmt;
@@ -22,7 +26,7 @@ use std::sync::Arc;
 
 pub use clients::{ConnectError, Results, Settings};
 
-use crate::ports::{Allowance, Clock};
+use crate::ports::{Allowance, Callbacks, Clock};
 
 /// The services of one configuration, connected. A clone is another handle on the same.
 #[derive(Clone, Debug)]
@@ -55,6 +59,11 @@ impl Fleet {
     /// What the workers of the fleet know of their lanes.
     pub fn allowance(&self) -> Arc<dyn Allowance> {
         Arc::new(allowance::FleetAllowance { inner: Arc::clone(&self.inner) })
+    }
+
+    /// Step Functions workflows that wait under a task token.
+    pub fn callbacks(&self) -> Arc<dyn Callbacks> {
+        Arc::new(callbacks::TaskTokens { inner: Arc::clone(&self.inner) })
     }
 }
 

@@ -144,6 +144,7 @@ pub(crate) fn job(id: &str, prompt: &str) -> Job {
         deadline: None,
         priority: Priority::default(),
         residency: None,
+        callback: None,
         metadata: Map::new(),
     }
 }
