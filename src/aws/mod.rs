@@ -15,7 +15,10 @@ mod allowance;
 mod callbacks;
 mod clients;
 mod company;
+mod mark;
 mod objects;
+mod roll;
+mod rolls;
 mod rows;
 mod store_clock;
 mod table;
@@ -25,6 +28,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use clients::{ConnectError, Results, Settings};
+pub use roll::{AlreadySent, LineContent, PART_LINES, Roll, RollLine};
 
 use crate::ports::{Allowance, Callbacks, Clock};
 

@@ -4,76 +4,69 @@
 //! so that a batch is sealed even if whoever enqueued it died right after sending. Any producer may send one.
 //!
 //! ```json
-//! {"aquifer": "seal", "batch": "reviews", "total": {"acme": 1200}, "refused": {"acme": 1}, "roll": "4f0c2a9d11e2b874"}
+//! {"aquifer": "seal", "batch": "reviews", "total": {"acme": 1200}, "refused": {"acme": 1}, "roll": "4f0c2a9d11e2b874",
+//!  "callback": {"task_token": "..."}}
 //! ```
 //!
-//! `total` counts each tenant's jobs and refused lines of the batch, over all its inputs, each id once; `refused` says how many
-//! of them were refused before they became jobs (left out: none). `roll` names the list of the input, where there is one.
+//! `total` counts each tenant's jobs in the batch, over all its inputs, each id once. The rest may be left out: `refused` counts
+//! the lines that are no jobs and have their results in the roll, `roll` names the list of the input, and `callback` says who waits
+//! for the batch in a workflow.
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
 
 use super::ident::{BatchKey, BatchName, RollId, Tenant};
+use super::spec::TaskToken;
 
 /// A message that is no job.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(tag = "aquifer", rename_all = "lowercase", deny_unknown_fields)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(tag = "aquifer", rename_all = "lowercase")]
 pub enum Control {
     /// A batch has got all its jobs.
     Seal(Seal),
 }
 
 /// See [`Control::Seal`].
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Seal {
-    /// Its name.
+    /// The batch, of every tenant that is named in `total`.
     pub batch: BatchName,
-    /// Jobs and refused lines, by tenant.
+    /// Jobs, by tenant.
     pub total: BTreeMap<Tenant, u64>,
-    /// Of these, refused before they became jobs.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    /// Lines that are no jobs, by tenant.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub refused: BTreeMap<Tenant, u64>,
     /// The list of its input.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub roll: Option<RollId>,
+    /// Who waits for it; only where there is one tenant.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "callback")]
+    pub callback: Option<TaskToken>,
 }
 
 /// How much is in one tenant's batch.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Total {
-    /// Jobs and refused lines.
-    pub lines: u64,
-    /// Of these, refused before they became jobs.
+    /// Jobs.
+    pub jobs: u64,
+    /// Lines that are no jobs.
     pub refused: u64,
 }
 
 impl Seal {
     /// Each tenant's batch, and how much is in it.
     pub fn totals(&self) -> impl Iterator<Item = (BatchKey, Total)> + '_ {
-        self.total.iter().map(|(tenant, lines)| {
+        self.total.iter().map(|(tenant, jobs)| {
             let refused = self.refused.get(tenant).copied().unwrap_or_default();
-            (BatchKey { tenant: tenant.clone(), batch: self.batch.clone() }, Total { lines: *lines, refused })
+            (BatchKey { tenant: tenant.clone(), batch: self.batch.clone() }, Total { jobs: *jobs, refused })
         })
-    }
-
-    fn check(&self) -> Result<(), String> {
-        if self.total.is_empty() {
-            return Err("`total` names no tenant".to_owned());
-        }
-        for (tenant, refused) in &self.refused {
-            match self.total.get(tenant) {
-                Some(total) if total >= refused => {}
-                Some(total) => return Err(format!("`refused` says {refused} for {tenant}, and `total` {total}")),
-                None => return Err(format!("`refused` names {tenant}, and `total` does not")),
-            }
-        }
-        Ok(())
     }
 }
 
-/// Why a message that would be none of the jobs' is nothing else either: in words safe to log.
+/// Why a message that claims to be one of these is none, in words safe to log.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("`aquifer` makes it a control message, and {0}")]
 pub struct NotControl(String);
@@ -92,7 +85,7 @@ impl Control {
     pub fn parse(body: &str) -> Option<Result<Self, NotControl>> {
         #[derive(Deserialize)]
         struct Claim {
-            aquifer: Option<serde::de::IgnoredAny>,
+            aquifer: Option<IgnoredAny>,
         }
         // Nearly every message is a job: those are not read twice, but for the few whose text holds the word in quotes.
         if !body.contains("\"aquifer\"") {
@@ -100,13 +93,61 @@ impl Control {
         }
         let claim: Claim = serde_json::from_str(body).ok()?;
         claim.aquifer?;
-        let read = serde_json::from_str::<Self>(body).map_err(|error| NotControl(error.to_string()));
-        Some(read.and_then(|control| {
-            let Self::Seal(seal) = &control;
-            seal.check().map_err(NotControl)?;
-            Ok(control)
-        }))
+        let read = serde_json::from_str::<Wire>(body).map_err(|error| NotControl(error.to_string()));
+        Some(read.and_then(|Wire::Seal(wire)| wire.check().map(Self::Seal).map_err(NotControl)))
     }
+}
+
+/// As it is read, before it is checked.
+#[derive(Deserialize)]
+#[serde(tag = "aquifer", rename_all = "lowercase")]
+enum Wire {
+    Seal(WireSeal),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireSeal {
+    batch: BatchName,
+    total: BTreeMap<Tenant, u64>,
+    #[serde(default)]
+    refused: BTreeMap<Tenant, u64>,
+    roll: Option<RollId>,
+    /// Read by hand: what serde says of a value that does not fit shows it, and a task token is not for logs.
+    callback: Option<Value>,
+}
+
+impl WireSeal {
+    fn check(self) -> Result<Seal, String> {
+        let Self { batch, total, refused, roll, callback } = self;
+        if total.is_empty() {
+            return Err("`total` names no tenant".to_owned());
+        }
+        if let Some(tenant) = refused.keys().find(|tenant| !total.contains_key(tenant)) {
+            return Err(format!("`refused` names {tenant}, and `total` does not"));
+        }
+        let callback = callback.map(token).transpose()?;
+        if callback.is_some() && total.len() > 1 {
+            return Err(format!("`callback` goes with one tenant, and `total` names {}", total.len()));
+        }
+        Ok(Seal { batch, total, refused, roll, callback })
+    }
+}
+
+fn token(callback: Value) -> Result<TaskToken, String> {
+    let token = match &callback {
+        Value::Object(keys) if keys.len() == 1 => keys.get("task_token").and_then(Value::as_str),
+        _ => None,
+    };
+    let token = token.and_then(TaskToken::new);
+    token.ok_or_else(|| {
+        let longest = TaskToken::LONGEST;
+        format!("`callback` is not {{ \"task_token\": ... }} with a string of 1 to {longest} characters")
+    })
+}
+
+fn callback<S: Serializer>(token: &Option<TaskToken>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(token.iter().map(|token| ("task_token", token)))
 }
 
 #[cfg(test)]
@@ -123,6 +164,7 @@ mod tests {
             total: BTreeMap::from([(tenant("acme"), 1_200), (tenant("default"), 3)]),
             refused: BTreeMap::from([(tenant("acme"), 1)]),
             roll: Some(RollId::new("4f0c2a9d11e2b874").unwrap()),
+            callback: None,
         }
     }
 
@@ -135,18 +177,29 @@ mod tests {
     }
 
     #[test]
+    fn a_task_token_goes_there_and_back_and_is_never_shown() {
+        let token = TaskToken::new("secret");
+        let total = BTreeMap::from([(tenant("acme"), 1)]);
+        let seal = Control::Seal(Seal { total, refused: BTreeMap::new(), callback: token, ..seal() });
+        assert_eq!(Control::parse(&seal.to_message()), Some(Ok(seal)));
+        let bad = r#"{"aquifer":"seal","batch":"b","total":{"a":1},"callback":"secret"}"#;
+        let error = Control::parse(bad).unwrap().unwrap_err();
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
+
+    #[test]
     fn a_producer_needs_no_roll_and_refuses_nothing() {
         let read = Control::parse(r#"{"total":{"acme":7},"batch":"b", "aquifer":"seal"}"#).unwrap().unwrap();
         let Control::Seal(seal) = read;
         let totals: Vec<_> = seal.totals().map(|(key, total)| (key.tenant.to_string(), total)).collect();
-        assert_eq!(totals, [("acme".to_owned(), Total { lines: 7, refused: 0 })]);
+        assert_eq!(totals, [("acme".to_owned(), Total { jobs: 7, refused: 0 })]);
     }
 
     #[test]
     fn every_tenants_batch_has_its_own_total() {
         let totals: Vec<_> = seal().totals().map(|(key, total)| (key.tenant.to_string(), total)).collect();
-        let acme = ("acme".to_owned(), Total { lines: 1_200, refused: 1 });
-        assert_eq!(totals, [acme, ("default".to_owned(), Total { lines: 3, refused: 0 })]);
+        let acme = ("acme".to_owned(), Total { jobs: 1_200, refused: 1 });
+        assert_eq!(totals, [acme, ("default".to_owned(), Total { jobs: 3, refused: 0 })]);
     }
 
     #[test]
@@ -174,7 +227,11 @@ mod tests {
             (r#"{"aquifer":"seal","batch":"b","total":{}}"#, "`total` names no tenant"),
             (r#"{"aquifer":"seal","batch":"b","total":{"a":-1}}"#, "-1"),
             (r#"{"aquifer":"seal","batch":"b","total":{"a b":1}}"#, "`tenant` holds ' '"),
-            (r#"{"aquifer":"seal","batch":"b","total":{"a":1},"refused":{"a":2}}"#, "`refused` says 2 for a"),
+            (r#"{"aquifer":"seal","batch":"b","total":{"a":1,"c":1},"callback":{"task_token":"t"}}"#, "one tenant"),
+            (
+                r#"{"aquifer":"seal","batch":"b","total":{"a":1},"callback":{"task_token":"t","more":1}}"#,
+                "`callback` is not",
+            ),
             (r#"{"aquifer":"seal","batch":"b","total":{"a":1},"refused":{"c":0}}"#, "`refused` names c"),
             (r#"{"aquifer":"seal","batch":"b","total":{"a":1},"sealed":true}"#, "unknown field `sealed`"),
         ] {

@@ -108,6 +108,13 @@ name!(
     RollId, "roll", "A-Z a-z 0-9 . _ : -", plain
 );
 
+impl RollId {
+    /// The roll of that number, in hexadecimal.
+    pub fn of(number: u64) -> Self {
+        Self(format!("{number:016x}").into())
+    }
+}
+
 impl Tenant {
     /// The tenant of jobs that name none.
     pub fn unnamed() -> Self {
