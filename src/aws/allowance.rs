@@ -12,7 +12,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
@@ -39,27 +39,15 @@ type Item = HashMap<String, AttributeValue>;
 const READING: &str = "reading the state of a lane";
 const WRITING: &str = "writing the state of a lane";
 
-/// The lanes of one table.
-#[derive(Clone, Debug)]
-pub(super) struct FleetAllowance {
-    pub(super) inner: Arc<Inner>,
-}
-
-/// What this process remembers of them.
+/// The lanes of one table, and what this process remembers of them.
 #[derive(Debug)]
-pub(super) struct Lanes {
+pub(super) struct FleetAllowance {
+    inner: Arc<Inner>,
     clock: Arc<Mutex<StoreClock>>,
     /// Of the monotonic clock's times.
     origin: Instant,
     indexed: Mutex<HashSet<LaneId>>,
     writes: AtomicU64,
-}
-
-impl Default for Lanes {
-    fn default() -> Self {
-        let (clock, indexed) = (Arc::default(), Mutex::default());
-        Self { clock, origin: Instant::now(), indexed, writes: AtomicU64::new(0) }
-    }
 }
 
 #[async_trait]
@@ -78,8 +66,7 @@ impl Allowance for FleetAllowance {
             return Err(trouble::of_ours(StoreTrouble::Other, WRITING, why));
         }
         self.index(lane).await?;
-        let lanes = &self.inner.lanes;
-        let write = format!("{}/{}", self.inner.epoch, lanes.writes.fetch_add(1, Ordering::Relaxed));
+        let write = format!("{}/{}", self.inner.epoch, self.writes.fetch_add(1, Ordering::Relaxed));
         let next = Version(expected.0.saturating_add(1));
         let number = |number: String| AttributeValue::N(number);
         let put = self.inner.clients.dynamodb.put_item().table_name(&self.inner.settings.table);
@@ -113,9 +100,14 @@ impl Allowance for FleetAllowance {
 }
 
 impl FleetAllowance {
+    pub(super) fn new(inner: &Arc<Inner>) -> Self {
+        let (clock, indexed) = (Arc::default(), Mutex::default());
+        Self { inner: Arc::clone(inner), clock, origin: Instant::now(), indexed, writes: AtomicU64::new(0) }
+    }
+
     /// Puts a lane on the list of all, before this process writes to it for the first time.
     async fn index(&self, lane: &LaneId) -> Result<(), StoreError> {
-        let indexed = &self.inner.lanes.indexed;
+        let indexed = &self.indexed;
         if indexed.lock().unwrap_or_else(PoisonError::into_inner).contains(lane) {
             return Ok(());
         }
@@ -135,27 +127,22 @@ impl FleetAllowance {
             trouble::of_ours(StoreTrouble::Damaged, doing, format!("the item of {lane} is not one of ours"))
         })?;
         if let Some(written) = integer(item, "t") {
-            let lanes = &self.inner.lanes;
-            lanes.clock().not_before(Timestamp(written), lanes.origin.elapsed());
+            self.clock().not_before(Timestamp(written), self.origin.elapsed());
         }
         Ok(Shared { version, state, now: self.now() })
     }
 
     /// The store's time; of a store that never says it, ours.
     fn now(&self) -> Timestamp {
-        let lanes = &self.inner.lanes;
-        let told = lanes.clock().now(lanes.origin.elapsed());
+        let told = self.clock().now(self.origin.elapsed());
         told.unwrap_or_else(|| self.inner.clock.now())
     }
 
     fn stopwatch(&self) -> Stopwatch {
-        let lanes = &self.inner.lanes;
-        Stopwatch { clock: Arc::clone(&lanes.clock), origin: lanes.origin, sent: Mutex::new(None) }
+        Stopwatch { clock: Arc::clone(&self.clock), origin: self.origin, sent: Mutex::new(None) }
     }
-}
 
-impl Lanes {
-    fn clock(&self) -> std::sync::MutexGuard<'_, StoreClock> {
+    fn clock(&self) -> MutexGuard<'_, StoreClock> {
         self.clock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

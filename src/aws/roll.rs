@@ -20,8 +20,11 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::mark::{self, Mark};
+use super::objects::Objects;
 use super::rolls::{self, Place, Rolls};
-use super::{Fleet, Inner, objects, table, trouble};
+use super::segments::in_key;
+use super::upload::JSON_LINES;
+use super::{Fleet, Inner, trouble};
 use crate::job::control::Seal;
 use crate::job::ident::{BatchName, Digest, JobId, JobKey, RollId, Tenant};
 use crate::job::spec::TaskToken;
@@ -123,7 +126,8 @@ impl Roll {
         let mut next = self.mark.clone();
         let fresh = self.count(part, &mut next.totals).await?;
         let key = part_key(&self.inner, &self.batch, &next.roll, next.parts);
-        objects::put(&self.inner, doing, &key, encode(doing, part)?).await?;
+        let objects = Objects::new(self.inner.clients.s3.clone(), self.inner.settings.bucket.clone());
+        objects.put(doing, &key, JSON_LINES, encode(doing, part)?).await?;
         next.parts += 1;
         (next.lines, next.digest, next.sealed) = (lines, Some(digest), false);
         self.mark = mark::write(&self.inner, &self.batch, next).await?;
@@ -198,7 +202,7 @@ impl Roll {
 
 /// Where the parts of a roll lie.
 pub(super) fn folder(inner: &Inner, batch: &BatchName, roll: &RollId) -> String {
-    format!("{}rolls/{}/{roll}/", inner.settings.prefix, table::batch_folder(batch))
+    format!("{}rolls/batch={}/{roll}/", inner.settings.prefix, in_key(batch.as_str()))
 }
 
 fn part_key(inner: &Inner, batch: &BatchName, roll: &RollId, part: u64) -> String {

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::objects::{self, Listing};
+use super::listing::Listing;
+use super::objects::{Objects, Part};
 use super::{Inner, mark, roll, trouble};
 use crate::job::ident::{BatchName, Digest, JobId, JobKey, RollId, Tenant};
 use crate::job::outcome::Pointer;
@@ -84,8 +85,13 @@ impl Rolls {
                 (self.parts, self.is_newest) = (None, false);
                 continue;
             };
-            let text = objects::get(&self.inner, DOING, &part.key).await?;
-            let mut places = decode(&objects::uri(&self.inner, &part.key), &self.batch, &text)?;
+            let objects = Objects::new(self.inner.clients.s3.clone(), self.inner.settings.bucket.clone());
+            let limit = usize::try_from(part.bytes).unwrap_or(usize::MAX);
+            let text = objects
+                .read(DOING, &part.key, Part::Whole { limit })
+                .await?
+                .ok_or_else(|| trouble::of_ours(StoreTrouble::Damaged, DOING, format!("{} is gone", part.key)))?;
+            let mut places = decode(&objects.uri(&part.key), &self.batch, &text)?;
             places.retain(|place| self.is_news(place));
             return Ok(Some(places));
         }
