@@ -34,7 +34,7 @@ fn connect(settings: &Settings, clock: &Arc<ManualClock>) -> Fleet {
 }
 
 async fn of(settings: Settings, clock: Arc<ManualClock>, listener: String) -> World {
-    let _fleet = connect(&settings, &clock);
+    let fleet = connect(&settings, &clock);
     // Until the last port is there, the embedded back end stands in for those that are not. Whoever adds one puts it
     // here, as in `queue: fleet.queue()`, and `aws` behind its part in main.rs.
     let stand_in = super::embedded::world().await;
@@ -42,7 +42,7 @@ async fn of(settings: Settings, clock: Arc<ManualClock>, listener: String) -> Wo
     World {
         queue: Arc::clone(&queue),
         ledger: stand_in.ledger,
-        allowance: stand_in.allowance,
+        allowance: fleet.allowance(),
         bodies: stand_in.bodies,
         notices: stand_in.notices,
         clock: Arc::clone(&clock),
