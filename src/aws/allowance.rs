@@ -10,14 +10,13 @@
 //! another worker's. `t` is the time at which the writer wrote, so that whoever reads it is not earlier. Workers know the store's clock
 //! to a second (see `store_clock`), and two that only read may differ by as much.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
-use aws_sdk_dynamodb::primitives::Blob;
-use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
+use aws_sdk_dynamodb::types::ReturnValuesOnConditionCheckFailure;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::context::{
     BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef,
@@ -30,11 +29,10 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::store_clock::StoreClock;
+use super::table::{self, ALONE, Fields, Item};
 use super::{Inner, trouble};
 use crate::job::units::Timestamp;
 use crate::ports::{Allowance, LANE_STATE_BYTES, LaneId, Shared, StoreError, StoreTrouble, Swap, Version};
-
-type Item = HashMap<String, AttributeValue>;
 
 const READING: &str = "reading the state of a lane";
 const WRITING: &str = "writing the state of a lane";
@@ -54,7 +52,7 @@ pub(super) struct FleetAllowance {
 impl Allowance for FleetAllowance {
     async fn read(&self, lane: &LaneId) -> Result<Shared, StoreError> {
         let table = &self.inner.settings.table;
-        let get = self.inner.clients.dynamodb.get_item().table_name(table).set_key(Some(key(lane)));
+        let get = self.inner.clients.dynamodb.get_item().table_name(table).set_key(Some(table::key(pk(lane), ALONE)));
         let got = get.consistent_read(true).customize().interceptor(self.stopwatch()).send().await;
         let got = got.map_err(|error| trouble::of_sdk(READING, &error))?;
         self.standing(READING, lane, got.item())
@@ -68,16 +66,15 @@ impl Allowance for FleetAllowance {
         self.index(lane).await?;
         let write = format!("{}/{}", self.inner.epoch, self.writes.fetch_add(1, Ordering::Relaxed));
         let next = Version(expected.0.saturating_add(1));
-        let number = |number: String| AttributeValue::N(number);
         let put = self.inner.clients.dynamodb.put_item().table_name(&self.inner.settings.table);
-        let put = put.set_item(Some(key(lane))).item("v", number(next.0.to_string()));
-        let put = put.item("s", AttributeValue::B(Blob::new(state))).item("w", AttributeValue::S(write.clone()));
-        let put = put.item("t", number(self.now().0.to_string()));
+        let put = put.set_item(Some(table::key(pk(lane), ALONE))).item("v", table::number(next.0));
+        let put = put.item("s", table::bytes(&state)).item("w", table::text(write.as_str()));
+        let put = put.item("t", table::number(self.now().0));
         let put = match expected {
             Version(0) => put.condition_expression("attribute_not_exists(pk)"),
             Version(expected) => {
                 let put = put.condition_expression("v = :expected");
-                put.expression_attribute_values(":expected", number(expected.to_string()))
+                put.expression_attribute_values(":expected", table::number(expected))
             }
         };
         let put = put.return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
@@ -88,7 +85,7 @@ impl Allowance for FleetAllowance {
         match error.as_service_error() {
             Some(PutItemError::ConditionalCheckFailedException(refusal)) => {
                 let stands = refusal.item();
-                let ours = stands.and_then(|item| item.get("w")).is_some_and(|by| by.as_s() == Ok(&write));
+                let ours = stands.and_then(|item| item.get("w")).is_some_and(|by| *by == table::text(write.as_str()));
                 Ok(match self.standing(WRITING, lane, stands)? {
                     shared if ours => Swap::Swapped { version: shared.version, now: shared.now },
                     shared => Swap::Stale(shared),
@@ -112,7 +109,7 @@ impl FleetAllowance {
             return Ok(());
         }
         let put = self.inner.clients.dynamodb.put_item().table_name(&self.inner.settings.table);
-        let put = put.item("pk", AttributeValue::S(INDEX.to_owned())).item("sk", AttributeValue::S(lane.to_string()));
+        let put = put.item("pk", table::text(INDEX)).item("sk", table::text(lane.to_string()));
         put.send().await.map_err(|error| trouble::of_sdk("putting a lane on the list", &error))?;
         indexed.lock().unwrap_or_else(PoisonError::into_inner).insert(lane.clone());
         Ok(())
@@ -126,7 +123,7 @@ impl FleetAllowance {
         let (version, state) = state_of(item).ok_or_else(|| {
             trouble::of_ours(StoreTrouble::Damaged, doing, format!("the item of {lane} is not one of ours"))
         })?;
-        if let Some(written) = integer(item, "t") {
+        if let Some(written) = Fields(item).number("t")? {
             self.clock().not_before(Timestamp(written), self.origin.elapsed());
         }
         Ok(Shared { version, state, now: self.now() })
@@ -150,11 +147,10 @@ impl FleetAllowance {
 /// The partition that lists all lanes.
 pub(super) const INDEX: &str = "lanes";
 
-/// The item of a lane.
-pub(super) fn key(lane: &LaneId) -> Item {
+/// The partition of a lane's item.
+pub(super) fn pk(lane: &LaneId) -> String {
     // A region holds no `/`, so the first one ends it; a model id may hold more.
-    let pk = format!("lane/{lane}");
-    HashMap::from([("pk".to_owned(), AttributeValue::S(pk)), ("sk".to_owned(), AttributeValue::S("-".to_owned()))])
+    format!("lane/{lane}")
 }
 
 /// Version and state of a lane's item; `None` if it is not one.
@@ -162,10 +158,6 @@ pub(super) fn state_of(item: &Item) -> Option<(Version, Bytes)> {
     let version = item.get("v")?.as_n().ok()?.parse().ok()?;
     let state = item.get("s")?.as_b().ok()?;
     Some((Version(version), Bytes::copy_from_slice(state.as_ref())))
-}
-
-fn integer(item: &Item, name: &str) -> Option<i64> {
-    item.get(name)?.as_n().ok()?.parse().ok()
 }
 
 /// Tells the clock when each try of a request was sent, when its reply came, and what the reply is dated.
@@ -217,17 +209,13 @@ mod tests {
     fn r16_a_profile_that_is_an_arn_keeps_its_slashes_and_its_region() {
         let arn = "arn:aws:bedrock:us-west-2:1:inference-profile/us.vendor.m-v1:0";
         let lane = LaneId { region: "us-west-2".into(), model_id: arn.into() };
-        let key = key(&lane);
-        let pk = key["pk"].as_s().unwrap();
+        let pk = pk(&lane);
         assert_eq!(LaneId::parse(pk.strip_prefix("lane/").unwrap()), Some(lane));
     }
 
     #[test]
     fn an_item_without_a_version_or_a_state_is_not_one_of_ours() {
-        let whole = Item::from([
-            ("v".to_owned(), AttributeValue::N("7".to_owned())),
-            ("s".to_owned(), AttributeValue::B(Blob::new("a"))),
-        ]);
+        let whole = Item::from([("v".to_owned(), table::number(7)), ("s".to_owned(), table::bytes(b"a"))]);
         assert_eq!(state_of(&whole), Some((Version(7), "a".into())));
         for missing in ["v", "s"] {
             let mut item = whole.clone();
