@@ -14,18 +14,27 @@
 mod batches;
 mod callbacks;
 mod calls;
+mod claim_check;
 mod claims;
 mod clients;
 mod company;
 mod counters;
+mod entries;
 mod fetch;
 mod finish;
+mod in_flight;
 mod lapsed;
 mod ledger;
 mod manifest;
+mod notices;
+mod objects;
+mod provision;
+mod queue;
 mod redrive;
 mod rows;
+mod segments;
 mod table;
+mod text;
 mod transact;
 mod trouble;
 mod update;
@@ -34,18 +43,21 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 pub use batches::Seal;
-pub use clients::{ConnectError, Results, Settings};
+pub use clients::{ConnectError, Emulated, Results, Settings};
+pub use provision::Created;
 pub use redrive::Redriven;
 
 use crate::job::ident::{BatchKey, Digest, JobKey};
-use crate::ports::{Callbacks, Clock, Ledger, StoreError};
+use crate::ports::{Bodies, Callbacks, Clock, Ledger, Notices, Queue, StoreError};
 
 /// The services of one configuration, connected. A clone is another handle on the same.
 #[derive(Clone, Debug)]
 pub struct Fleet {
     inner: Arc<Inner>,
-    /// One for all handles: those who ask it share calls.
-    ledger: Arc<OnceLock<Arc<ledger::DynamoLedger>>>,
+    queue: Arc<queue::SqsQueue>,
+    ledger: Arc<ledger::DynamoLedger>,
+    bodies: Arc<segments::S3Bodies>,
+    notices: Arc<notices::SnsNotices>,
 }
 
 /// What the ports share.
@@ -64,15 +76,44 @@ impl Fleet {
     /// # Errors
     /// [`ConnectError`]: each says what to set.
     pub async fn connect(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, ConnectError> {
-        let clients = clients::Clients::connect().await?;
-        let epoch = format!("{:016x}", rand::random::<u64>());
-        Ok(Self { inner: Arc::new(Inner { clients, settings, clock, epoch }), ledger: Arc::default() })
+        Ok(Self::of(clients::Clients::connect().await?, settings, clock))
     }
 
-    /// Jobs and batches, in the table. Must be called inside a runtime.
+    /// The same on services at one address, with nothing read from the environment. For emulators and tests: several
+    /// fleets of one process can so be at several places.
+    pub fn connect_to(emulated: &Emulated, settings: Settings, clock: Arc<dyn Clock>) -> Self {
+        Self::of(clients::Clients::connect_to(emulated), settings, clock)
+    }
+
+    fn of(clients: clients::Clients, settings: Settings, clock: Arc<dyn Clock>) -> Self {
+        let epoch = format!("{:016x}", rand::random::<u64>());
+        let inner = Arc::new(Inner { clients, settings, clock, epoch });
+        // Made once: what shares calls must be shared itself.
+        let queue = Arc::new(queue::SqsQueue::new(&inner));
+        let ledger = Arc::new(ledger::DynamoLedger::new(Arc::clone(&inner)));
+        let bodies = Arc::new(segments::S3Bodies::new(&inner));
+        let notices = Arc::new(notices::SnsNotices::new(&inner));
+        Self { inner, queue, ledger, bodies, notices }
+    }
+
+    /// Where jobs come from. SQS cannot select: what a receiver passes over is delivered all the same.
+    pub fn queue(&self) -> Arc<dyn Queue> {
+        Arc::clone(&self.queue) as Arc<dyn Queue>
+    }
+
+    /// Jobs and batches, in the table.
     pub fn ledger(&self) -> Arc<dyn Ledger> {
-        let make = || Arc::new(ledger::DynamoLedger::new(Arc::clone(&self.inner)));
-        Arc::clone(self.ledger.get_or_init(make)) as Arc<dyn Ledger>
+        Arc::clone(&self.ledger) as Arc<dyn Ledger>
+    }
+
+    /// The result lines.
+    pub fn bodies(&self) -> Arc<dyn Bodies> {
+        Arc::clone(&self.bodies) as Arc<dyn Bodies>
+    }
+
+    /// Where ends are made known; nowhere, without a topic.
+    pub fn notices(&self) -> Arc<dyn Notices> {
+        Arc::clone(&self.notices) as Arc<dyn Notices>
     }
 
     /// Puts on record that all of a batch is sent, or all of more of it.
@@ -95,6 +136,16 @@ impl Fleet {
     /// Step Functions workflows that wait under a task token.
     pub fn callbacks(&self) -> Arc<dyn Callbacks> {
         Arc::new(callbacks::TaskTokens { inner: Arc::clone(&self.inner) })
+    }
+
+    /// Makes what the settings name and is not there: queues, table, bucket and topic, in that order. What is there stays
+    /// as it is, whatever its attributes. Once this returns, all of it can be used.
+    ///
+    /// # Errors
+    /// What the service said, or that what was made is not what the settings name, since they name another account or
+    /// region. What was made before that stays, and is not made again.
+    pub async fn create_missing(&self) -> Result<Vec<Created>, StoreError> {
+        provision::create_missing(&self.inner.clients, &self.inner.settings).await
     }
 }
 

@@ -30,8 +30,8 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::segments::in_key;
 use super::trouble;
 use crate::job::ident::{BatchKey, BatchName, Digest, JobKey};
 use crate::job::units::Timestamp;
@@ -88,10 +88,9 @@ pub(super) fn calls_pk(epoch: &str) -> String {
     format!("calls/{epoch}")
 }
 
-/// The folder of a batch's objects below `results/date=.../`, `rolls/` or `manifests/`: Athena reads its partitions off it.
+/// The folder of a batch's objects below `results/date=.../`: Athena reads its partitions off it.
 pub(super) fn folder(batch: &BatchKey) -> String {
-    const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
-    format!("batch={}/tenant={}", utf8_percent_encode(&batch_part(&batch.batch), PLAIN), batch.tenant)
+    format!("batch={}/tenant={}", in_key(batch.batch.as_str()), in_key(batch.tenant.as_str()))
 }
 
 /// A batch's name in keys. A long one is cut, and told from others that begin like it by its digest: after a `/`, which no
