@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 
 use super::fetch::{self, ROWS};
 use super::rows::Row;
@@ -22,7 +23,10 @@ pub(super) async fn rows(
 ) -> Result<HashMap<JobKey, Row>, StoreError> {
     let jobs: HashMap<String, JobKey> = jobs.into_iter().map(|job| (table::job_pk(&job), job)).collect();
     let partitions: Vec<String> = jobs.keys().cloned().collect();
-    let calls = partitions.chunks(ROWS).map(|partitions| fetch::rows(inner, doing, partitions.to_vec(), &[]));
+    let mut calls: Vec<BoxFuture<'_, Result<HashMap<String, Item>, StoreError>>> = Vec::new();
+    for partitions in partitions.chunks(ROWS) {
+        calls.push(fetch::rows(inner, doing, partitions.to_vec(), &[]).boxed());
+    }
     let found: Vec<HashMap<String, Item>> = stream::iter(calls).buffer_unordered(CALLS).try_collect().await?;
     let mut rows = HashMap::with_capacity(jobs.len());
     for (pk, item) in found.iter().flatten() {

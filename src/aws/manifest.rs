@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::batches::Standing;
 use super::rolls::{self, Place, Refused, Rolls};
 use super::segment_lines::SegmentLines;
 use super::segments::in_key;
@@ -31,19 +32,14 @@ struct Line<'a> {
     sha256: Digest,
 }
 
-/// Writes the manifest of a batch that is complete for the time after `completion` others, and of which `ended` jobs have ended;
-/// its URI.
-pub(super) async fn of(
-    inner: &Arc<Inner>,
-    batch: &BatchKey,
-    completion: u64,
-    ended: u64,
-) -> Result<String, StoreError> {
+/// Writes the manifest of a batch that stands so and is complete; its URI.
+pub(super) async fn of(inner: &Arc<Inner>, batch: &BatchKey, standing: &Standing) -> Result<String, StoreError> {
+    let completion = standing.head.announced;
     let (name, tenant) = (in_key(batch.batch.as_str()), in_key(batch.tenant.as_str()));
     let key = format!("{}manifests/batch={name}/{tenant}-{completion}.jsonl", inner.settings.prefix);
     let uri = format!("s3://{}/{key}", inner.settings.bucket);
     let mut manifest = Manifest { inner, batch, upload: Upload::new(DOING, key), jobs: 0 };
-    match manifest.write(ended).await {
+    match manifest.write(standing.counts.ended()).await {
         Ok(()) => manifest.upload.finish(inner).await.map(|()| uri),
         Err(error) => {
             manifest.upload.abort(inner).await;

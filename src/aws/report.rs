@@ -1,6 +1,7 @@
 //! What do `status`, `explain` and `lanes` tell of a fleet? What its table says, read after all that was committed before.
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::batches::{self, Standing};
@@ -108,7 +109,10 @@ impl Fleet {
     pub async fn batches(&self, named: Option<&BatchName>) -> Result<Vec<BatchSummary>, StoreError> {
         let inner = self.inner.as_ref();
         let known = index(inner).await?.into_iter().filter(|(key, _)| named.is_none_or(|named| key.batch == *named));
-        let summaries = known.map(|(key, first)| summary(inner, key, first));
+        let mut summaries: Vec<BoxFuture<'_, Result<BatchSummary, StoreError>>> = Vec::new();
+        for (key, first) in known {
+            summaries.push(Box::pin(summary(inner, key, first)));
+        }
         let mut summaries: Vec<_> = stream::iter(summaries).buffer_unordered(AT_ONCE).try_collect().await?;
         summaries.sort_by(|one, next| (&one.key.batch, &one.key.tenant).cmp(&(&next.key.batch, &next.key.tenant)));
         Ok(summaries)

@@ -112,7 +112,7 @@ impl SegmentLines {
     }
 
     async fn that_count(&self, uri: &str, begins: u64, text: &Bytes) -> Result<Vec<EndedLine>, StoreError> {
-        let lines = read_lines(uri, begins, text, &self.batch)?;
+        let lines = read_lines(uri, begins, text, &self.batch, self.tenant.as_ref())?;
         let rows = look_up::rows(&self.inner, DOING, lines.iter().map(|(job, _, _)| job.clone())).await?;
         let mut ended = Vec::new();
         for (job, pointer, line) in lines {
@@ -145,7 +145,7 @@ fn complete_lines(open: &mut Open) -> (u64, Bytes) {
 #[derive(Deserialize)]
 struct Named {
     id: JobId,
-    tenant: Tenant,
+    tenant: Option<Tenant>,
 }
 
 /// The lines of a piece that begins there, each with whose it says it is.
@@ -154,6 +154,7 @@ fn read_lines(
     begins: u64,
     text: &Bytes,
     batch: &BatchName,
+    of_tenant: Option<&Tenant>,
 ) -> Result<Vec<(JobKey, Pointer, Bytes)>, StoreError> {
     let mut lines = Vec::new();
     let mut start = 0;
@@ -161,7 +162,9 @@ fn read_lines(
         let length = line.strip_suffix(b"\n").unwrap_or(line).len();
         let (line, from) = (text.slice(start..start + length), start);
         start = from + line.len() + 1;
-        let Named { id, tenant } = serde_json::from_slice(&line).map_err(|_| {
+        let named: Option<Named> = serde_json::from_slice(&line).ok();
+        let named = named.and_then(|Named { id, tenant }| Some((id, tenant.or(of_tenant.cloned())?)));
+        let (id, tenant) = named.ok_or_else(|| {
             let why = format!("{uri} holds a line at {} that is no result", begins + from as u64);
             trouble::of_ours(StoreTrouble::Damaged, DOING, why)
         })?;
@@ -189,7 +192,7 @@ mod tests {
             open.rest.extend_from_slice(piece);
             open.next += piece.len() as u64;
             let (begins, text) = complete_lines(&mut open);
-            lines.extend(read_lines("s3://b/k", begins, &text, &batch).unwrap());
+            lines.extend(read_lines("s3://b/k", begins, &text, &batch, None).unwrap());
         }
         lines
     }
@@ -212,7 +215,7 @@ mod tests {
     fn a_line_that_names_no_job_is_damage() {
         let batch = BatchName::new("b").unwrap();
         for bad in ["garbage\n", "{\"id\":\"a b\",\"tenant\":\"t\"}\n", "\n"] {
-            let error = read_lines("s3://b/k", 0, &Bytes::from(bad), &batch).unwrap_err();
+            let error = read_lines("s3://b/k", 0, &Bytes::from(bad), &batch, None).unwrap_err();
             assert_eq!(error.kind, StoreTrouble::Damaged, "{bad}");
         }
     }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::objects::{Objects, Part};
@@ -29,10 +30,10 @@ struct Span<'p> {
 /// The lines behind these pointers, in their order, each checked. They are all in memory at once.
 pub(super) async fn read(inner: &Inner, doing: &str, pointers: &[Pointer]) -> Result<Vec<Bytes>, StoreError> {
     let objects = &Objects::new(inner.clients.s3.clone(), inner.settings.bucket.clone());
-    let requests = spans(pointers).into_iter().map(|span| async move {
-        let bytes = of_span(inner, objects, doing, &span).await?;
-        Ok::<_, StoreError>((span, bytes))
-    });
+    let mut requests: Vec<BoxFuture<'_, Result<(Span<'_>, Bytes), StoreError>>> = Vec::new();
+    for span in spans(pointers) {
+        requests.push(Box::pin(async move { of_span(inner, objects, doing, &span).await.map(|bytes| (span, bytes)) }));
+    }
     let mut lines = vec![Bytes::new(); pointers.len()];
     let mut answers = stream::iter(requests).buffer_unordered(REQUESTS);
     while let Some((span, bytes)) = answers.try_next().await? {

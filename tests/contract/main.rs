@@ -65,7 +65,7 @@ on_every_back_end! {
         a_body_may_hold_anything
         deliveries_race_to_one_receiver_each
     }
-    ledger on [embedded] {
+    ledger on [embedded aws] {
         d3_of_sixteen_claims_one_wins
         d3_f02_a_late_writer_is_refused
         d2_an_end_is_recorded_once_and_counted_once

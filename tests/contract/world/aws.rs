@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aquifer::aws::{Fleet, Settings};
-use aquifer::job::ident::BatchName;
+use aquifer::aws::{Fleet, Seal, Settings};
+use aquifer::job::ident::{BatchKey, BatchName, Tenant};
 use aquifer::job::outcome::Pointer;
 use aquifer::ports::{Allowance, Clock, Queue};
 use async_trait::async_trait;
@@ -41,13 +41,13 @@ async fn of(settings: Settings, clock: Arc<ManualClock>, listener: String) -> Wo
     let queue = stand_in.queue;
     World {
         queue: Arc::clone(&queue),
-        ledger: stand_in.ledger,
+        ledger: fleet.ledger(),
         allowance: fleet.allowance(),
         bodies: stand_in.bodies,
         notices: stand_in.notices,
         clock: Arc::clone(&clock),
         can: AWS,
-        place: Box::new(Services { settings, queue, listener, clock }),
+        place: Box::new(Services { settings, fleet, queue, listener, clock }),
     }
 }
 
@@ -67,6 +67,7 @@ async fn listen(settings: &Settings) -> String {
 
 struct Services {
     settings: Settings,
+    fleet: Fleet,
     queue: Arc<dyn Queue>,
     /// A queue that hears every notice.
     listener: String,
@@ -92,8 +93,9 @@ impl Place for Services {
         tokio::time::sleep(time + SLACK).await;
     }
 
-    async fn seal(&self, _batch: &BatchName, _total: u64) {
-        panic!("rolls are not there yet");
+    async fn seal(&self, batch: &BatchName, total: u64) {
+        let batch = BatchKey { tenant: Tenant::unnamed(), batch: batch.clone() };
+        self.fleet.seal(&batch, &Seal { total, refused: 0, roll: None, callback: None }).await.unwrap();
     }
 
     fn queue_of(&self, _batch: &BatchName) -> Arc<dyn Queue> {
