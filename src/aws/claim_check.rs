@@ -16,16 +16,13 @@ use serde_json::value::RawValue;
 
 use super::objects::{Objects, Part};
 use crate::job::ident::Digest;
+use crate::job::intake::{PAYLOAD_BYTES, REQUESTS};
 use crate::ports::{StoreError, StoreTrouble};
 
-/// A larger object is no job.
-const PAYLOAD_BYTES: usize = 16 << 20;
 /// So many deliveries, a quarter of an hour by the delays between them, wait for a permission that may be on its way.
 const PATIENCE: u32 = 20;
 /// What names a job, and stands in its claim check too.
 const IDENTITY: [&str; 3] = ["id", "batch", "tenant"];
-/// What a job may be instead of a claim check.
-const REQUESTS: [&str; 5] = ["prompt", "converse", "invoke", "agent", "document"];
 
 /// The claim checks of one bucket and prefix.
 #[derive(Clone, Debug)]
