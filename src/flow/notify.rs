@@ -2,9 +2,10 @@
 
 use crate::job::ident::BatchKey;
 use crate::job::notice::Notice;
-use crate::ports::StoreError;
+use crate::ports::{Ledger, Notices, StoreError};
 
 use super::context::Context;
+use super::patience::insist;
 use super::proof::{Exit, Notified, Receipt};
 
 /// Publishes the job's notice, and its batch's if this was the last job of it.
@@ -14,23 +15,32 @@ use super::proof::{Exit, Notified, Receipt};
 pub async fn notify(context: &Context, receipt: Receipt) -> Result<Notified, Exit> {
     let row = receipt.row();
     if context.settings.notify_jobs {
-        context.notices.publish(&Notice::of_job(&row.key, row.generation, &row.tally, &row.ending)).await?;
+        let notice = Notice::of_job(&row.key, row.generation, &row.tally, &row.ending);
+        insist(context, || context.notices.publish(&notice)).await?;
     }
     if receipt.batch_complete() {
-        announce(context, &row.key.batch_key()).await?;
+        let batch = row.key.batch_key();
+        let is_told = context.settings.notify_batches;
+        insist(context, || announce(&*context.ledger, &*context.notices, is_told, &batch)).await?;
     }
     Ok(Notified::of(&receipt))
 }
 
-/// Announces a batch if it is complete and nobody did; asked again after a crash, it says the same again.
+/// Announces a batch if it is complete and nobody did; asked again after a crash, it says the same again. Unless `is_told`
+/// nobody hears of it.
 ///
 /// # Errors
 /// [`StoreError`]: nothing is marked, so it will be announced again.
-pub async fn announce(context: &Context, batch: &BatchKey) -> Result<(), StoreError> {
-    let Some(complete) = context.ledger.complete_unannounced(batch).await? else { return Ok(()) };
-    if context.settings.notify_batches {
+pub async fn announce(
+    ledger: &dyn Ledger,
+    notices: &dyn Notices,
+    is_told: bool,
+    batch: &BatchKey,
+) -> Result<(), StoreError> {
+    let Some(complete) = ledger.complete_unannounced(batch).await? else { return Ok(()) };
+    if is_told {
         let notice = Notice::of_batch(batch, complete.completion, complete.sums, complete.manifest);
-        context.notices.publish(&notice).await?;
+        notices.publish(&notice).await?;
     }
-    context.ledger.mark_announced(batch, complete.completion).await
+    ledger.mark_announced(batch, complete.completion).await
 }
