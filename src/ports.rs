@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::job::control::Seal;
 use crate::job::failure::Failure;
 use crate::job::ident::{BatchKey, Digest, JobKey};
 use crate::job::lifecycle::State;
@@ -206,6 +207,14 @@ pub trait Ledger: Send + Sync {
 
     /// Publishes why a lane lets nothing through just now, for `status` and `explain`; `None` when it does again.
     async fn post_gate(&self, lane: &str, gate: Option<Gate>) -> Result<(), StoreError>;
+}
+
+/// Where batches are sealed by what a message says; see [`Control::Seal`](crate::job::control::Control::Seal).
+#[async_trait]
+pub trait Seals: Send + Sync {
+    /// Puts on record how many jobs each tenant's batch has in all. Repeated, it changes nothing; a later one of the same batch
+    /// says what was added.
+    async fn seal(&self, seal: &Seal) -> Result<(), StoreError>;
 }
 
 /// A complete batch that is to be announced.

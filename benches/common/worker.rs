@@ -98,6 +98,7 @@ pub(crate) async fn drain(queued: &Queued, model: Arc<dyn Model>, slots: usize) 
         ledger: queued.store.ledger(),
         allowance: queued.store.allowance(),
         callbacks: None,
+        seals: None,
         bodies: queued.store.bodies(),
         notices: queued.store.notices(),
         model,

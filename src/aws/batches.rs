@@ -4,15 +4,20 @@
 //! redriven job is taken out of the counts, and ends again. So a batch waits for an announcement if it is complete and
 //! jobs of it have ended since the last one: redriven or added to, it completes again by itself.
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
 use super::table::{self, Fields, HEAD, number, text};
 use super::update::{Update, Written};
 use super::{Inner, trouble};
+use crate::job::control::{self, Total};
 use crate::job::ident::BatchKey;
 use crate::job::notice::BatchSums;
 use crate::job::outcome::{Savings, Usage};
 use crate::job::spec::TaskToken;
 use crate::job::units::{Tokens, Usd};
-use crate::ports::StoreError;
+use crate::ports::{Seals, StoreError};
 
 /// What its sender says of a batch once all of it is sent.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -182,6 +187,24 @@ pub(super) async fn seal(inner: &Inner, batch: &BatchKey, seal: &Seal) -> Result
         .carry_out(inner, doing, table::key(table::batch_pk(batch), HEAD))
         .await?;
     Ok(())
+}
+
+/// Batches sealed by what a message says, whoever sent it.
+#[derive(Debug)]
+pub(super) struct ByMessage {
+    pub(super) inner: Arc<Inner>,
+}
+
+#[async_trait]
+impl Seals for ByMessage {
+    async fn seal(&self, message: &control::Seal) -> Result<(), StoreError> {
+        for (batch, Total { jobs, refused }) in message.totals() {
+            let roll = message.roll.as_ref().map(ToString::to_string);
+            let told = Seal { total: jobs, refused, roll, callback: message.callback.clone() };
+            seal(&self.inner, &batch, &told).await?;
+        }
+        Ok(())
+    }
 }
 
 /// Puts on record that this completion was announced, and how many ends it covered. Another one than the next changes nothing.

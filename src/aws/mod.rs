@@ -63,7 +63,7 @@ pub use report::{BatchSummary, JobOwner, JobReport, LaneGate, LaneRow};
 pub use roll::{AlreadySent, LineContent, PART_LINES, Roll, RollLine};
 
 use crate::job::ident::{BatchKey, Digest, JobKey};
-use crate::ports::{Allowance, Bodies, Callbacks, Clock, Ledger, Notices, Queue, StoreError};
+use crate::ports::{Allowance, Bodies, Callbacks, Clock, Ledger, Notices, Queue, Seals, StoreError};
 
 /// The services of one configuration, connected. A clone is another handle on the same.
 #[derive(Clone, Debug)]
@@ -158,6 +158,16 @@ impl Fleet {
     /// Step Functions workflows that wait under a task token.
     pub fn callbacks(&self) -> Arc<dyn Callbacks> {
         Arc::new(callbacks::TaskTokens { inner: Arc::clone(&self.inner) })
+    }
+
+    /// Batches that are sealed by message.
+    pub fn seals(&self) -> Arc<dyn Seals> {
+        Arc::new(batches::ByMessage { inner: Arc::clone(&self.inner) })
+    }
+
+    /// What it is connected to.
+    pub fn settings(&self) -> &Settings {
+        &self.inner.settings
     }
 
     /// Makes what the settings name and is not there: queues, table, bucket and topic, in that order. What is there stays

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::aws::Fleet;
 use crate::config::{self, Settings};
 use crate::embedded::{Entry, Run, Sealed, Standing, Store};
 use crate::flow::context::{self, Context};
@@ -13,13 +14,14 @@ use crate::flow::lanes::Catalogue;
 use crate::flow::notify::Announcer;
 use crate::flow::patience::ClaimGate;
 use crate::flow::stop::Stop;
-use crate::job::ident::{BatchKey, BatchName};
-use crate::ports::{Allowance, Bodies, Callbacks, Ledger, Model, Notices, Queue, StoreError};
+use crate::job::ident::{BatchKey, BatchName, Digest};
+use crate::ports::{Allowance, Bodies, Callbacks, Ledger, Model, Notices, Queue, Seals, StoreError};
 use crate::telemetry::Meter;
 
 use super::SystemClock;
 use super::args::Places;
 use super::exit::Report;
+use super::fleet_roll::FleetRoll;
 use super::wiring::{self, SIMULATED};
 
 /// An open back end.
@@ -27,6 +29,8 @@ use super::wiring::{self, SIMULATED};
 pub(crate) enum Backend {
     /// SQLite and files below the state directory.
     Embedded(Store),
+    /// SQS, DynamoDB, S3 and SNS.
+    Fleet(Fleet),
 }
 
 /// What a worker needs of a back end.
@@ -37,6 +41,7 @@ pub(crate) struct Ports {
     notices: Arc<dyn Notices>,
     allowance: Arc<dyn Allowance>,
     callbacks: Option<Arc<dyn Callbacks>>,
+    seals: Option<Arc<dyn Seals>>,
 }
 
 impl Backend {
@@ -46,10 +51,7 @@ impl Backend {
     /// A report: it cannot be reached, or it is not one of ours.
     pub(crate) async fn open(settings: &Settings, places: &Places, is_simulated: bool) -> Result<Self, Report> {
         match &settings.backend {
-            config::Backend::Aws(_) if !is_simulated => {
-                Err(Report::usage("`backend = \"aws\"` is not one that this command can work with yet")
-                    .hint("leave `backend` out to work in a state directory on this machine"))
-            }
+            config::Backend::Aws(aws) if !is_simulated => Ok(Self::Fleet(wiring::fleet(aws, settings.keep).await?)),
             config::Backend::Aws(_) | config::Backend::Embedded => {
                 Ok(Self::Embedded(wiring::store(&state_dir(places, is_simulated)).await?))
             }
@@ -60,6 +62,7 @@ impl Backend {
     pub(crate) fn name(&self, places: &Places, is_simulated: bool) -> String {
         match self {
             Self::Embedded(_) => format!("all batches in {}", state_dir(places, is_simulated).display()),
+            Self::Fleet(fleet) => fleet.settings().queue_url.clone(),
         }
     }
 
@@ -73,6 +76,17 @@ impl Backend {
                 notices: store.notices(),
                 allowance: store.allowance(),
                 callbacks: None,
+                seals: None,
+            },
+            // Whoever works for a fleet works what comes.
+            Self::Fleet(fleet) => Ports {
+                queue: fleet.queue(),
+                ledger: fleet.ledger(),
+                bodies: fleet.bodies(),
+                notices: fleet.notices(),
+                allowance: fleet.allowance(),
+                callbacks: Some(fleet.callbacks()),
+                seals: Some(fleet.seals()),
             },
         }
     }
@@ -83,7 +97,8 @@ impl Backend {
     /// What the back end said.
     pub(crate) async fn begin(&self, batch: &BatchName) -> Result<Roll, StoreError> {
         match self {
-            Self::Embedded(store) => Ok(Roll::Embedded(store.begin_run(batch).await?)),
+            Self::Embedded(store) => Ok(Roll::Embedded(Arc::new(store.begin_run(batch).await?))),
+            Self::Fleet(fleet) => Ok(Roll::Fleet(FleetRoll::begin(fleet, batch).await?)),
         }
     }
 
@@ -105,6 +120,8 @@ impl Backend {
     pub(crate) async fn purge_older_than(&self, keep: Duration) -> Result<Vec<BatchName>, StoreError> {
         match self {
             Self::Embedded(store) => store.purge_older_than(keep).await,
+            // Rows carry the time at which the table drops them, and the bucket has rules of its own.
+            Self::Fleet(_) => Ok(Vec::new()),
         }
     }
 
@@ -115,6 +132,7 @@ impl Backend {
     pub(crate) async fn close(self) -> Result<(), StoreError> {
         match self {
             Self::Embedded(store) => store.close().await,
+            Self::Fleet(_) => Ok(()),
         }
     }
 }
@@ -128,10 +146,30 @@ pub(crate) fn state_dir(places: &Places, is_simulated: bool) -> PathBuf {
 #[derive(Debug)]
 pub(crate) enum Roll {
     /// In the state database.
-    Embedded(Run),
+    Embedded(Arc<Run>),
+    /// In a fleet's bucket.
+    Fleet(FleetRoll),
 }
 
 impl Roll {
+    /// Looks whether an earlier process has sent the beginning of this input already, as `digest_of` so many lines says.
+    ///
+    /// # Errors
+    /// A report: what was begun there is another input; or this one cannot be read.
+    pub(crate) async fn go_on<F>(&self, digest_of: impl FnOnce(u64) -> F) -> Result<(), Report>
+    where
+        F: Future<Output = Result<Digest, Report>>,
+    {
+        match self {
+            // Its jobs are on the roll or not, one by one.
+            Self::Embedded(_) => Ok(()),
+            Self::Fleet(roll) => {
+                let Some((lines, digest)) = roll.sent_before().await else { return Ok(()) };
+                Ok(roll.go_on(digest_of(lines).await? == digest).await?)
+            }
+        }
+    }
+
     /// Takes lines in, in input order; see [`Run::enrol`].
     ///
     /// # Errors
@@ -139,6 +177,7 @@ impl Roll {
     pub(crate) async fn enrol(&self, entries: Vec<Entry>, retry_failed: bool) -> Result<Vec<Standing>, StoreError> {
         match self {
             Self::Embedded(run) => run.enrol(entries, retry_failed).await,
+            Self::Fleet(roll) => roll.enrol(entries, retry_failed).await,
         }
     }
 
@@ -149,6 +188,7 @@ impl Roll {
     pub(crate) async fn seal(&self) -> Result<Sealed, StoreError> {
         match self {
             Self::Embedded(run) => run.seal().await,
+            Self::Fleet(roll) => roll.seal().await,
         }
     }
 }
@@ -161,13 +201,14 @@ pub(crate) fn context(
     settings: context::Settings,
     stop: Stop,
 ) -> Arc<Context> {
-    let Ports { queue, ledger, bodies, notices, allowance, callbacks } = ports;
+    let Ports { queue, ledger, bodies, notices, allowance, callbacks, seals } = ports;
     Arc::new(Context {
         queue,
         ledger,
         bodies,
         notices,
         callbacks,
+        seals,
         allowance,
         model,
         clock: Arc::new(SystemClock),

@@ -65,6 +65,7 @@ pub(crate) async fn enqueue(args: &EnqueueArgs) -> Result<Exit, Report> {
 
 async fn send(backend: &Backend, source: &Source, settings: &Settings) -> Result<Option<Enrolled>, Report> {
     let roll = backend.begin(&source.batch).await?;
+    roll.go_on(|lines| intake::digest_of(source, lines)).await?;
     let Some(enrolled) = intake::enrol(source, &roll).await? else { return Ok(None) };
     for tenant in &enrolled.tenants {
         let batch = BatchKey { tenant: tenant.clone(), batch: enrolled.batch.clone() };

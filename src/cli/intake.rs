@@ -11,7 +11,7 @@ use crate::embedded::{Entry, Line, Standing};
 use crate::flow::lanes::Catalogue;
 use crate::flow::stop::Stop;
 use crate::job::failure::{Class, Failure};
-use crate::job::ident::{BatchName, Tenant};
+use crate::job::ident::{BatchName, Digest, Tenant};
 use crate::job::intake::{Defaults, Draft, NO_MODEL, Refusal, is_plausible_model_id, parse_line};
 use crate::job::lifecycle::State;
 use crate::job::outcome::JobResult;
@@ -20,6 +20,7 @@ use crate::ports::Clock;
 
 use super::SystemClock;
 use super::backend::Roll;
+use super::fleet_roll::chained;
 use super::exit::Report;
 use super::input::{InputError, LineKind, Lines, MAX_LINE, batch_name_of};
 use super::terminal::say;
@@ -171,6 +172,27 @@ pub(crate) async fn check(source: &Source) -> Result<Option<()>, Report> {
     }
 }
 
+/// The digest of the first so many lines, as [`FleetRoll`](super::fleet_roll::FleetRoll) counts them.
+///
+/// # Errors
+/// A report: an input cannot be read.
+pub(crate) async fn digest_of(source: &Source, lines: u64) -> Result<Digest, Report> {
+    let reader = Reader { source: source.clone(), hint: "nothing was sent" };
+    let reading = tokio::task::spawn_blocking(move || {
+        let (mut digest, mut left) = (Digest::of(b""), lines);
+        let source = reader.source.clone();
+        reader.read(|chunk| {
+            for Read { place, parsed } in chunk.into_iter().take(usize::try_from(left).unwrap_or(usize::MAX)) {
+                digest = chained(digest, &as_line(&source, &place, parsed).0);
+                left -= 1;
+            }
+            left > 0
+        })?;
+        Ok(digest)
+    });
+    reading.await.map_err(|error| Report::stuck(format!("reading the input: {error}")))?
+}
+
 /// Reads all inputs and enrols their lines; `None` if the person stopped it.
 ///
 /// # Errors
@@ -315,25 +337,18 @@ struct Desk<'a> {
 
 impl Desk<'_> {
     async fn enrol(&mut self, chunk: Vec<Read>) -> Result<(), Report> {
-        let now = SystemClock.now();
         let mut places = Vec::with_capacity(chunk.len());
         let mut entries = Vec::with_capacity(chunk.len());
         for Read { place, parsed } in chunk {
-            let line = match parsed {
-                Ok(Draft { job, auto_id }) => {
-                    self.enrolled.tenants.insert(job.key.tenant.clone());
-                    let stale_deadline = job.deadline.is_some_and(|deadline| deadline <= now);
-                    Line::Job { job: Box::new(job), auto_id, stale_deadline }
+            let (line, why) = as_line(self.source, &place, parsed);
+            let (tenant, named) = match &line {
+                Line::Job { job, auto_id, .. } => {
+                    (&job.key.tenant, Some((job.key.id.clone(), job.key.tenant.clone(), *auto_id)))
                 }
-                Err(refusal) => self.refused(&place, refusal),
+                Line::Refused { tenant, .. } => (tenant, None),
             };
-            if let Line::Refused { tenant, .. } = &line {
-                self.enrolled.tenants.insert(tenant.clone());
-            }
-            let named = match &line {
-                Line::Job { job, auto_id, .. } => Some((job.key.id.clone(), job.key.tenant.clone(), *auto_id)),
-                Line::Refused { .. } => None,
-            };
+            self.enrolled.tenants.insert(tenant.clone());
+            self.tell(why);
             entries.push(Entry { position: place.position, line });
             places.push((place, named));
         }
@@ -367,7 +382,8 @@ impl Desk<'_> {
                 Some((_, tenant, true)) => (None, Some(tenant)),
                 None => (None, None),
             };
-            let line = self.refused(&place, Refusal { class, column: None, reason, id, tenant });
+            let (line, why) = refused(self.source, &place, Refusal { class, column: None, reason, id, tenant });
+            self.tell(Some(why));
             late.push(Entry { position: place.position, line });
         }
         if !late.is_empty() {
@@ -378,26 +394,43 @@ impl Desk<'_> {
         Ok(())
     }
 
-    /// Tells the person, and makes the result line.
-    fn refused(&mut self, place: &Place, refusal: Refusal) -> Line {
-        let Place { file, number, .. } = place;
-        let file = name_of(file);
-        let at =
-            refusal.column.map_or_else(|| format!("{file}:{number}"), |column| format!("{file}:{number}:{column}"));
-        let message = format!("{at}: {}", refusal.reason);
+    /// Tells the person why a line is refused.
+    fn tell(&mut self, why: Option<String>) {
+        let Some(why) = why else { return };
         self.told += 1;
         if self.told <= TOLD {
-            say(&format!("refused {message}"));
+            say(&format!("refused {why}"));
         }
-        let tenant = refusal.tenant.unwrap_or_else(Tenant::unnamed);
-        let id = refusal.id.map_or_else(|| format!("line-{number}"), |id| id.to_string());
-        let failure = Failure::new(refusal.class, message);
-        let batch = self.source.batch.clone();
-        let result = JobResult::refused(id.clone(), batch, tenant.clone(), failure, self.source.simulated);
-        // Text keys and plain values throughout: there is nothing here that JSON cannot say.
-        let result_line = serde_json::to_vec(&result).unwrap_or_default();
-        Line::Refused { tenant, id, result_line }
     }
+}
+
+/// What is enrolled for a line, and why it is refused if it is.
+fn as_line(source: &Source, place: &Place, parsed: Result<Draft, Refusal>) -> (Line, Option<String>) {
+    match parsed {
+        Ok(Draft { job, auto_id }) => {
+            let stale_deadline = job.deadline.is_some_and(|deadline| deadline <= SystemClock.now());
+            (Line::Job { job: Box::new(job), auto_id, stale_deadline }, None)
+        }
+        Err(refusal) => {
+            let (line, why) = refused(source, place, refusal);
+            (line, Some(why))
+        }
+    }
+}
+
+/// The result of a line that is no job, and why it is none.
+fn refused(source: &Source, place: &Place, refusal: Refusal) -> (Line, String) {
+    let Place { file, number, .. } = place;
+    let file = name_of(file);
+    let at = refusal.column.map_or_else(|| format!("{file}:{number}"), |column| format!("{file}:{number}:{column}"));
+    let message = format!("{at}: {}", refusal.reason);
+    let tenant = refusal.tenant.unwrap_or_else(Tenant::unnamed);
+    let id = refusal.id.map_or_else(|| format!("line-{number}"), |id| id.to_string());
+    let failure = Failure::new(refusal.class, message.clone());
+    let result = JobResult::refused(id.clone(), source.batch.clone(), tenant.clone(), failure, source.simulated);
+    // Text keys and plain values throughout: there is nothing here that JSON cannot say.
+    let result_line = serde_json::to_vec(&result).unwrap_or_default();
+    (Line::Refused { tenant, id, result_line }, message)
 }
 
 fn conflict(id: &str, with: State) -> String {

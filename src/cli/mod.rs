@@ -6,6 +6,7 @@ mod dead;
 mod enqueue;
 pub mod exit;
 mod explain;
+mod fleet_roll;
 mod forget;
 pub mod input;
 mod intake;

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::aws::{self, Fleet};
 use crate::bedrock::{Bedrock, ConnectError, Credentials, Endpoint};
-use crate::config::{self, EndpointSettings, ModelSettings, Settings};
+use crate::config::{self, AwsSettings, EndpointSettings, ModelSettings, ResultObjects, Settings};
 use crate::embedded::Store;
 use crate::flow::context;
 use crate::flow::lanes::{CallTimeout, Catalogue, PlanSpec, RouteSpec};
@@ -78,6 +79,27 @@ pub(crate) async fn store(dir: &Path) -> Result<Store, Report> {
         error.doing = format!("{} ({})", error.doing, dir.join("aquifer.db").display());
         error.into()
     })
+}
+
+/// Connects to the services of a fleet.
+///
+/// # Errors
+/// A report: no region, or no credentials.
+pub(crate) async fn fleet(settings: &AwsSettings, keep: Duration) -> Result<Fleet, Report> {
+    let settings = aws::Settings {
+        queue_url: settings.queue_url.clone(),
+        dead_letter_url: settings.dead_letter_url.clone(),
+        table: settings.table.clone(),
+        bucket: settings.bucket.clone(),
+        prefix: settings.prefix.clone(),
+        topic_arn: settings.topic_arn.clone(),
+        results: match settings.results {
+            ResultObjects::Segment => aws::Results::Segment,
+            ResultObjects::Object => aws::Results::Object,
+        },
+        keep,
+    };
+    Fleet::connect(settings, Arc::new(SystemClock)).await.map_err(Report::usage)
 }
 
 /// Reads a small text file that a person named.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::job::units::{Timestamp, Usd};
-use crate::ports::{Allowance, Bodies, Callbacks, Clock, Ledger, Model, Notices, Queue};
+use crate::ports::{Allowance, Bodies, Callbacks, Clock, Ledger, Model, Notices, Queue, Seals};
 use crate::rules::breaker::BreakerRules;
 use crate::telemetry::Meter;
 
@@ -26,6 +26,8 @@ pub struct Context {
     pub notices: Arc<dyn Notices>,
     /// Where those are answered who wait in a workflow; `None` where there are none.
     pub callbacks: Option<Arc<dyn Callbacks>>,
+    /// Where batches are sealed by message; `None` where none are.
+    pub seals: Option<Arc<dyn Seals>>,
     /// What all workers know of the lanes.
     pub allowance: Arc<dyn Allowance>,
     /// Who answers.

@@ -1,7 +1,8 @@
 //! The work: `receive -> admit -> route -> infer -> record -> notify -> acknowledge`, one file each.
 //!
 //! A step never imports another step. What they hand to each other are the words of [`proof`]; what they work with
-//! is in [`context`], [`lanes`], [`shares`] and [`sizing`]; [`worker`] alone knows their order. Early exits are
+//! is in [`context`], [`lanes`], [`shares`] and [`sizing`]; [`worker`] alone knows their order. Messages that are no jobs go by
+//! [`control`]. Early exits are
 //! [`proof::Exit`]s, not errors: one function here turns trouble into an exit, one in [`acknowledge`] carries it out.
 
 // Every class, disposition and reply is decided one by one: a new one must not fall into a wildcard.
@@ -10,6 +11,7 @@
 pub mod acknowledge;
 pub mod admit;
 pub mod context;
+pub mod control;
 pub mod credentials;
 pub mod fallback;
 pub mod gates;

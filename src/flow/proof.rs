@@ -14,6 +14,7 @@ use crate::job::spec::Job;
 use crate::job::units::Timestamp;
 use crate::ports::{Answer, Fence, FinalRow, FinishReply, LaneId, Message, StoreError};
 
+use super::control::Sealed;
 use super::lease::Lease;
 use super::shares::Place;
 use super::sizing::Sizing;
@@ -201,6 +202,11 @@ impl Notified {
     pub(super) fn of(receipt: &Receipt) -> Self {
         let failure = receipt.row.ending.error.as_ref();
         Self { poison: failure.is_some_and(|failure| failure.class == Class::Poison) }
+    }
+
+    /// Only what is on record and acted upon needs its message no more.
+    pub(super) fn of_control(_: &Sealed) -> Self {
+        Self { poison: false }
     }
 
     /// How the message ends: deleted, or, for poison, kept where a person finds it.

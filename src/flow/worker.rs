@@ -12,6 +12,7 @@ use crate::ports::{Message, StoreError, StoreTrouble};
 use super::acknowledge::acknowledge;
 use super::admit::{Admitted, admit};
 use super::context::Context;
+use super::control;
 use super::infer::{Inferred, infer};
 use super::lane::SAID_WITHIN;
 use super::lease::LeaseKeeper;
@@ -128,6 +129,9 @@ impl Worker {
         let context = &*self.context;
         if context.stop.is_draining() {
             return Err(Exit::HandBack { after: Duration::ZERO });
+        }
+        if let Some(heard) = control::carry_out(context, &delivery.message.body).await? {
+            return Ok(heard);
         }
         let (claim, verdict) = match admit(context, delivery).await? {
             Admitted::Ended(receipt, waits) => return notify(context, receipt, waits.as_ref()).await,

@@ -94,6 +94,7 @@ pub fn context_of(
         ledger: store.ledger(),
         allowance: store.allowance(),
         callbacks: None,
+        seals: None,
         bodies: store.bodies(),
         notices: store.notices(),
         model,

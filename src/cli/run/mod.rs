@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::Listen;
+use crate::config::{self, Listen};
 use crate::embedded::{DoneSeq, Run, Store};
 use crate::flow::context::Context;
 use crate::flow::notify::Announcer;
@@ -62,6 +62,11 @@ pub async fn run(args: RunArgs) -> Result<Exit, Report> {
         return dry::run(&args, &settings, &batch, default_model.as_deref(), cost_cap).await;
     }
 
+    if matches!(settings.backend, config::Backend::Aws(_)) && args.simulate.is_none() {
+        return Err(Report::usage("`run` works on this machine alone, and the configuration says `backend = \"aws\"`").hint(
+            "for the fleet: `aquifer enqueue`, `aquifer worker` and `aquifer results`; here: AQUIFER_BACKEND=embedded",
+        ));
+    }
     let stop = Stop::default();
     let signals = signals::watch(stop.clone());
     let Connected { model, simulator, endpoints } = connect(args.simulate.as_ref(), &settings).await?;
@@ -89,7 +94,8 @@ pub async fn run(args: RunArgs) -> Result<Exit, Report> {
         None => None,
     };
 
-    let roll = Roll::Embedded(store.begin_run(&batch).await?);
+    let run = Arc::new(store.begin_run(&batch).await?);
+    let roll = Roll::Embedded(Arc::clone(&run));
     let source = intake::Source {
         inputs: args.inputs.clone(),
         batch: batch.clone(),
@@ -104,9 +110,8 @@ pub async fn run(args: RunArgs) -> Result<Exit, Report> {
         spooled: None,
     };
     let enrolled = intake::enrol(&source, &roll).await?;
-    let Roll::Embedded(roll) = roll;
     let outcome = match enrolled {
-        Some(enrolled) => work(&context, &store, roll, &mut results, &enrolled).await?,
+        Some(enrolled) => work(&context, &store, run, &mut results, &enrolled).await?,
         None => Outcome::interrupted_at_intake(),
     };
     signals.abort();
@@ -234,7 +239,7 @@ async fn check_ours(
 async fn work(
     context: &Arc<Context>,
     store: &Store,
-    roll: Run,
+    roll: Arc<Run>,
     results: &mut Results,
     enrolled: &intake::Enrolled,
 ) -> Result<Outcome, Report> {
@@ -309,7 +314,7 @@ async fn work(
 
 /// Copies what ended, whoever ended it, from the ledger to the results.
 struct Projector {
-    roll: Run,
+    roll: Arc<Run>,
     store: Store,
     after: DoneSeq,
     ended: Ended,
