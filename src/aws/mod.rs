@@ -11,7 +11,11 @@
 //!
 //! [`Fleet`] is the door. The SDK's types stay inside.
 
+mod batches;
 mod callbacks;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod canned;
 mod claim_check;
 mod clients;
 mod company;
