@@ -1,136 +1,230 @@
-//! What does SQS say to each entry of its batch calls? The three calls, and what an entry that failed means: a handle that SQS
-//! refuses is not ours any more, whatever it calls the reason.
+//! How does a batch stand? A head that says how many jobs it has, and counters in shards that say what became of them.
+//!
+//! A batch is complete when it is sealed and its shards add up to its total. Shards also count `ends`, which only grow: a
+//! redriven job is taken out of the counts, and ends again. So a batch waits for an announcement if it is complete and
+//! jobs of it have ended since the last one: redriven or added to, it completes again by itself.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::Duration;
-
-use aws_sdk_sqs::types::{
-    BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry,
-    SendMessageBatchRequestEntry,
-};
-use aws_smithy_types::error::operation::BuildError;
-
-use super::entries::{self, Said};
+use super::table::{self, Fields, HEAD, number, text};
+use super::update::{Update, Written};
 use super::{Inner, trouble};
-use crate::ports::{Entry, EntryError, MessageId, ReceiptHandle, StoreError, StoreTrouble};
+use crate::job::ident::BatchKey;
+use crate::job::notice::BatchSums;
+use crate::job::outcome::{Savings, Usage};
+use crate::job::spec::TaskToken;
+use crate::job::units::{Tokens, Usd};
+use crate::ports::StoreError;
 
-/// A message that SQS takes.
-#[derive(Clone, Debug)]
-pub(super) struct Letter {
-    pub(super) body: String,
-    /// Its message group, which fair queues are fair to.
-    pub(super) group: String,
-    pub(super) delay: Duration,
+/// What its sender says of a batch once all of it is sent.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Seal {
+    /// Jobs in it.
+    pub total: u64,
+    /// Lines of its input that are no jobs, and have their results already.
+    pub refused: u64,
+    /// Where its roll lies: what its input held, in its order.
+    pub roll: Option<String>,
+    /// Who waits for it in a workflow.
+    pub callback: Option<TaskToken>,
 }
 
-/// Sends a batch of letters.
-pub(super) async fn post(inner: &Inner, letters: Vec<Arc<Letter>>) -> Vec<Result<Entry<MessageId>, StoreError>> {
-    let doing = "sending messages";
-    entries::carry_out(doing, letters, |letters: Vec<Arc<Letter>>| async move {
-        let entries = letters.iter().enumerate().map(|(place, letter)| {
-            let entry = SendMessageBatchRequestEntry::builder().id(entries::id(place)).message_body(&letter.body);
-            entry.message_group_id(&letter.group).delay_seconds(seconds(letter.delay)).build()
-        });
-        let entries = built(doing, entries)?;
-        let request = inner.clients.sqs.send_message_batch().queue_url(&inner.settings.queue_url);
-        let sent = request.set_entries(Some(entries)).send().await;
-        let sent = sent.map_err(|error| trouble::of_sdk(doing, &error))?;
-        let done = sent.successful.into_iter().map(|done| (done.id, Said::Done(MessageId(done.message_id))));
-        let failed = sent.failed.into_iter().map(|entry| (entry.id.clone(), failed(&entry)));
-        Ok(entries::in_order(letters.len(), done.chain(failed)))
-    })
-    .await
+/// A batch, read in one moment.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Standing {
+    pub(super) head: Head,
+    pub(super) counts: Counts,
 }
 
-/// Hides each message for so long. Whoever speaks last of a message is heard: a lease may just have been extended that is now
-/// handed back, and SQS keeps no order within a call.
-pub(super) async fn hide(inner: &Inner, group: Vec<(ReceiptHandle, Duration)>) -> Vec<Result<Entry, StoreError>> {
-    let doing = "changing the visibility of messages";
-    let last_words: HashMap<ReceiptHandle, Duration> = group.iter().cloned().collect();
-    let distinct: Vec<(ReceiptHandle, Duration)> = last_words.into_iter().collect();
-    let replies = entries::carry_out(doing, distinct.clone(), |group: Vec<(ReceiptHandle, Duration)>| async move {
-        let entries = group.iter().enumerate().map(|(place, (handle, time))| {
-            let entry = ChangeMessageVisibilityBatchRequestEntry::builder().id(entries::id(place));
-            entry.receipt_handle(&handle.0).visibility_timeout(seconds(*time)).build()
-        });
-        let entries = built(doing, entries)?;
-        let request = inner.clients.sqs.change_message_visibility_batch().queue_url(&inner.settings.queue_url);
-        let changed = request.set_entries(Some(entries)).send().await;
-        let changed = changed.map_err(|error| trouble::of_sdk(doing, &error))?;
-        let done = changed.successful.into_iter().map(|done| (done.id, Said::Done(())));
-        let failed = changed.failed.into_iter().map(|entry| (entry.id.clone(), failed_handle(&entry)));
-        Ok(entries::in_order(group.len(), done.chain(failed)))
-    })
-    .await;
-    let replies: HashMap<ReceiptHandle, Result<Entry, StoreError>> =
-        distinct.into_iter().map(|(handle, _)| handle).zip(replies).collect();
-    let unsaid = || Err(trouble::of_ours(StoreTrouble::Away, doing, "no reply"));
-    group.iter().map(|(handle, _)| replies.get(handle).cloned().unwrap_or_else(unsaid)).collect()
+/// What is said of it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Head {
+    pub(super) seal: Option<Seal>,
+    /// How often it was announced.
+    pub(super) announced: u64,
+    /// How many ends the last announcement covered.
+    pub(super) ends: Option<u64>,
 }
 
-/// Removes a batch of messages.
-pub(super) async fn delete(inner: &Inner, group: Vec<ReceiptHandle>) -> Vec<Result<Entry, StoreError>> {
-    let doing = "deleting messages";
-    entries::carry_out(doing, group, |group: Vec<ReceiptHandle>| async move {
-        let entries = group.iter().enumerate().map(|(place, handle)| {
-            DeleteMessageBatchRequestEntry::builder().id(entries::id(place)).receipt_handle(&handle.0).build()
-        });
-        let entries = built(doing, entries)?;
-        let request = inner.clients.sqs.delete_message_batch().queue_url(&inner.settings.queue_url);
-        let deleted = request.set_entries(Some(entries)).send().await;
-        let deleted = deleted.map_err(|error| trouble::of_sdk(doing, &error))?;
-        let done = deleted.successful.into_iter().map(|done| (done.id, Said::Done(())));
-        let failed = deleted.failed.into_iter().map(|entry| (entry.id.clone(), failed_handle(&entry)));
-        Ok(entries::in_order(group.len(), done.chain(failed)))
-    })
-    .await
+/// What became of its jobs. Shards may be below zero, their sums are not.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Counts {
+    pub(super) succeeded: i64,
+    pub(super) failed: i64,
+    pub(super) rejected: i64,
+    pub(super) expired: i64,
+    pub(super) partial: i64,
+    /// How often a job of it has ended; those that were redriven count each time.
+    pub(super) ends: i64,
+    pub(super) input: i64,
+    pub(super) output: i64,
+    pub(super) cache_read: i64,
+    pub(super) cache_write: i64,
+    pub(super) cost: i64,
+    pub(super) saved: i64,
+    pub(super) reruns: i64,
+    pub(super) rerun_cost: i64,
 }
 
-fn failed<T>(entry: &BatchResultErrorEntry) -> Said<T> {
-    Said::failed(&entry.code, entry.message.as_deref(), entry.sender_fault)
-}
-
-/// An entry whose handle can be what is wrong with it. An extension beyond the twelve hours that a message can be held in
-/// all is refused as a bad value, and then the message is as good as not ours.
-fn failed_handle<T>(entry: &BatchResultErrorEntry) -> Said<T> {
-    let code = entry.code.rsplit('.').next().unwrap_or_default();
-    match code {
-        "ReceiptHandleIsInvalid" | "InvalidParameterValue" | "MessageNotInflight" => Said::Never(EntryError::NotOurs),
-        _ => failed(entry),
-    }
-}
-
-/// In whole seconds, as SQS counts, and never less.
-pub(super) fn seconds(time: Duration) -> i32 {
-    i32::try_from(time.as_millis().div_ceil(1_000)).unwrap_or(i32::MAX)
-}
-
-fn built<T>(doing: &str, entries: impl Iterator<Item = Result<T, BuildError>>) -> Result<Vec<T>, StoreError> {
-    entries.collect::<Result<_, _>>().map_err(|error| trouble::of_ours(StoreTrouble::Other, doing, error.to_string()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_rounded_up() {
-        let millis = |millis| seconds(Duration::from_millis(millis));
-        assert_eq!([0, 1, 1_000, 1_001, 29_999].map(millis), [0, 1, 1, 2, 30]);
-        assert_eq!(seconds(Duration::MAX), i32::MAX);
+impl Counts {
+    /// The attributes of a shard.
+    pub(super) fn parts(&mut self) -> [(&'static str, &mut i64); 14] {
+        [
+            ("succeeded", &mut self.succeeded),
+            ("failed", &mut self.failed),
+            ("rejected", &mut self.rejected),
+            ("expired", &mut self.expired),
+            ("partial", &mut self.partial),
+            ("ends", &mut self.ends),
+            ("input", &mut self.input),
+            ("output", &mut self.output),
+            ("cache_read", &mut self.cache_read),
+            ("cache_write", &mut self.cache_write),
+            ("cost", &mut self.cost),
+            ("saved", &mut self.saved),
+            ("reruns", &mut self.reruns),
+            ("rerun_cost", &mut self.rerun_cost),
+        ]
     }
 
-    #[test]
-    fn f19_what_is_wrong_with_a_handle_is_not_ours() {
-        let of = |code: &str, sender_fault| {
-            let entry = BatchResultErrorEntry::builder().id("0").code(code).sender_fault(sender_fault).build();
-            failed_handle::<()>(&entry.unwrap_or_else(|error| unreachable!("{error}")))
-        };
-        for code in ["ReceiptHandleIsInvalid", "InvalidParameterValue", "AWS.SimpleQueueService.MessageNotInflight"] {
-            assert_eq!(of(code, true), Said::Never(EntryError::NotOurs), "{code}");
+    /// Jobs that have ended.
+    pub(super) fn ended(&self) -> u64 {
+        whole(self.succeeded + self.failed + self.rejected + self.expired + self.partial)
+    }
+
+    /// What right-sizing saved and cost.
+    pub(super) fn savings(&self) -> Savings {
+        Savings {
+            saved: Tokens(whole(self.saved)),
+            reruns: whole(self.reruns),
+            rerun_cost: Usd::from_nanos(whole(self.rerun_cost)),
         }
-        assert!(matches!(of("InternalError", false), Said::Trouble(StoreTrouble::Away, _)));
-        assert!(matches!(of("SomethingElse", true), Said::Never(EntryError::Refused(_))));
     }
+
+    fn add_shard(&mut self, shard: Fields<'_>) -> Result<(), StoreError> {
+        for (name, sum) in self.parts() {
+            *sum += shard.count::<i64>(name)?;
+        }
+        Ok(())
+    }
+}
+
+impl Standing {
+    /// The number of the completion that is to be announced, if there is one.
+    pub(super) fn waits_for_announcement(&self) -> Option<u64> {
+        let seal = self.head.seal.as_ref()?;
+        let all = self.counts.ended() >= seal.total;
+        let news = self.head.ends.is_none_or(|ends| whole(self.counts.ends) > ends);
+        (all && news).then_some(self.head.announced)
+    }
+
+    /// Counts and sums.
+    pub(super) fn sums(&self) -> BatchSums {
+        let counts = &self.counts;
+        let refused = self.head.seal.as_ref().map_or(0, |seal| seal.refused);
+        BatchSums {
+            total: counts.ended() + refused,
+            succeeded: whole(counts.succeeded),
+            failed: whole(counts.failed),
+            rejected: whole(counts.rejected) + refused,
+            expired: whole(counts.expired),
+            usage: Usage {
+                input_tokens: whole(counts.input),
+                output_tokens: whole(counts.output),
+                cache_read_tokens: whole(counts.cache_read),
+                cache_write_tokens: whole(counts.cache_write),
+            },
+            cost_usd: Usd::from_nanos(whole(counts.cost)),
+        }
+    }
+
+    /// How often a job of it has ended.
+    pub(super) fn ends(&self) -> u64 {
+        whole(self.counts.ends)
+    }
+}
+
+/// Reads head and shards, all that was committed before.
+pub(super) async fn standing(inner: &Inner, batch: &BatchKey) -> Result<Standing, StoreError> {
+    let doing = "reading how a batch stands";
+    let mut pages = inner
+        .clients
+        .dynamodb
+        .query()
+        .table_name(&inner.settings.table)
+        .consistent_read(true)
+        .key_condition_expression("pk = :pk")
+        .expression_attribute_values(":pk", text(table::batch_pk(batch)))
+        .into_paginator()
+        .items()
+        .send();
+    let mut standing = Standing::default();
+    while let Some(item) = pages.next().await {
+        let item = item.map_err(|error| trouble::of_sdk(doing, &error))?;
+        let fields = Fields(&item);
+        match fields.text("sk")? {
+            Some(HEAD) => standing.head = read_head(fields)?,
+            Some(sk) if sk.starts_with(table::COUNT) => standing.counts.add_shard(fields)?,
+            Some(_) | None => {}
+        }
+    }
+    Ok(standing)
+}
+
+/// Puts on record that all of a batch is sent. Again, with another total, it is open again until that is reached.
+pub(super) async fn seal(inner: &Inner, batch: &BatchKey, seal: &Seal) -> Result<(), StoreError> {
+    let doing = "sealing a batch";
+    index(inner, batch).await?;
+    let callback = seal.callback.as_ref().map(|token| text(token.as_str()));
+    Update::default()
+        .set("total", number(seal.total))
+        .set("refused", number(seal.refused))
+        .set_or_remove("roll", seal.roll.as_deref().map(text))
+        .set_or_remove("task", callback)
+        .carry_out(inner, doing, table::key(table::batch_pk(batch), HEAD))
+        .await?;
+    Ok(())
+}
+
+/// Puts on record that this completion was announced, and how many ends it covered. Another one than the next changes nothing.
+pub(super) async fn mark_announced(
+    inner: &Inner,
+    batch: &BatchKey,
+    completion: u64,
+    ends: u64,
+) -> Result<(), StoreError> {
+    let doing = "recording an announcement";
+    let update = Update::default().set("announced", number(completion + 1)).set("ends", number(ends));
+    let update = match completion {
+        0 => update.only_if("attribute_exists(#total) AND attribute_not_exists(#announced)", []),
+        _ => update.only_if("#announced = :before", [("before", number(completion))]),
+    };
+    match update.carry_out(inner, doing, table::key(table::batch_pk(batch), HEAD)).await? {
+        Written::Done(_) | Written::Refused(_) => Ok(()),
+    }
+}
+
+/// Lists the batch among those there are, so that `status` finds it.
+pub(super) async fn index(inner: &Inner, batch: &BatchKey) -> Result<(), StoreError> {
+    Update::default()
+        .set("name", text(batch.batch.as_str()))
+        .set_once("first", number(inner.clock.now().0))
+        .carry_out(inner, "listing a batch", table::key(table::BATCHES.to_owned(), table::batch_sk(batch)))
+        .await?;
+    Ok(())
+}
+
+fn read_head(fields: Fields<'_>) -> Result<Head, StoreError> {
+    let seal = match fields.number("total")? {
+        Some(total) => Some(Seal {
+            total,
+            refused: fields.count("refused")?,
+            roll: fields.text("roll")?.map(str::to_owned),
+            callback: fields.text("task")?.and_then(TaskToken::new),
+        }),
+        None => None,
+    };
+    Ok(Head { seal, announced: fields.count("announced")?, ends: fields.number("ends")? })
+}
+
+fn whole(sum: i64) -> u64 {
+    u64::try_from(sum).unwrap_or(0)
 }

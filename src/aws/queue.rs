@@ -16,7 +16,7 @@ use aws_sdk_sqs::types::{MessageAttributeValue, MessageSystemAttributeName as At
 use aws_smithy_types::error::operation::BuildError;
 use futures_util::future::join_all;
 
-use super::batches::{self, Letter, seconds};
+use super::batch_calls::{self, Letter, seconds};
 use super::claim_check::{self, ClaimChecks, Resolved};
 use super::company::{Company, Room};
 use super::in_flight::{self, InFlight};
@@ -65,11 +65,11 @@ impl SqsQueue {
             in_flight: InFlight::default(),
             hiding: Company::new("changing the visibility of messages", HANDLES, move |group| {
                 let inner = Arc::clone(&hiding);
-                Box::pin(async move { batches::hide(&inner, group).await })
+                Box::pin(async move { batch_calls::hide(&inner, group).await })
             }),
             deleting: Company::new("deleting messages", HANDLES, move |group| {
                 let inner = Arc::clone(&deleting);
-                Box::pin(async move { batches::delete(&inner, group).await })
+                Box::pin(async move { batch_calls::delete(&inner, group).await })
             }),
         }
     }
@@ -124,7 +124,7 @@ impl SqsQueue {
         }
         if !later.is_empty() {
             // Should this fail too, they come back when their visibility timeout ends.
-            let _ = batches::hide(&self.inner, later).await;
+            let _ = batch_calls::hide(&self.inner, later).await;
         }
         whole
     }
@@ -163,7 +163,7 @@ impl Queue for SqsQueue {
         let weights: Vec<usize> = letters.iter().map(|letter| letter.body.len()).collect();
         let mut sent = Vec::with_capacity(letters.len());
         for group in groups(&weights, MESSAGE_BYTES) {
-            sent.extend(batches::post(&self.inner, letters.get(group).unwrap_or_default().to_vec()).await);
+            sent.extend(batch_calls::post(&self.inner, letters.get(group).unwrap_or_default().to_vec()).await);
         }
         let mut sent = sent.into_iter();
         let unsent = || Err(trouble::of_ours(StoreTrouble::Other, "sending messages", "it was not sent"));
