@@ -9,16 +9,20 @@
 //! and a key that stands there twice.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::objects::{Objects, Part};
+use super::trouble;
 use crate::job::ident::Digest;
 use crate::job::intake::{PAYLOAD_BYTES, REQUESTS};
 use crate::ports::{StoreError, StoreTrouble};
 
+/// What is received with it waits for it, with its leases running.
+const FETCH_TIME: Duration = Duration::from_secs(15);
 /// So many deliveries, a quarter of an hour by the delays between them, wait for a permission that may be on its way.
 const PATIENCE: u32 = 20;
 /// What stands in the claim check of a job, too: what names it, and who is told of it whatever becomes of the rest.
@@ -61,8 +65,10 @@ impl ClaimChecks {
         let Some(uri) = payload(body) else { return Resolved::AsItIs };
         let Some((bucket, key)) = Objects::place(&uri) else { return Resolved::AsItIs };
         let doing = "fetching a large job";
-        let found = self.objects.read_from(doing, bucket, key, Part::Whole { limit: PAYLOAD_BYTES }).await;
-        match found {
+        let found = self.objects.read_from(doing, bucket, key, Part::Whole { limit: PAYLOAD_BYTES });
+        let found = tokio::time::timeout(FETCH_TIME, found).await;
+        let too_slow = || trouble::of_ours(StoreTrouble::Away, doing, "it takes too long");
+        match found.unwrap_or_else(|_| Err(too_slow())) {
             Ok(found) => found.and_then(|found| merged(body, &found)).map_or(Resolved::AsItIs, Resolved::Job),
             Err(error) => match error.kind {
                 StoreTrouble::Away | StoreTrouble::Full => Resolved::NotNow(error),
@@ -77,7 +83,7 @@ impl ClaimChecks {
     }
 }
 
-/// Whether a claim check can stand for it.
+/// Whether it is a JSON object, as every job is.
 pub(super) fn is_object(body: &str) -> bool {
     fields(body).is_some()
 }
@@ -104,11 +110,15 @@ fn payload(body: &str) -> Option<String> {
     serde_json::from_str(payload.value).ok()
 }
 
-/// A claim check and what lies there, as one job: what both say, the claim check says. `None` if what lies there is no
-/// JSON object.
+/// A claim check and what lies there, as one job: what both say, the claim check says. A claim check that says no more than
+/// where stands for whatever text is there. `None` if they do not go together.
 fn merged(ticket: &str, found: &[u8]) -> Option<String> {
-    let (ours, theirs) = (fields(ticket)?, fields(std::str::from_utf8(found).ok()?)?);
+    let (ours, found) = (fields(ticket)?, std::str::from_utf8(found).ok()?);
     let ours: Vec<_> = ours.iter().filter(|field| field.key != "payload" && !field.is_unset()).collect();
+    if ours.is_empty() {
+        return Some(found.to_owned());
+    }
+    let theirs = fields(found)?;
     let theirs = theirs.iter().filter(|field| !ours.iter().any(|our| our.key == field.key));
     Some(object(ours.iter().copied().chain(theirs).map(|field| (field.key.as_str(), field.value))))
 }
@@ -164,7 +174,45 @@ impl<'de> Deserialize<'de> for Fields<'de> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use super::super::canned::{Canned, Service};
     use super::*;
+
+    const TICKET: &str = r#"{"id":"a","payload":"s3://b/k"}"#;
+
+    async fn resolved(answer: Canned, receives: u32) -> Resolved {
+        let service = Service::answering([answer]).await;
+        let objects = Objects::new(service.fleet.inner.clients.s3.clone(), "b".to_owned());
+        ClaimChecks::new(objects, "p/").resolve(TICKET, receives).await
+    }
+
+    #[tokio::test]
+    async fn what_lies_there_takes_the_place_of_the_claim_check() {
+        let found = resolved(Canned::new(200, r#"{"prompt":"p"}"#), 1).await;
+        assert_eq!(found, Resolved::Job(r#"{"id":"a","prompt":"p"}"#.to_owned()));
+    }
+
+    #[tokio::test]
+    async fn what_time_does_not_mend_is_left_for_intake_to_refuse() {
+        let too_large = format!("{{\"prompt\":\"{}\"}}", "x".repeat(PAYLOAD_BYTES));
+        for answer in [
+            Canned::of_s3(404, "NoSuchKey"),
+            Canned::of_s3(404, "NoSuchBucket"),
+            Canned::of_s3(301, "PermanentRedirect"),
+            Canned::new(200, "no JSON"),
+            Canned::new(200, too_large),
+        ] {
+            assert_eq!(resolved(answer, 1).await, Resolved::AsItIs);
+        }
+    }
+
+    #[tokio::test]
+    async fn s3_being_away_is_no_answer_and_a_missing_permission_none_for_a_while() {
+        let away = resolved(Canned::of_s3(503, "SlowDown"), 900).await;
+        assert!(matches!(&away, Resolved::NotNow(error) if error.kind == StoreTrouble::Away), "{away:?}");
+        let denied = resolved(Canned::of_s3(403, "AccessDenied"), PATIENCE).await;
+        assert!(matches!(&denied, Resolved::NotNow(error) if error.kind == StoreTrouble::Denied), "{denied:?}");
+        assert_eq!(resolved(Canned::of_s3(403, "AccessDenied"), PATIENCE + 1).await, Resolved::AsItIs);
+    }
 
     #[test]
     fn a_ticket_names_the_job_and_where_it_lies() {
@@ -217,9 +265,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_is_no_job() {
-        for found in [&b""[..], b"\xff\xfe", b"[]", b"\"prompt\"", b"{\"prompt\":", b"{} {}"] {
-            assert_eq!(merged(r#"{"payload":"s3://b/k"}"#, found), None);
+    fn what_is_no_object_goes_with_no_field() {
+        for found in ["", "[]", "\"prompt\"", "{\"prompt\":", "{} {}", "any \u{1F30A} text"] {
+            assert_eq!(merged(r#"{"id":"a","payload":"s3://b/k"}"#, found.as_bytes()), None, "{found}");
+            let alone = r#"{"payload":"s3://b/k","id":null}"#;
+            assert_eq!(merged(alone, found.as_bytes()).as_deref(), Some(found), "intake says what is wrong with it");
+            assert_eq!(merged(alone, b"\xff\xfe"), None);
         }
     }
 }

@@ -12,9 +12,13 @@
 //! [`Fleet`] is the door. The SDK's types stay inside.
 
 mod allowance;
+mod batch_calls;
 mod batches;
 mod callbacks;
 mod calls;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod canned;
 mod claim_check;
 mod claims;
 mod clients;

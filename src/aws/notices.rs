@@ -121,7 +121,7 @@ async fn publish(inner: &Inner, topic: &str, group: Vec<Arc<Letter>>) -> Vec<Res
                 let value = MessageAttributeValue::builder().data_type("String").string_value(value).build();
                 value.map(|value| ((*name).to_owned(), value))
             });
-            Ok(entry.set_message_attributes(Some(attributes.collect::<Result<_, _>>()?)).build()?)
+            entry.set_message_attributes(Some(attributes.collect::<Result<_, _>>()?)).build()
         });
         let entries: Result<Vec<_>, aws_smithy_types::error::operation::BuildError> = entries.collect();
         let entries = entries.map_err(|error| trouble::of_ours(StoreTrouble::Other, doing, error.to_string()))?;
@@ -141,6 +141,7 @@ async fn publish(inner: &Inner, topic: &str, group: Vec<Arc<Letter>>) -> Vec<Res
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use super::super::canned::{Canned, Service};
     use super::*;
     use crate::job::failure::{Class, Failure};
     use crate::job::ident::{BatchKey, BatchName, Digest, JobId, JobKey, Tenant};
@@ -177,6 +178,35 @@ mod tests {
         let names: Vec<_> = letter.attributes.iter().map(|(name, _)| *name).collect();
         assert_eq!(names, ["kind", "status", "tenant", "batch"]);
         assert_eq!(letter.attributes[0].1, "batch");
+    }
+
+    fn replied(members: &str) -> Canned {
+        let body = format!(
+            "<PublishBatchResponse xmlns=\"http://sns.amazonaws.com/doc/2010-03-31/\"><PublishBatchResult>{members}\
+             </PublishBatchResult></PublishBatchResponse>"
+        );
+        Canned::new(200, body).header("content-type", "text/xml")
+    }
+
+    fn failed(code: &str, sender_fault: bool) -> Canned {
+        replied(&format!(
+            "<Successful/><Failed><member><Id>0</Id><Code>{code}</Code><SenderFault>{sender_fault}</SenderFault></member></Failed>"
+        ))
+    }
+
+    #[tokio::test]
+    async fn f19_a_notice_that_failed_alone_is_published_all_the_same() {
+        let done = replied("<Successful><member><Id>0</Id><MessageId>m</MessageId></member></Successful><Failed/>");
+        let service = Service::answering([failed("InternalError", false), done]).await;
+        service.fleet.notices().publish(&notice("b", None)).await.unwrap();
+        assert_eq!(service.asked().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn f19_a_notice_that_is_refused_is_not_taken_for_published() {
+        let service = Service::answering([failed("InvalidParameter", true)]).await;
+        service.fleet.notices().publish(&notice("b", None)).await.unwrap_err();
+        assert_eq!(service.asked().len(), 1);
     }
 
     #[test]

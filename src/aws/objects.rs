@@ -166,8 +166,76 @@ where
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use super::super::canned::{Canned, Service};
     use super::*;
+
+    async fn answering(answers: impl IntoIterator<Item = Canned>) -> (Service, Objects) {
+        let service = Service::answering(answers).await;
+        let objects = Objects::new(service.fleet.inner.clients.s3.clone(), "b".to_owned());
+        (service, objects)
+    }
+
+    #[tokio::test]
+    async fn a_bucket_in_another_region_is_named_so() {
+        let moved = Canned::of_s3(301, "PermanentRedirect").header("x-amz-bucket-region", "eu-west-1");
+        for answer in [moved, Canned::of_s3(400, "AuthorizationHeaderMalformed")] {
+            let (_service, objects) = answering([answer]).await;
+            let read = objects.read("reading", "k", Part::Whole { limit: 5 }).await.unwrap_err();
+            let put = objects.put("writing", "k", "text/plain", Bytes::from_static(b"x")).await.unwrap_err();
+            for error in [read, put] {
+                assert_eq!(error.kind, StoreTrouble::Other);
+                assert!(error.why.contains("region") && error.why.contains("AWS_REGION"), "{error}");
+            }
+        }
+        let (_service, objects) =
+            answering([Canned::of_s3(301, "PermanentRedirect").header("x-amz-bucket-region", "eu-west-1")]).await;
+        let error = objects.read("reading", "k", Part::Whole { limit: 5 }).await.unwrap_err();
+        assert!(error.why.contains("eu-west-1"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn nothing_there_is_told_from_not_now_and_not_for_you() {
+        let read = |status, code| async move {
+            let (_service, objects) = answering([Canned::of_s3(status, code)]).await;
+            objects.read("reading", "k", Part::Range { first: 0, last: 4 }).await
+        };
+        assert_eq!(read(404, "NoSuchKey").await, Ok(None));
+        assert_eq!(read(416, "InvalidRange").await, Ok(None));
+        assert_eq!(read(403, "AccessDenied").await.unwrap_err().kind, StoreTrouble::Denied);
+        assert_eq!(read(503, "SlowDown").await.unwrap_err().kind, StoreTrouble::Away);
+        assert_eq!(read(404, "NoSuchBucket").await.unwrap_err().kind, StoreTrouble::Other);
+    }
+
+    #[tokio::test]
+    async fn no_more_is_read_than_there_is_room_for() {
+        let (_service, objects) = answering([Canned::new(200, "12345")]).await;
+        assert_eq!(
+            objects.read("reading", "k", Part::Whole { limit: 5 }).await,
+            Ok(Some(Bytes::from_static(b"12345")))
+        );
+        assert_eq!(objects.read("reading", "k", Part::Whole { limit: 4 }).await, Ok(None));
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_fails_is_given_up() {
+        let begun = "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>";
+        let (service, objects) = answering([
+            Canned::new(200, begun),
+            Canned::new(200, "").header("etag", "e"),
+            Canned::of_s3(403, "AccessDenied"),
+            Canned::new(204, ""),
+        ])
+        .await;
+        let body = Bytes::from(vec![b'x'; PART_BYTES + 1]);
+        let error = objects.put("writing", "k", "text/plain", body).await.unwrap_err();
+        assert_eq!(error.kind, StoreTrouble::Denied);
+        let asked = service.asked();
+        let methods: Vec<_> = asked.iter().map(|asked| asked.split(' ').next().unwrap()).collect();
+        assert_eq!(methods, ["POST", "PUT", "PUT", "DELETE"], "{asked:?}");
+        assert!(asked[3].contains("uploadId=u"), "{asked:?}");
+    }
 
     #[test]
     fn a_uri_names_a_bucket_and_a_key() {

@@ -12,20 +12,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_sqs::error::SdkError;
-use aws_sdk_sqs::types::{
-    BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry,
-    MessageAttributeValue, MessageSystemAttributeName as Attribute, QueueAttributeName as Count,
-    SendMessageBatchRequestEntry,
-};
+use aws_sdk_sqs::types::{MessageAttributeValue, MessageSystemAttributeName as Attribute, QueueAttributeName as Count};
 use aws_smithy_types::error::operation::BuildError;
 use futures_util::future::join_all;
 
+use super::batch_calls::{self, Letter, seconds};
 use super::claim_check::{self, ClaimChecks, Resolved};
 use super::company::{Company, Room};
-use super::entries::{self, Said};
 use super::in_flight::{self, InFlight};
 use super::objects::Objects;
 use super::{Inner, text, trouble};
+use crate::job::intake::PAYLOAD_BYTES;
 use crate::job::units::Timestamp;
 use crate::ports::{
     BATCH_ENTRIES, Depth, Entry, EntryError, Message, MessageId, Outgoing, Queue, ReceiptHandle, StoreError,
@@ -68,18 +65,18 @@ impl SqsQueue {
             in_flight: InFlight::default(),
             hiding: Company::new("changing the visibility of messages", HANDLES, move |group| {
                 let inner = Arc::clone(&hiding);
-                Box::pin(async move { hide(&inner, group).await })
+                Box::pin(async move { batch_calls::hide(&inner, group).await })
             }),
             deleting: Company::new("deleting messages", HANDLES, move |group| {
                 let inner = Arc::clone(&deleting);
-                Box::pin(async move { delete(&inner, group).await })
+                Box::pin(async move { batch_calls::delete(&inner, group).await })
             }),
         }
     }
 
     /// One poll, with nothing resolved.
     async fn poll(&self, max: usize, visibility: Duration, wait: Duration) -> Result<Vec<Message>, StoreError> {
-        let hidden_until = self.inner.clock.now().after(visibility);
+        let asked = self.inner.clock.now();
         let request = self.inner.clients.sqs.receive_message().queue_url(&self.inner.settings.queue_url);
         let request = request
             .max_number_of_messages(i32::try_from(max).unwrap_or(1))
@@ -91,7 +88,7 @@ impl SqsQueue {
         match request.send().await {
             Ok(received) => {
                 let messages = received.messages.unwrap_or_default();
-                Ok(messages.into_iter().filter_map(|message| delivered(message, hidden_until)).collect())
+                Ok(messages.into_iter().filter_map(|message| delivered(message, asked, visibility)).collect())
             }
             // A short poll does say it.
             Err(SdkError::ServiceError(error)) if error.err().is_over_limit() => {
@@ -127,32 +124,32 @@ impl SqsQueue {
         }
         if !later.is_empty() {
             // Should this fail too, they come back when their visibility timeout ends.
-            let _ = hide(&self.inner, later).await;
+            let _ = batch_calls::hide(&self.inner, later).await;
         }
         whole
     }
 
     /// The body as a message of ours can carry it: itself, or the claim check for it.
-    async fn carriable(&self, body: &str) -> Result<String, StoreError> {
-        if fits(body) { Ok(body.to_owned()) } else { self.claim_checks.put_away(body).await }
+    async fn carriable(&self, body: String) -> Result<String, StoreError> {
+        if fits(&body) { Ok(body) } else { self.claim_checks.put_away(&body).await }
     }
 
     /// Makes a letter of a message that is to be sent.
-    async fn prepare(&self, outgoing: Outgoing) -> Result<Result<Letter, EntryError>, StoreError> {
+    async fn prepare(&self, outgoing: Outgoing) -> Result<Entry<Arc<Letter>>, StoreError> {
         if outgoing.delay > LONGEST_DELAY {
             let (delay, longest) = (outgoing.delay.as_secs(), LONGEST_DELAY.as_secs());
             return Ok(Err(EntryError::Refused(format!("a delay of {delay} s, at most {longest} s are allowed"))));
         }
-        if !fits(&outgoing.body) && !claim_check::is_object(&outgoing.body) {
-            let why = match outgoing.body.len() {
-                0 => "an empty message".to_owned(),
-                length if length <= MESSAGE_BYTES => "a message with characters that SQS does not carry".to_owned(),
-                length => format!("a message of {length} bytes that is no JSON object, at most {MESSAGE_BYTES} fit"),
-            };
-            return Ok(Err(EntryError::Refused(why)));
+        if !text::can_be_sent(&outgoing.body) && !claim_check::is_object(&outgoing.body) {
+            let why = "empty, or with characters that XML does not have and so SQS does not carry";
+            return Ok(Err(EntryError::Refused(why.to_owned())));
         }
-        let body = self.carriable(&outgoing.body).await?;
-        Ok(Ok(Letter { body, group: outgoing.tenant.to_string(), delay: seconds(outgoing.delay) }))
+        if outgoing.body.len() > PAYLOAD_BYTES {
+            let (length, limit) = (outgoing.body.len(), PAYLOAD_BYTES);
+            return Ok(Err(EntryError::Refused(format!("{length} bytes, at most {limit} are allowed"))));
+        }
+        let body = self.carriable(outgoing.body).await?;
+        Ok(Ok(Arc::new(Letter { body, group: outgoing.tenant.to_string(), delay: outgoing.delay })))
     }
 }
 
@@ -161,12 +158,12 @@ impl Queue for SqsQueue {
     async fn send(&self, entries: Vec<Outgoing>) -> Result<Vec<Entry<MessageId>>, StoreError> {
         check("sending messages", entries.len())?;
         let prepared = join_all(entries.into_iter().map(|entry| self.prepare(entry))).await;
-        let prepared: Vec<Result<Letter, EntryError>> = prepared.into_iter().collect::<Result<_, _>>()?;
-        let letters: Vec<Arc<Letter>> = prepared.iter().flatten().cloned().map(Arc::new).collect();
+        let prepared: Vec<Entry<Arc<Letter>>> = prepared.into_iter().collect::<Result<_, _>>()?;
+        let letters: Vec<Arc<Letter>> = prepared.iter().flatten().cloned().collect();
         let weights: Vec<usize> = letters.iter().map(|letter| letter.body.len()).collect();
         let mut sent = Vec::with_capacity(letters.len());
         for group in groups(&weights, MESSAGE_BYTES) {
-            sent.extend(post(&self.inner, letters.get(group).unwrap_or_default().to_vec()).await);
+            sent.extend(batch_calls::post(&self.inner, letters.get(group).unwrap_or_default().to_vec()).await);
         }
         let mut sent = sent.into_iter();
         let unsent = || Err(trouble::of_ours(StoreTrouble::Other, "sending messages", "it was not sent"));
@@ -224,7 +221,7 @@ impl Queue for SqsQueue {
         let unbuilt = |error: BuildError| trouble::of_ours(StoreTrouble::Other, doing, error.to_string());
         let request = self.inner.clients.sqs.send_message().queue_url(&self.inner.settings.dead_letter_url);
         let request = request
-            .message_body(self.carriable(&message.body).await?)
+            .message_body(self.carriable(message.body.clone()).await?)
             .message_attributes("aquifer.reason", words(reason).map_err(unbuilt)?)
             .message_attributes("aquifer.message_id", words(message.id.0.clone()).map_err(unbuilt)?);
         request.send().await.map_err(|error| trouble::of_sdk(doing, &error))?;
@@ -242,82 +239,6 @@ impl Queue for SqsQueue {
     }
 }
 
-/// A message that SQS takes.
-#[derive(Clone, Debug)]
-struct Letter {
-    body: String,
-    group: String,
-    /// In seconds.
-    delay: i32,
-}
-
-async fn post(inner: &Inner, letters: Vec<Arc<Letter>>) -> Vec<Result<Entry<MessageId>, StoreError>> {
-    let doing = "sending messages";
-    entries::carry_out(doing, letters, |letters: Vec<Arc<Letter>>| async move {
-        let entries = letters.iter().enumerate().map(|(place, letter)| {
-            let entry = SendMessageBatchRequestEntry::builder().id(entries::id(place)).message_body(&letter.body);
-            entry.message_group_id(&letter.group).delay_seconds(letter.delay).build()
-        });
-        let entries = built(doing, entries)?;
-        let request = inner.clients.sqs.send_message_batch().queue_url(&inner.settings.queue_url);
-        let sent = request.set_entries(Some(entries)).send().await;
-        let sent = sent.map_err(|error| trouble::of_sdk(doing, &error))?;
-        let done = sent.successful.into_iter().map(|done| (done.id, Said::Done(MessageId(done.message_id))));
-        let failed = sent.failed.into_iter().map(|entry| (entry.id.clone(), failed(&entry)));
-        Ok(entries::in_order(letters.len(), done.chain(failed)))
-    })
-    .await
-}
-
-async fn hide(inner: &Inner, group: Vec<(ReceiptHandle, Duration)>) -> Vec<Result<Entry, StoreError>> {
-    let doing = "changing the visibility of messages";
-    entries::carry_out(doing, group, |group: Vec<(ReceiptHandle, Duration)>| async move {
-        let entries = group.iter().enumerate().map(|(place, (handle, time))| {
-            let entry = ChangeMessageVisibilityBatchRequestEntry::builder().id(entries::id(place));
-            entry.receipt_handle(&handle.0).visibility_timeout(seconds(*time)).build()
-        });
-        let entries = built(doing, entries)?;
-        let request = inner.clients.sqs.change_message_visibility_batch().queue_url(&inner.settings.queue_url);
-        let changed = request.set_entries(Some(entries)).send().await;
-        let changed = changed.map_err(|error| trouble::of_sdk(doing, &error))?;
-        let done = changed.successful.into_iter().map(|done| (done.id, Said::Done(())));
-        let failed = changed.failed.into_iter().map(|entry| (entry.id.clone(), failed_handle(&entry)));
-        Ok(entries::in_order(group.len(), done.chain(failed)))
-    })
-    .await
-}
-
-async fn delete(inner: &Inner, group: Vec<ReceiptHandle>) -> Vec<Result<Entry, StoreError>> {
-    let doing = "deleting messages";
-    entries::carry_out(doing, group, |group: Vec<ReceiptHandle>| async move {
-        let entries = group.iter().enumerate().map(|(place, handle)| {
-            DeleteMessageBatchRequestEntry::builder().id(entries::id(place)).receipt_handle(&handle.0).build()
-        });
-        let entries = built(doing, entries)?;
-        let request = inner.clients.sqs.delete_message_batch().queue_url(&inner.settings.queue_url);
-        let deleted = request.set_entries(Some(entries)).send().await;
-        let deleted = deleted.map_err(|error| trouble::of_sdk(doing, &error))?;
-        let done = deleted.successful.into_iter().map(|done| (done.id, Said::Done(())));
-        let failed = deleted.failed.into_iter().map(|entry| (entry.id.clone(), failed_handle(&entry)));
-        Ok(entries::in_order(group.len(), done.chain(failed)))
-    })
-    .await
-}
-
-fn failed<T>(entry: &BatchResultErrorEntry) -> Said<T> {
-    Said::failed(&entry.code, entry.message.as_deref(), entry.sender_fault)
-}
-
-/// An entry whose handle can be what is wrong with it. An extension beyond the twelve hours that a message can be held in
-/// all is refused as a bad value, and then the message is as good as not ours.
-fn failed_handle<T>(entry: &BatchResultErrorEntry) -> Said<T> {
-    let code = entry.code.rsplit('.').next().unwrap_or_default();
-    match code {
-        "ReceiptHandleIsInvalid" | "InvalidParameterValue" | "MessageNotInflight" => Said::Never(EntryError::NotOurs),
-        _ => failed(entry),
-    }
-}
-
 async fn counts(inner: &Inner, queue_url: &str) -> Result<Depth, StoreError> {
     let request = inner.clients.sqs.get_queue_attributes().queue_url(queue_url);
     let names = [
@@ -332,7 +253,7 @@ async fn counts(inner: &Inner, queue_url: &str) -> Result<Depth, StoreError> {
     Ok(Depth { ready, in_flight, delayed, dead: 0 })
 }
 
-fn delivered(message: aws_sdk_sqs::types::Message, hidden_until: Timestamp) -> Option<Message> {
+fn delivered(message: aws_sdk_sqs::types::Message, asked: Timestamp, visibility: Duration) -> Option<Message> {
     let attributes = message.attributes.unwrap_or_default();
     let number = |name| attributes.get(&name).and_then(|number| number.parse::<i64>().ok());
     Some(Message {
@@ -340,8 +261,8 @@ fn delivered(message: aws_sdk_sqs::types::Message, hidden_until: Timestamp) -> O
         id: MessageId(message.message_id?),
         body: message.body.unwrap_or_default(),
         receives: number(Attribute::ApproximateReceiveCount).and_then(|n| u32::try_from(n).ok()).unwrap_or(1),
-        sent: Timestamp(number(Attribute::SentTimestamp)?),
-        hidden_until,
+        sent: number(Attribute::SentTimestamp).map_or(asked, Timestamp),
+        hidden_until: asked.after(visibility),
         sender: attributes.get(&Attribute::SenderId).cloned(),
     })
 }
@@ -375,16 +296,8 @@ fn groups(weights: &[usize], room: usize) -> Vec<Range<usize>> {
     groups
 }
 
-fn seconds(time: Duration) -> i32 {
-    i32::try_from(time.as_millis().div_ceil(1_000)).unwrap_or(i32::MAX)
-}
-
 fn words(text: String) -> Result<MessageAttributeValue, BuildError> {
     MessageAttributeValue::builder().data_type("String").string_value(text).build()
-}
-
-fn built<T>(doing: &str, entries: impl Iterator<Item = Result<T, BuildError>>) -> Result<Vec<T>, StoreError> {
-    entries.collect::<Result<_, _>>().map_err(|error| trouble::of_ours(StoreTrouble::Other, doing, error.to_string()))
 }
 
 fn check(doing: &str, entries: usize) -> Result<(), StoreError> {
@@ -396,8 +309,123 @@ fn check(doing: &str, entries: usize) -> Result<(), StoreError> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use serde_json::json;
+
+    use super::super::canned::{Canned, Service};
     use super::*;
+
+    const HIDE: Duration = Duration::from_millis(29_001);
+
+    fn sqs(answer: &serde_json::Value) -> Canned {
+        Canned::new(200, answer.to_string()).header("content-type", "application/x-amz-json-1.0")
+    }
+
+    fn refused(code: &str) -> Canned {
+        sqs(&json!({ "__type": format!("com.amazonaws.sqs#{code}") })).status(400)
+    }
+
+    fn message(body: &str) -> serde_json::Value {
+        let attributes = json!({ "ApproximateReceiveCount": "3", "SentTimestamp": "5", "SenderId": "AIDA" });
+        json!({ "MessageId": "m", "ReceiptHandle": "h", "Body": body, "Attributes": attributes })
+    }
+
+    fn in_flight(count: u64) -> Canned {
+        sqs(&json!({ "Attributes": { "ApproximateNumberOfMessagesNotVisible": count.to_string() } }))
+    }
+
+    async fn receive(service: &Service) -> Vec<Message> {
+        service.fleet.queue().receive(10, &[], HIDE, Duration::ZERO).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_delivery_says_all_that_sqs_knows_of_it() {
+        let service = Service::answering([sqs(&json!({ "Messages": [message("{}")] }))]).await;
+        let wait = Duration::from_millis(20_001);
+        let message = service.fleet.queue().receive(10, &[], HIDE, wait).await.unwrap().remove(0);
+        assert_eq!((message.receives, message.sent, message.sender.as_deref()), (3, Timestamp(5), Some("AIDA")));
+        assert_eq!(message.hidden_until, Timestamp(1_700_000_000_000).after(HIDE), "as asked for, not as rounded up");
+        let asked = service.json(0);
+        assert_eq!((&asked["VisibilityTimeout"], &asked["WaitTimeSeconds"]), (&json!(30), &json!(20)));
+    }
+
+    #[tokio::test]
+    async fn a_silent_queue_with_too_much_in_flight_is_left_alone() {
+        let nothing = sqs(&json!({}));
+        let service = Service::answering([nothing, in_flight(in_flight::FULL), refused("Unexpected")]).await;
+        assert!(receive(&service).await.is_empty());
+        assert!(receive(&service).await.is_empty());
+        assert_eq!(service.asked(), ["ReceiveMessage", "GetQueueAttributes"], "the second was not even asked for");
+    }
+
+    #[tokio::test]
+    async fn a_quiet_queue_is_asked_for_more() {
+        let nothing = || sqs(&json!({}));
+        let service = Service::answering([nothing(), in_flight(in_flight::FULL - 1), nothing()]).await;
+        assert!(receive(&service).await.is_empty());
+        assert!(receive(&service).await.is_empty());
+        assert_eq!(service.asked(), ["ReceiveMessage", "GetQueueAttributes", "ReceiveMessage"]);
+    }
+
+    #[tokio::test]
+    async fn over_limit_is_no_error_but_too_much_in_flight() {
+        let service = Service::answering([refused("OverLimit"), in_flight(in_flight::FULL)]).await;
+        assert!(receive(&service).await.is_empty());
+        assert!(receive(&service).await.is_empty());
+        assert_eq!(service.asked(), ["ReceiveMessage", "GetQueueAttributes"]);
+    }
+
+    #[tokio::test]
+    async fn a_large_job_that_cannot_be_had_now_is_hidden_and_the_rest_delivered() {
+        let messages = json!({ "Messages": [message(r#"{"payload":"s3://b/k"}"#), message("{}")] });
+        let hidden = sqs(&json!({ "Successful": [{ "Id": "0" }], "Failed": [] }));
+        // A credential that has expired is loaded again by and by.
+        let service = Service::answering([sqs(&messages), Canned::of_s3(403, "ExpiredToken"), hidden]).await;
+        let bodies: Vec<_> = receive(&service).await.into_iter().map(|message| message.body).collect();
+        assert_eq!(bodies, ["{}"]);
+        assert_eq!(service.asked().last().unwrap(), "ChangeMessageVisibilityBatch");
+        assert_eq!(service.json(2)["Entries"][0]["VisibilityTimeout"], 4, "at the third delivery");
+    }
+
+    #[tokio::test]
+    async fn f19_d11_an_entry_that_failed_for_now_is_deleted_all_the_same() {
+        let failed = json!({ "Id": "0", "Code": "InternalError", "SenderFault": false });
+        let service = Service::answering([
+            sqs(&json!({ "Successful": [], "Failed": [failed] })),
+            sqs(&json!({ "Successful": [{ "Id": "0" }], "Failed": [] })),
+        ])
+        .await;
+        let handle = ReceiptHandle("h".to_owned());
+        assert_eq!(service.fleet.queue().delete(vec![handle]).await.unwrap(), [Ok(())]);
+        assert_eq!(service.asked(), ["DeleteMessageBatch"; 2]);
+    }
+
+    #[tokio::test]
+    async fn of_two_changes_to_one_message_the_later_is_made() {
+        let done = sqs(&json!({ "Successful": [{ "Id": "0" }], "Failed": [] }));
+        let service = Service::answering([done]).await;
+        let handle = || ReceiptHandle("h".to_owned());
+        let twice = vec![(handle(), HIDE), (handle(), Duration::ZERO)];
+        assert_eq!(service.fleet.queue().change_visibility(twice).await.unwrap(), [Ok(()), Ok(())]);
+        let entries = service.json(0)["Entries"].clone();
+        assert_eq!(entries.as_array().unwrap().len(), 1);
+        assert_eq!(entries[0]["VisibilityTimeout"], 0);
+    }
+
+    #[tokio::test]
+    async fn a_message_that_is_not_ours_makes_no_dead_letter() {
+        let failed = json!({ "Id": "0", "Code": "ReceiptHandleIsInvalid", "SenderFault": true });
+        let service = Service::answering([sqs(&json!({ "Successful": [], "Failed": [failed] }))]).await;
+        let stale = delivered(
+            aws_sdk_sqs::types::Message::builder().message_id("m").receipt_handle("h").body("{}").build(),
+            Timestamp(0),
+            HIDE,
+        );
+        let reply = service.fleet.queue().dead_letter(&stale.unwrap(), "why").await.unwrap();
+        assert_eq!(reply, Err(EntryError::NotOurs));
+        assert_eq!(service.asked(), ["ChangeMessageVisibilityBatch"]);
+    }
 
     #[test]
     fn a_call_carries_what_fits_together() {
@@ -410,27 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_rounded_up() {
-        let millis = |millis| seconds(Duration::from_millis(millis));
-        assert_eq!([0, 1, 1_000, 1_001, 29_999].map(millis), [0, 1, 1, 2, 30]);
-        assert_eq!(seconds(Duration::MAX), i32::MAX);
-    }
-
-    #[test]
     fn a_body_that_cannot_be_had_is_asked_for_less_and_less() {
         assert_eq!([1, 2, 3, 7, 8, 900].map(|receives| patience(receives).as_secs()), [1, 2, 4, 64, 64, 64]);
-    }
-
-    #[test]
-    fn f19_what_is_wrong_with_a_handle_is_not_ours() {
-        let of = |code: &str, sender_fault| {
-            let entry = BatchResultErrorEntry::builder().id("0").code(code).sender_fault(sender_fault).build();
-            failed_handle::<()>(&entry.unwrap_or_else(|error| unreachable!("{error}")))
-        };
-        for code in ["ReceiptHandleIsInvalid", "InvalidParameterValue", "AWS.SimpleQueueService.MessageNotInflight"] {
-            assert_eq!(of(code, true), Said::Never(EntryError::NotOurs), "{code}");
-        }
-        assert!(matches!(of("InternalError", false), Said::Trouble(StoreTrouble::Away, _)));
-        assert!(matches!(of("SomethingElse", true), Said::Never(EntryError::Refused(_))));
     }
 }

@@ -214,6 +214,7 @@ fn laid_out(uri: &str, lines: &[Bytes]) -> (Bytes, Vec<Pointer>) {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use super::super::canned::{Canned, Service};
     use super::*;
     use crate::job::ident::{BatchName, Tenant};
 
@@ -245,6 +246,26 @@ mod tests {
         let places = |results| arranged(came(), results).into_iter().map(|object| object.places).collect::<Vec<_>>();
         assert_eq!(places(Results::Segment), [vec![0, 3], vec![1], vec![2]]);
         assert_eq!(places(Results::Object), [[0], [1], [2], [3]]);
+    }
+
+    #[tokio::test]
+    async fn d8_a_line_that_was_not_written_has_no_pointer_and_takes_no_other_with_it() {
+        let service = Service::answering([Canned::of_s3(403, "AccessDenied"), Canned::new(200, "")]).await;
+        let inner = Arc::clone(&service.fleet.inner);
+        let objects = Objects::new(inner.clients.s3.clone(), "b".to_owned());
+        let segments = Segments { inner, objects, next: AtomicU64::new(1) };
+        let line = Bytes::from_static(b"{}");
+        let lines = [("a", "1"), ("b", "1"), ("a", "1"), ("b", "1")].map(|(t, b)| (batch(t, b), line.clone())).to_vec();
+        let replies = segments.write(lines).await;
+        // Which of the two objects is refused is a matter of the moment.
+        let denied =
+            |reply: &Result<Pointer, StoreError>| reply.as_ref().is_err_and(|error| error.kind == StoreTrouble::Denied);
+        let (one, other) = if denied(&replies[0]) { (0, 1) } else { (1, 0) };
+        for place in [one, one + 2] {
+            assert!(denied(&replies[place]), "{replies:?}");
+        }
+        let offsets = [other, other + 2].map(|place| replies[place].as_ref().unwrap().offset);
+        assert_eq!(offsets, [0, 3]);
     }
 
     #[test]

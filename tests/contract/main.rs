@@ -21,6 +21,7 @@ mod notices;
 mod processes;
 mod provision;
 mod queue;
+mod sqs;
 mod world;
 
 /// Runs each test of a part of the suite on each back end that has that part.

@@ -1,0 +1,142 @@
+//! What only the queue of a fleet has: claim checks, the attributes of dead letters, and the tenant as the message group.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aquifer::aws::{Fleet, Settings};
+use aquifer::job::ident::Tenant;
+use aquifer::ports::{BATCH_ENTRIES, Clock, Message, Outgoing, Queue};
+use aws_sdk_sqs::types::{Message as Raw, MessageSystemAttributeName};
+use serde_json::{Value, json};
+
+use crate::ministack;
+use crate::world::{ManualClock, outgoing};
+
+const HIDE: Duration = Duration::from_secs(30);
+
+struct Place {
+    queue: Arc<dyn Queue>,
+    settings: Settings,
+}
+
+impl Place {
+    async fn new() -> Self {
+        let settings = ministack::settings();
+        let clock = ManualClock::new() as Arc<dyn Clock>;
+        let fleet = Fleet::connect_to(&ministack::emulated(ministack::url()), settings.clone(), clock);
+        fleet.create_missing().await.unwrap();
+        Self { queue: fleet.queue(), settings }
+    }
+
+    async fn send(&self, body: &Value) {
+        self.queue.send(vec![outgoing(&body.to_string())]).await.unwrap().remove(0).unwrap();
+    }
+
+    async fn receive(&self) -> Vec<Message> {
+        self.queue.receive(BATCH_ENTRIES, &[], HIDE, Duration::ZERO).await.unwrap()
+    }
+
+    /// As it lies in a queue.
+    async fn raw(&self, queue_url: &str) -> Raw {
+        let sqs = aws_sdk_sqs::Client::new(&ministack::sdk(ministack::url()));
+        let request = sqs.receive_message().queue_url(queue_url).message_attribute_names("All");
+        let got = request.message_system_attribute_names(MessageSystemAttributeName::All).send().await.unwrap();
+        got.messages.unwrap().remove(0)
+    }
+
+    async fn put(&self, key: &str, body: &Value) -> String {
+        let s3 = ministack::s3(&ministack::sdk(ministack::url()));
+        let body = body.to_string().into_bytes().into();
+        s3.put_object().bucket(&self.settings.bucket).key(key).body(body).send().await.unwrap();
+        format!("s3://{}/{key}", self.settings.bucket)
+    }
+}
+
+fn large() -> Value {
+    json!({ "id": "large", "batch": "b", "tenant": "acme", "prompt": "x".repeat(2 << 20) })
+}
+
+fn json_of(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_fits_no_message_goes_by_s3() {
+    let place = Place::new().await;
+    place.send(&large()).await;
+    let sent = json_of(&place.raw(&place.settings.queue_url).await.body.unwrap());
+    let jobs = format!("s3://{}/{}jobs/", place.settings.bucket, place.settings.prefix);
+    assert!(sent["payload"].as_str().unwrap().starts_with(&jobs), "{sent}");
+    assert_eq!((&sent["id"], &sent["batch"], &sent["tenant"]), (&json!("large"), &json!("b"), &json!("acme")));
+    assert_eq!(sent.as_object().unwrap().len(), 4);
+    place.send(&large()).await;
+    assert_eq!(json_of(&place.receive().await[0].body), large());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_somebody_else_put_into_s3_is_fetched() {
+    let place = Place::new().await;
+    let uri = place.put("theirs/job 1.json", &json!({ "id": "inner", "prompt": "p", "priority": 2 })).await;
+    place.send(&json!({ "id": "outer", "payload": uri })).await;
+    let got = place.receive().await.remove(0);
+    assert_eq!(json_of(&got.body), json!({ "id": "outer", "prompt": "p", "priority": 2 }));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d5_a_claim_check_to_nothing_is_delivered_for_its_refusal() {
+    let place = Place::new().await;
+    let checks = [
+        json!({ "payload": format!("s3://{}/not-there", place.settings.bucket) }),
+        json!({ "payload": format!("s3://not-{}/k", place.settings.bucket) }),
+        json!({ "payload": "https://example.com/k" }),
+    ];
+    for check in &checks {
+        place.send(check).await;
+    }
+    let got: Vec<Value> = place.receive().await.iter().map(|message| json_of(&message.body)).collect();
+    assert_eq!(got.len(), checks.len());
+    assert!(checks.iter().all(|check| got.contains(check)), "{got:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d5_a_dead_letter_says_why_and_which_message_it_was() {
+    let place = Place::new().await;
+    place.queue.send(vec![outgoing("no job at all")]).await.unwrap().remove(0).unwrap();
+    let message = place.receive().await.remove(0);
+    let reason = format!("line 1: no JSON\u{0}{}", "e".repeat(5_000));
+    place.queue.dead_letter(&message, &reason).await.unwrap().unwrap();
+    let dead = place.raw(&place.settings.dead_letter_url).await;
+    assert_eq!(dead.body.as_deref(), Some("no job at all"));
+    let attributes = dead.message_attributes.unwrap();
+    let words = |name: &str| attributes[name].string_value.clone().unwrap();
+    assert_eq!(words("aquifer.message_id"), message.id.0);
+    assert_eq!(words("aquifer.reason").chars().count(), 1_024);
+    assert!(words("aquifer.reason").starts_with("line 1: no JSONeee"), "without what cannot be sent");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d5_a_large_dead_letter_goes_by_s3_too() {
+    let place = Place::new().await;
+    place.send(&large()).await;
+    let message = place.receive().await.remove(0);
+    place.queue.dead_letter(&message, "").await.unwrap().unwrap();
+    let dead = json_of(&place.raw(&place.settings.dead_letter_url).await.body.unwrap());
+    assert_eq!((&dead["id"], dead["payload"].is_string()), (&json!("large"), true));
+    assert_eq!(place.queue.depth().await.unwrap().in_flight, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_of_a_tenant_are_a_group_and_what_is_too_heavy_together_goes_in_two_calls() {
+    let place = Place::new().await;
+    let tenant = Tenant::new("acme:eu").unwrap();
+    let half = json!({ "id": "half", "prompt": "x".repeat(700_000) }).to_string();
+    let entries = (0..3).map(|_| Outgoing { tenant: tenant.clone(), ..outgoing(&half) }).collect();
+    for reply in place.queue.send(entries).await.unwrap() {
+        reply.unwrap();
+    }
+    assert_eq!(place.queue.depth().await.unwrap().ready, 3);
+    let raw = place.raw(&place.settings.queue_url).await;
+    let group = raw.attributes.unwrap().remove(&MessageSystemAttributeName::MessageGroupId);
+    assert_eq!(group.as_deref(), Some("acme:eu"));
+    assert_eq!(raw.body, Some(half), "as it was sent");
+}
