@@ -32,6 +32,8 @@ mod provision;
 mod queue;
 mod redrive;
 mod rows;
+#[cfg(test)]
+mod scripted;
 mod segments;
 mod table;
 mod text;
@@ -40,9 +42,9 @@ mod trouble;
 mod update;
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-pub use batches::Seal;
+pub use batches::{Batch, Seal};
 pub use clients::{ConnectError, Emulated, Results, Settings};
 pub use provision::Created;
 pub use redrive::Redriven;
@@ -122,6 +124,22 @@ impl Fleet {
     /// [`StoreError`]; it may be repeated.
     pub async fn seal(&self, batch: &BatchKey, seal: &Seal) -> Result<(), StoreError> {
         batches::seal(&self.inner, batch, seal).await
+    }
+
+    /// How a batch stands; all zero if nobody has heard of it.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn batch(&self, batch: &BatchKey) -> Result<Batch, StoreError> {
+        Ok(batches::standing(&self.inner, batch).await?.shown(batch.clone()))
+    }
+
+    /// Every batch that was sealed, or of which a job has ended.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn batches(&self) -> Result<Vec<BatchKey>, StoreError> {
+        batches::list(&self.inner).await
     }
 
     /// Opens the next generation of a job that failed or expired, under new content if there is any, and takes it out of its
