@@ -4,10 +4,10 @@
 //! redriven job is taken out of the counts, and ends again. So a batch waits for an announcement if it is complete and
 //! jobs of it have ended since the last one: redriven or added to, it completes again by itself.
 
-use super::table::{self, Fields, HEAD, needed, number, text};
+use super::table::{self, Fields, HEAD, number, text};
 use super::update::{Update, Written};
 use super::{Inner, trouble};
-use crate::job::ident::{BatchKey, BatchName, Tenant};
+use crate::job::ident::BatchKey;
 use crate::job::notice::BatchSums;
 use crate::job::outcome::{Savings, Usage};
 use crate::job::spec::TaskToken;
@@ -25,23 +25,6 @@ pub struct Seal {
     pub roll: Option<String>,
     /// Who waits for it in a workflow.
     pub callback: Option<TaskToken>,
-}
-
-/// How a batch stands, for people.
-#[derive(Clone, Debug)]
-pub struct Batch {
-    /// Its identity.
-    pub key: BatchKey,
-    /// What its sender said once all of it was sent; `None` before.
-    pub seal: Option<Seal>,
-    /// How often it was complete and announced.
-    pub announced: u64,
-    /// Counts and sums over the jobs that have ended, and the lines that were refused.
-    pub sums: BatchSums,
-    /// Jobs of which some parts succeeded; they are part of the total.
-    pub partial: u64,
-    /// What right-sizing saved and cost.
-    pub savings: Savings,
 }
 
 /// A batch, read in one moment.
@@ -153,12 +136,6 @@ impl Standing {
         }
     }
 
-    /// The same for people.
-    pub(super) fn shown(self, key: BatchKey) -> Batch {
-        let (sums, savings, partial) = (self.sums(), self.counts.savings(), whole(self.counts.partial));
-        Batch { key, seal: self.head.seal, announced: self.head.announced, sums, partial, savings }
-    }
-
     /// How often a job of it has ended.
     pub(super) fn ends(&self) -> u64 {
         whole(self.counts.ends)
@@ -233,30 +210,6 @@ pub(super) async fn index(inner: &Inner, batch: &BatchKey) -> Result<(), StoreEr
         .carry_out(inner, "listing a batch", table::key(table::BATCHES.to_owned(), table::batch_sk(batch)))
         .await?;
     Ok(())
-}
-
-/// Every batch that has a head or counters.
-pub(super) async fn list(inner: &Inner) -> Result<Vec<BatchKey>, StoreError> {
-    let doing = "listing batches";
-    let mut pages = inner
-        .clients
-        .dynamodb
-        .query()
-        .table_name(&inner.settings.table)
-        .key_condition_expression("pk = :pk")
-        .expression_attribute_values(":pk", text(table::BATCHES))
-        .into_paginator()
-        .items()
-        .send();
-    let mut batches = Vec::new();
-    while let Some(item) = pages.next().await {
-        let item = item.map_err(|error| trouble::of_sdk(doing, &error))?;
-        let fields = Fields(&item);
-        let tenant = fields.text("sk")?.and_then(|sk| sk.split('/').next()).and_then(|name| Tenant::new(name).ok());
-        let batch = fields.text("name")?.and_then(|name| BatchName::new(name).ok());
-        batches.push(BatchKey { tenant: needed("sk", tenant)?, batch: needed("name", batch)? });
-    }
-    Ok(batches)
 }
 
 fn read_head(fields: Fields<'_>) -> Result<Head, StoreError> {

@@ -128,7 +128,7 @@ impl Ledger for DynamoLedger {
     async fn complete_unannounced(&self, batch: &BatchKey) -> Result<Option<CompleteBatch>, StoreError> {
         let standing = batches::standing(&self.inner, batch).await?;
         let Some(completion) = standing.waits_for_announcement() else { return Ok(None) };
-        let manifest = manifest::of(&self.inner, batch, &standing.head).await?;
+        let manifest = manifest::of(&self.inner, batch, &standing).await?;
         let mut announcing = self.announcing.lock().unwrap_or_else(PoisonError::into_inner);
         announcing.insert(batch.clone(), (completion, standing.ends()));
         let callback = standing.head.seal.as_ref().and_then(|seal| seal.callback.clone());

@@ -11,6 +11,7 @@
 //!
 //! [`Fleet`] is the door. The SDK's types stay inside.
 
+mod allowance;
 mod batches;
 mod callbacks;
 mod calls;
@@ -25,37 +26,52 @@ mod finish;
 mod in_flight;
 mod lapsed;
 mod ledger;
+mod listing;
+mod look_up;
 mod manifest;
+mod mark;
 mod notices;
 mod objects;
 mod provision;
 mod queue;
+mod reader;
 mod redrive;
+mod report;
+mod roll;
+mod rolls;
 mod rows;
 #[cfg(test)]
 mod scripted;
+mod segment_lines;
 mod segments;
+mod spans;
+mod store_clock;
 mod table;
 mod text;
 mod transact;
 mod trouble;
 mod update;
+mod upload;
 
 use std::fmt;
 use std::sync::Arc;
 
-pub use batches::{Batch, Seal};
+pub use batches::Seal;
 pub use clients::{ConnectError, Emulated, Results, Settings};
 pub use provision::Created;
+pub use reader::{Order, ResultLines};
 pub use redrive::Redriven;
+pub use report::{BatchSummary, JobOwner, JobReport, LaneGate, LaneRow};
+pub use roll::{AlreadySent, LineContent, PART_LINES, Roll, RollLine};
 
 use crate::job::ident::{BatchKey, Digest, JobKey};
-use crate::ports::{Bodies, Callbacks, Clock, Ledger, Notices, Queue, StoreError};
+use crate::ports::{Allowance, Bodies, Callbacks, Clock, Ledger, Notices, Queue, StoreError};
 
 /// The services of one configuration, connected. A clone is another handle on the same.
 #[derive(Clone, Debug)]
 pub struct Fleet {
     inner: Arc<Inner>,
+    allowance: Arc<allowance::FleetAllowance>,
     queue: Arc<queue::SqsQueue>,
     ledger: Arc<ledger::DynamoLedger>,
     bodies: Arc<segments::S3Bodies>,
@@ -91,11 +107,12 @@ impl Fleet {
         let epoch = format!("{:016x}", rand::random::<u64>());
         let inner = Arc::new(Inner { clients, settings, clock, epoch });
         // Made once: what shares calls must be shared itself.
+        let allowance = Arc::new(allowance::FleetAllowance::new(&inner));
         let queue = Arc::new(queue::SqsQueue::new(&inner));
         let ledger = Arc::new(ledger::DynamoLedger::new(Arc::clone(&inner)));
         let bodies = Arc::new(segments::S3Bodies::new(&inner));
         let notices = Arc::new(notices::SnsNotices::new(&inner));
-        Self { inner, queue, ledger, bodies, notices }
+        Self { inner, allowance, queue, ledger, bodies, notices }
     }
 
     /// Where jobs come from. SQS cannot select: what a receiver passes over is delivered all the same.
@@ -106,6 +123,11 @@ impl Fleet {
     /// Jobs and batches, in the table.
     pub fn ledger(&self) -> Arc<dyn Ledger> {
         Arc::clone(&self.ledger) as Arc<dyn Ledger>
+    }
+
+    /// What the workers of the fleet know of their lanes.
+    pub fn allowance(&self) -> Arc<dyn Allowance> {
+        Arc::clone(&self.allowance) as Arc<dyn Allowance>
     }
 
     /// The result lines.
@@ -124,22 +146,6 @@ impl Fleet {
     /// [`StoreError`]; it may be repeated.
     pub async fn seal(&self, batch: &BatchKey, seal: &Seal) -> Result<(), StoreError> {
         batches::seal(&self.inner, batch, seal).await
-    }
-
-    /// How a batch stands; all zero if nobody has heard of it.
-    ///
-    /// # Errors
-    /// [`StoreError`]
-    pub async fn batch(&self, batch: &BatchKey) -> Result<Batch, StoreError> {
-        Ok(batches::standing(&self.inner, batch).await?.shown(batch.clone()))
-    }
-
-    /// Every batch that was sealed, or of which a job has ended.
-    ///
-    /// # Errors
-    /// [`StoreError`]
-    pub async fn batches(&self) -> Result<Vec<BatchKey>, StoreError> {
-        batches::list(&self.inner).await
     }
 
     /// Opens the next generation of a job that failed or expired, under new content if there is any, and takes it out of its

@@ -63,6 +63,11 @@ pub(super) fn generation(token: FencingToken) -> u32 {
     u32::try_from(token.0 >> GENERATION_BITS).unwrap_or(u32::MAX)
 }
 
+/// How often it was claimed since, as its token tells.
+pub(super) fn claims(token: FencingToken) -> u32 {
+    u32::try_from(token.0 % GENERATION).unwrap_or(u32::MAX)
+}
+
 impl Row {
     /// Reads the row of this job.
     pub(super) fn read(key: &JobKey, item: &Item) -> Result<Self, StoreError> {
