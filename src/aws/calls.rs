@@ -14,7 +14,6 @@ use std::time::Duration;
 use super::company::Replies;
 use super::table::{self, Fields, Item, text};
 use super::{Inner, fetch, trouble};
-use crate::job::ident::JobKey;
 use crate::job::lifecycle::State;
 use crate::job::outcome::{Savings, Tally};
 use crate::job::units::{Timestamp, Usd};
@@ -46,11 +45,6 @@ type Line = (String, u64, u32, u32, u64, u64, u64, u64, u64);
 impl Begun {
     pub(super) fn new(fence: &Fence, tally: Tally, open: Usd) -> Self {
         Self { job: table::job_pk(&fence.key), token: fence.token, tally, open }
-    }
-
-    /// Whether it is of this job, under this claim.
-    pub(super) fn is_of(&self, key: &JobKey, token: FencingToken) -> bool {
-        self.token == token && self.job == table::job_pk(key)
     }
 
     /// At most what it adds to an item.

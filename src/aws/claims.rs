@@ -190,3 +190,6 @@ fn claimed(key: &JobKey, row: &Row) -> ClaimReply {
         enqueued: row.enqueued,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -108,7 +108,7 @@ impl Clients {
         Self::with(&config, true)
     }
 
-    fn with(config: &SdkConfig, s3_by_path: bool) -> Self {
+    pub(super) fn with(config: &SdkConfig, s3_by_path: bool) -> Self {
         let s3 = aws_sdk_s3::config::Builder::from(config).force_path_style(s3_by_path).build();
         Self {
             sqs: aws_sdk_sqs::Client::new(config),

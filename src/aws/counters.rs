@@ -104,3 +104,51 @@ impl Counts {
 fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::collections::HashSet;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::job::ident::{BatchName, Tenant};
+    use crate::job::units::Usd;
+
+    #[tokio::test]
+    async fn transactions_under_way_at_once_do_not_share_a_counter() {
+        let shards = Shards::of("00ff");
+        let mut taken = Vec::new();
+        for _ in 0..OURS {
+            taken.push(shards.take().await.unwrap());
+        }
+        assert!(shards.take().now_or_never().is_none(), "they wait instead");
+        let batch = BatchKey { tenant: Tenant::unnamed(), batch: BatchName::new("b").unwrap() };
+        let keys: HashSet<String> = taken.iter().map(|shard| format!("{:?}", shard.key(&batch).get("sk"))).collect();
+        assert_eq!(keys.len(), usize::from(OURS));
+        let freed = taken.pop().unwrap().number;
+        // Popped and dropped: its turn is over.
+        assert_eq!(shards.take().await.unwrap().number, freed);
+    }
+
+    #[test]
+    fn a_redriven_job_leaves_its_batch_as_it_was_but_for_its_end() {
+        let usage = Usage { input_tokens: 10, output_tokens: 3, cache_read_tokens: 2, cache_write_tokens: 1 };
+        let tally = Tally { spent: Usd::from_nanos(7), ..Tally::default() };
+        for status in Status::ALL {
+            let result = crate::job::outcome::Pointer {
+                uri: "s3://b/k".to_owned(),
+                offset: 0,
+                length: 1,
+                sha256: Digest::of(b""),
+            };
+            let ending = Ending { status, model_used: None, usage, error: None, result };
+            let mut counts = Counts::default();
+            counts.add(&tally, &ending);
+            assert_eq!((counts.ended(), counts.cost, counts.cache_write), (1, 7, 1));
+            counts.take_out(&tally, &ending);
+            assert_eq!(counts, Counts { ends: 1, ..Counts::default() });
+        }
+    }
+}

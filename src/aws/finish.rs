@@ -242,3 +242,6 @@ fn judged(row: &Ended, stands: Option<&Item>) -> Result<Outcome, StoreError> {
     let final_row = found.final_row(&row.fence.key).filter(|_| ours);
     Ok(final_row.map_or(Outcome::Lost, Outcome::Recorded))
 }
+
+#[cfg(test)]
+mod tests;

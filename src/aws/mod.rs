@@ -44,6 +44,8 @@ mod report;
 mod roll;
 mod rolls;
 mod rows;
+#[cfg(test)]
+mod scripted;
 mod segment_lines;
 mod segments;
 mod spans;

@@ -79,3 +79,6 @@ fn requeued(inner: &Inner, row: &Row, queued: State, content: Option<Digest>) ->
     let as_read = [("fence", number(row.token.0)), ("ended", text(row.state.word()))];
     GOES.into_iter().fold(update, Update::remove).only_if("#tok = :fence AND #st = :ended", as_read)
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,8 @@ pub(super) const ITEMS: usize = 100;
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const PAUSES: usize = 8;
+/// How often a call is repeated that the SDK has given up on; then whoever asked decides.
+const REPEATS: usize = 2;
 
 /// What came of it.
 #[derive(Debug)]
@@ -33,7 +35,7 @@ pub(super) async fn transact(
     items: Vec<TransactWriteItem>,
 ) -> Result<Transacted, StoreError> {
     let token = format!("{:032x}", rand::random::<u128>());
-    let mut pauses = pauses();
+    let mut pauses = pauses().take(REPEATS);
     loop {
         let sent = inner
             .clients

@@ -13,6 +13,7 @@
 mod allowance;
 mod bodies;
 mod desk;
+mod fleet_ledger;
 mod ledger;
 mod looking;
 #[path = "../common/ministack/mod.rs"]
