@@ -6,7 +6,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::batches::{self, Standing};
 use super::rows::{self, Row};
-use super::table::{self, BATCHES, Fields, GATES, Item, needed, unreadable};
+use super::table::{BATCHES, Fields, GATES, Item, needed, unreadable};
 use super::{Fleet, Inner, allowance, fetch, look_up, mark};
 use crate::job::ident::{BatchKey, BatchName, Digest, JobId, JobKey, Tenant};
 use crate::job::lifecycle::State;

@@ -170,7 +170,7 @@ async fn o6_results_come_in_the_order_of_the_input_or_as_they_ended() {
     enqueue(&mut roll, &lines, 100).await;
 
     // A worker died after it had written this line; the row never said so.
-    let superseded = format!("{{\"id\":\"o-7\",\"tenant\":\"beta\",\"text\":\"superseded\"}}").into();
+    let superseded = r#"{"id":"o-7","tenant":"beta","text":"superseded"}"#.into();
     place.fleet.bodies().append(&jobs[7].batch_key(), superseded).await.unwrap();
     let open = 200;
     let (first, second) = jobs[..open].split_at(open / 2);
