@@ -202,6 +202,7 @@ impl Intercept for Stopwatch {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

@@ -6,7 +6,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::batches::{self, Standing};
 use super::rows::{self, Row};
-use super::table::{self, BATCHES, Fields, GATES, Item, needed, unreadable};
+use super::table::{BATCHES, Fields, GATES, Item, needed, unreadable};
 use super::{Fleet, Inner, allowance, fetch, look_up, mark};
 use crate::job::ident::{BatchKey, BatchName, Digest, JobId, JobKey, Tenant};
 use crate::job::lifecycle::State;
@@ -26,8 +26,10 @@ pub struct BatchSummary {
     /// Jobs in it, ended or not, as far as anybody said: what is sealed, or what was enqueued so far. `None` if nobody did: a
     /// producer that has not sealed it.
     pub jobs: Option<u64>,
-    /// What has ended, and refused lines; `total` is theirs.
+    /// What has ended, and once it is sealed refused lines; `total` is theirs.
     pub ended: BatchSums,
+    /// Of these, lines that were refused before they became jobs.
+    pub refused: u64,
     /// What right-sizing saved and cost.
     pub savings: Savings,
     /// Whether all its jobs are said to be there.
@@ -40,8 +42,9 @@ pub struct BatchSummary {
 
 impl BatchSummary {
     /// Jobs that have not ended: in the queue, or with a worker. `None` as in `jobs`.
-    pub fn open(&self, refused: u64) -> Option<u64> {
-        self.jobs.map(|jobs| jobs.saturating_sub(self.ended.total.saturating_sub(refused)))
+    pub fn open(&self) -> Option<u64> {
+        let ended = self.ended.total.saturating_sub(self.refused);
+        self.jobs.map(|jobs| jobs.saturating_sub(ended))
     }
 }
 
@@ -212,6 +215,7 @@ fn told(key: BatchKey, first: Timestamp, standing: &Standing, jobs: Option<u64>)
         key,
         jobs,
         ended: standing.sums(),
+        refused: standing.head.seal.as_ref().map_or(0, |seal| seal.refused),
         savings: standing.counts.savings(),
         sealed: standing.head.seal.is_some(),
         announced: standing.head.announced,

@@ -124,7 +124,8 @@ impl FleetRoll {
                 standings[place] = standing;
             }
         }
-        let to_send = jobs.into_iter().filter(|(place, is_sent, _)| !is_sent || standings[*place] == Standing::Redriven);
+        let to_send =
+            jobs.into_iter().filter(|(place, is_sent, _)| !is_sent || standings[*place] == Standing::Redriven);
         self.send(to_send.map(|(_, _, job)| job).collect()).await?;
         Ok(standings)
     }

@@ -20,8 +20,8 @@ use crate::ports::Clock;
 
 use super::SystemClock;
 use super::backend::Roll;
-use super::fleet_roll::chained;
 use super::exit::Report;
+use super::fleet_roll::chained;
 use super::input::{InputError, LineKind, Lines, MAX_LINE, batch_name_of};
 use super::terminal::say;
 

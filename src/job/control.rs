@@ -151,6 +151,7 @@ fn callback<S: Serializer>(token: &Option<TaskToken>, serializer: S) -> Result<S
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

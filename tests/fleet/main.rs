@@ -1,4 +1,4 @@
-//! Whole fleets on AWS services that have bad days, and the proxy that gives them those.
+//! Whole fleets on AWS services: what they leave behind, services that have bad days, and the proxy that gives them those.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -12,3 +12,4 @@ mod bad_days;
 mod ministack;
 #[path = "../common/proxy/mod.rs"]
 mod proxy;
+mod stored;
