@@ -78,6 +78,7 @@ impl Service {
             bucket: "b".to_owned(),
             prefix: "p/".to_owned(),
             topic_arn: Some("arn:aws:sns:us-east-1:000000000000:t".to_owned()),
+            keep: std::time::Duration::from_secs(30 * 86_400),
             results: Results::Segment,
         };
         Self { fleet: Fleet::connect_to(&emulated, settings, Arc::new(Fixed)), requests }

@@ -16,7 +16,7 @@ use crate::job::control::Control;
 use crate::job::ident::{BatchName, Digest, JobId, JobKey, Tenant};
 use crate::job::lifecycle::{State, Status};
 use crate::job::spec::{Job, Priority};
-use crate::ports::{BATCH_ENTRIES, Ledger, Outgoing, Queue, StoreError, StoreTrouble};
+use crate::ports::{BATCH_ENTRIES, Outgoing, Queue, StoreError, StoreTrouble};
 
 /// Batches of messages under way at once.
 const AT_ONCE: usize = 16;
