@@ -79,6 +79,7 @@ impl Service {
             prefix: "p/".to_owned(),
             topic_arn: Some("arn:aws:sns:us-east-1:000000000000:t".to_owned()),
             results: Results::Segment,
+            keep: std::time::Duration::from_secs(86_400),
         };
         Self { fleet: Fleet::connect_to(&emulated, settings, Arc::new(Fixed)), requests }
     }
