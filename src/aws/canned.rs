@@ -80,6 +80,7 @@ impl Service {
             topic_arn: Some("arn:aws:sns:us-east-1:000000000000:t".to_owned()),
             keep: std::time::Duration::from_secs(30 * 86_400),
             results: Results::Segment,
+            keep: std::time::Duration::from_secs(86_400),
         };
         Self { fleet: Fleet::connect_to(&emulated, settings, Arc::new(Fixed)), requests }
     }
