@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -79,6 +80,7 @@ impl Service {
             prefix: "p/".to_owned(),
             topic_arn: Some("arn:aws:sns:us-east-1:000000000000:t".to_owned()),
             results: Results::Segment,
+            keep: Duration::from_secs(86_400),
         };
         Self { fleet: Fleet::connect_to(&emulated, settings, Arc::new(Fixed)), requests }
     }
