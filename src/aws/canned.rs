@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -78,9 +79,8 @@ impl Service {
             bucket: "b".to_owned(),
             prefix: "p/".to_owned(),
             topic_arn: Some("arn:aws:sns:us-east-1:000000000000:t".to_owned()),
-            keep: std::time::Duration::from_secs(30 * 86_400),
             results: Results::Segment,
-            keep: std::time::Duration::from_secs(86_400),
+            keep: Duration::from_secs(86_400),
         };
         Self { fleet: Fleet::connect_to(&emulated, settings, Arc::new(Fixed)), requests }
     }

@@ -66,7 +66,7 @@ pub(super) struct Finisher {
 /// What writing one row came to.
 #[derive(Clone, Debug)]
 enum Outcome {
-    Recorded(FinalRow),
+    Recorded(Box<FinalRow>),
     Lost,
 }
 
@@ -97,7 +97,7 @@ impl Finisher {
             Outcome::Lost => Ok(FinishReply::Lost),
             Outcome::Recorded(row) => {
                 let batch_complete = complete.get(&row.key.batch_key()).cloned().unwrap_or(Ok(false))?;
-                Ok(FinishReply::Recorded { row: Box::new(row), batch_complete })
+                Ok(FinishReply::Recorded { row, batch_complete })
             }
         };
         outcomes.into_iter().map(|outcome| outcome.and_then(reply)).collect()
@@ -119,7 +119,7 @@ impl Finisher {
                 Ok(Transacted::Done) => {
                     part.iter()
                         .zip(rows)
-                        .for_each(|(place, row)| settle(*place, Ok(Outcome::Recorded(row.final_row()))));
+                        .for_each(|(place, row)| settle(*place, Ok(Outcome::Recorded(Box::new(row.final_row())))));
                 }
                 Ok(Transacted::Cancelled(reasons)) => {
                     let mut left = Vec::new();
@@ -240,7 +240,7 @@ fn judged(row: &Ended, stands: Option<&Item>) -> Result<Outcome, StoreError> {
         (State::Final(_) | State::Queued | State::Running, _) => false,
     };
     let final_row = found.final_row(&row.fence.key).filter(|_| ours);
-    Ok(final_row.map_or(Outcome::Lost, Outcome::Recorded))
+    Ok(final_row.map_or(Outcome::Lost, |row| Outcome::Recorded(Box::new(row))))
 }
 
 #[cfg(test)]
