@@ -46,7 +46,7 @@ macro_rules! on_one {
 }
 
 on_every_back_end! {
-    queue on [embedded] {
+    queue on [embedded aws] {
         f20_the_queue_really_redelivers
         a_handle_is_stale_once_the_message_was_delivered_again
         a_lapsed_handle_is_good_until_the_next_delivery
@@ -63,6 +63,7 @@ on_every_back_end! {
         a_waiting_receiver_hears_of_a_message
         hidden_until_is_never_later_than_the_truth
         a_body_may_hold_anything
+        a_job_may_be_larger_than_a_message
         deliveries_race_to_one_receiver_each
     }
     ledger on [embedded aws] {
@@ -99,13 +100,13 @@ on_every_back_end! {
         r12_a_state_outlives_its_writer
         now_is_what_the_clock_of_the_store_says
     }
-    bodies on [embedded] {
+    bodies on [embedded aws] {
         a_line_reads_back
         d8_lines_of_many_jobs_share_a_segment
         a_damaged_line_is_not_an_answer
         a_pointer_out_of_the_store_is_refused
     }
-    notices on [embedded] {
+    notices on [embedded aws] {
         d9_notices_may_be_repeated
     }
 }

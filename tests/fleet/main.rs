@@ -1,4 +1,4 @@
-//! Whole fleets on AWS services, and what they leave behind.
+//! Whole fleets on AWS services: on bad days, with the proxy that gives them those, and what they leave behind.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -7,6 +7,9 @@
     reason = "a test fails by panicking"
 )]
 
+mod bad_days;
 #[path = "../common/ministack/mod.rs"]
 mod ministack;
+#[path = "../common/proxy/mod.rs"]
+mod proxy;
 mod stored;

@@ -35,16 +35,13 @@ fn connect(settings: &Settings, clock: &Arc<ManualClock>) -> Fleet {
 
 async fn of(settings: Settings, clock: Arc<ManualClock>, listener: String) -> World {
     let fleet = connect(&settings, &clock);
-    // Until the last port is there, the embedded back end stands in for those that are not. Whoever adds one puts it
-    // here, as in `queue: fleet.queue()`, and `aws` behind its part in main.rs.
-    let stand_in = super::embedded::world().await;
-    let queue = stand_in.queue;
+    let queue = fleet.queue();
     World {
         queue: Arc::clone(&queue),
         ledger: fleet.ledger(),
         allowance: fleet.allowance(),
-        bodies: stand_in.bodies,
-        notices: stand_in.notices,
+        bodies: fleet.bodies(),
+        notices: fleet.notices(),
         clock: Arc::clone(&clock),
         can: AWS,
         place: Box::new(Services { settings, fleet, queue, listener, clock }),
