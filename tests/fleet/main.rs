@@ -1,4 +1,4 @@
-//! Whole fleets on AWS services: what they leave behind, services that have bad days, and the proxy that gives them those.
+//! Whole fleets on AWS services: on bad days, with the proxy that gives them those, and what they leave behind.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
