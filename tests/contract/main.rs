@@ -19,7 +19,6 @@ mod looking;
 mod ministack;
 mod notices;
 mod processes;
-mod provision;
 mod queue;
 mod world;
 
