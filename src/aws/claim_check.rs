@@ -1,5 +1,5 @@
-//! Where does a job lie that fits no message? In S3, below `jobs/`, and the message is its claim check: `id`, `batch` and
-//! `tenant` of the job, and `payload`, where the rest of it is.
+//! Where does a job lie that fits no message? In S3, below `jobs/`, and the message is its claim check: `id`, `batch`,
+//! `tenant` and `callback` of the job, and `payload`, where the rest of it is.
 //!
 //! The object is named by its content, so that a job sent twice lies there once. Nobody deletes it: a message can be
 //! delivered again long after its job has ended, and a dead letter is read by a person. A lifecycle rule of the bucket
@@ -16,16 +16,13 @@ use serde_json::value::RawValue;
 
 use super::objects::{Objects, Part};
 use crate::job::ident::Digest;
+use crate::job::intake::{PAYLOAD_BYTES, REQUESTS};
 use crate::ports::{StoreError, StoreTrouble};
 
-/// A larger object is no job.
-const PAYLOAD_BYTES: usize = 16 << 20;
 /// So many deliveries, a quarter of an hour by the delays between them, wait for a permission that may be on its way.
 const PATIENCE: u32 = 20;
-/// What names a job, and stands in its claim check too.
-const IDENTITY: [&str; 3] = ["id", "batch", "tenant"];
-/// What a job may be instead of a claim check.
-const REQUESTS: [&str; 5] = ["prompt", "converse", "invoke", "agent", "document"];
+/// What stands in the claim check of a job, too: what names it, and who is told of it whatever becomes of the rest.
+const KEPT: [&str; 4] = ["id", "batch", "tenant", "callback"];
 
 /// The claim checks of one bucket and prefix.
 #[derive(Clone, Debug)]
@@ -89,8 +86,8 @@ pub(super) fn is_object(body: &str) -> bool {
 fn ticket(body: &str, uri: &str) -> String {
     let uri = serde_json::Value::from(uri).to_string();
     let fields = fields(body).unwrap_or_default();
-    let identity = fields.iter().filter(|field| IDENTITY.contains(&field.key.as_str()));
-    object(identity.map(|field| (field.key.as_str(), field.value)).chain([("payload", uri.as_str())]))
+    let kept = fields.iter().filter(|field| KEPT.contains(&field.key.as_str()));
+    object(kept.map(|field| (field.key.as_str(), field.value)).chain([("payload", uri.as_str())]))
 }
 
 /// Where the rest of a claim check lies; `None` if the body is none.

@@ -33,6 +33,8 @@ pub struct Settings {
     pub topic_arn: Option<String>,
     /// How result lines are stored.
     pub results: Results,
+    /// How long the row of an ended job is kept: so long the same job sent again is not run again.
+    pub keep: Duration,
 }
 
 /// How result lines are stored.

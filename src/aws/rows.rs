@@ -4,12 +4,13 @@
 use aws_sdk_dynamodb::types::AttributeValue;
 
 use super::table::{self, Fields, Item, ROW_BYTES, needed, unreadable};
+use super::update::Update;
 use crate::job::failure::{Class, Failure};
 use crate::job::ident::{Digest, JobKey};
 use crate::job::lifecycle::{State, Status};
 use crate::job::outcome::{Ending, Pointer, Savings, Tally, Usage};
 use crate::job::units::{Timestamp, Usd};
-use crate::ports::{FencingToken, FinalRow, StoreError};
+use crate::ports::{Fence, FencingToken, FinalRow, StoreError};
 
 /// What of a failure's message is kept, where the names leave room for it.
 const MESSAGE_BYTES: usize = 300;
@@ -60,6 +61,11 @@ pub(super) struct Ended {
 /// How often a person ran it again, as its token tells.
 pub(super) fn generation(token: FencingToken) -> u32 {
     u32::try_from(token.0 >> GENERATION_BITS).unwrap_or(u32::MAX)
+}
+
+/// How often it was claimed since, as its token tells.
+pub(super) fn claims(token: FencingToken) -> u32 {
+    u32::try_from(token.0 % GENERATION).unwrap_or(u32::MAX)
 }
 
 impl Row {
@@ -125,6 +131,12 @@ impl Ended {
         };
         Ok(Self { at: Timestamp(needed("end", fields.number("end")?)?), ending })
     }
+}
+
+/// An update that is only carried out while the job is at work under this fence.
+pub(super) fn under_fence(update: Update, fence: &Fence) -> Update {
+    let values = [("fence", table::number(fence.token.0)), ("running", table::text(State::Running.word()))];
+    update.only_if("#tok = :fence AND #st = :running", values)
 }
 
 /// The attributes of a tally, and what each stands at; `None` where nothing was counted.

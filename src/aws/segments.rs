@@ -16,7 +16,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::clients::Results;
 use super::company::{Company, Replies, Room};
 use super::objects::{Objects, Part};
-use super::{Inner, trouble};
+use super::{Inner, table, trouble};
 use crate::job::ident::{BatchKey, Digest};
 use crate::job::outcome::Pointer;
 use crate::job::units::Timestamp;
@@ -177,8 +177,7 @@ fn arranged(lines: Vec<(BatchKey, Bytes)>, results: Results) -> Vec<Object> {
 fn key(prefix: &str, now: Timestamp, batch: &BatchKey, epoch: &str, number: u64) -> String {
     let date = now.to_string();
     let date = date.get(..10).unwrap_or(&date);
-    let (name, tenant) = (in_key(batch.batch.as_str()), in_key(batch.tenant.as_str()));
-    format!("{}date={date}/batch={name}/tenant={tenant}/{epoch}-{number}.jsonl", folder(prefix))
+    format!("{}date={date}/{}/{epoch}-{number}.jsonl", folder(prefix), table::folder(batch))
 }
 
 /// A name as it stands in a key: encoded, and where that is too long, its beginning and its digest.

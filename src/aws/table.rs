@@ -20,18 +20,21 @@
 //! claim of that process, leased `since` and `until`, content `dig`est, `enq`ueued; counted so far: `att`empts, `calls`,
 //! `cost`, `unk`nown, reruns (`rer`, `rcost`), `susp`icion, and the epoch it was taken over `from` with a call open.
 //! Ended: the `model` used, tokens to `use` (input, output, cache read, cache write), the failure's `class`, `msg` and
-//! `req`uest, the `end`, and where its line lies: `at` (with `=` for the batch's folder and `*` for the job's id) or `uri`. What is zero or unsaid is left out. Moments are milliseconds, money is in
-//! billionths of a dollar, `ttl` is in seconds, as DynamoDB wants it. A row takes at most [`ROW_BYTES`].
+//! `req`uest, the `end`, and where its line lies: `at` (with `=` for the batch's folder and `*` for the job's id) or
+//! `uri`. What is zero or unsaid is left out. Moments are milliseconds, money is in billionths of a dollar, `ttl` is in
+//! seconds, as DynamoDB wants it. A row takes at most [`ROW_BYTES`].
 
 use std::collections::HashMap;
 use std::str::FromStr;
+use std::time::Duration;
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::segments::in_key;
 use super::trouble;
 use crate::job::ident::{BatchKey, BatchName, Digest, JobKey};
+use crate::job::units::Timestamp;
 use crate::ports::{StoreError, StoreTrouble};
 
 /// One unit of write capacity: a larger row costs twice.
@@ -85,10 +88,9 @@ pub(super) fn calls_pk(epoch: &str) -> String {
     format!("calls/{epoch}")
 }
 
-/// The folder of a batch's objects below `results/date=.../`, `rolls/` or `manifests/`: Athena reads its partitions off it.
+/// The folder of a batch's objects below `results/date=.../`: Athena reads its partitions off it.
 pub(super) fn folder(batch: &BatchKey) -> String {
-    const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
-    format!("batch={}/tenant={}", utf8_percent_encode(&batch_part(&batch.batch), PLAIN), batch.tenant)
+    format!("batch={}/tenant={}", in_key(batch.batch.as_str()), in_key(batch.tenant.as_str()))
 }
 
 /// A batch's name in keys. A long one is cut, and told from others that begin like it by its digest: after a `/`, which no
@@ -121,6 +123,11 @@ pub(super) fn number(value: impl ToString) -> AttributeValue {
 /// Bytes.
 pub(super) fn bytes(value: &[u8]) -> AttributeValue {
     AttributeValue::B(Blob::new(value))
+}
+
+/// When DynamoDB may delete an item that is kept for so long.
+pub(super) fn ttl(now: Timestamp, keep: Duration) -> AttributeValue {
+    number(now.after(keep).0 / 1_000)
 }
 
 /// An item as it is read: what is missing and what is damaged are two things.

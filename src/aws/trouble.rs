@@ -22,7 +22,7 @@ const DENIED: [&str; 12] = [
 ];
 
 /// What it says when there is too much at once; the SDK has tried again a few times by then.
-const BUSY: [&str; 13] = [
+const BUSY: [&str; 15] = [
     "InternalServerError",
     "InternalFailure",
     "InternalError",
@@ -36,6 +36,8 @@ const BUSY: [&str; 13] = [
     "Throttling",
     "ThrottledException",
     "ThrottlingException",
+    "TransactionConflictException",
+    "TransactionInProgressException",
 ];
 
 /// A failed call, and what was being done.

@@ -16,6 +16,7 @@ mod wire;
 
 use serde_json::{Map, Value};
 
+pub use self::contract::{PAYLOAD_BYTES, REQUESTS};
 pub use self::model_id::is_plausible_model_id;
 pub use self::template::template_of;
 pub use self::wire::{
@@ -23,6 +24,7 @@ pub use self::wire::{
     text_bytes, thinking_budget, wire_body,
 };
 
+use self::contract::Found;
 use self::fields::{Fault, Field, Kind};
 use super::failure::{Class, Failure};
 use super::ident::{BatchName, JobId, JobKey, Tenant};
@@ -118,7 +120,7 @@ pub fn parse_line(text: &[u8], defaults: &Defaults<'_>) -> Result<Draft, Refusal
             } else if has("custom_id") || (has("url") && has("body")) {
                 openai::read(&fields, defaults.is_known)?
             } else {
-                contract::read(&fields)?
+                contract::read(&fields, Found::Line)?
             };
             draft(parts, defaults)
         }
@@ -137,7 +139,7 @@ pub fn parse_message(body: &str, message_id: &str, defaults: &Defaults<'_>) -> R
         if fields::kind(body) != Kind::Object {
             return Err(not_an_object(body));
         }
-        let mut parts = contract::read(&fields::of_object(body, 0)?)?;
+        let mut parts = contract::read(&fields::of_object(body, 0)?, Found::Message)?;
         let id = match parts.id.take() {
             Some(id) => id,
             None => JobId::new(message_id)

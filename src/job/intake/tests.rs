@@ -170,7 +170,6 @@ fn f13_a_bad_line_says_where_and_why() {
 #[test]
 fn what_belongs_to_later_versions_is_refused_by_name() {
     refused(r#"{"document":{"source":"s3://b/k"}}"#, 2, "`document` jobs are not supported yet");
-    refused(r#"{"payload":"s3://b/k"}"#, 2, "`payload` jobs are not supported yet");
     refused(r#"{"agent":{}}"#, 2, "`agent` jobs are not supported yet");
 }
 
@@ -198,6 +197,24 @@ fn a_callback_is_a_task_token_and_only_where_somebody_answers_it() {
     assert!(refusal.reason.contains("`callback`") && !refusal.reason.contains("secret"), "{refusal}");
     let shown = format!("{:?}", TaskToken::new("secret"));
     assert!(!shown.contains("secret"), "{shown}");
+}
+
+#[test]
+fn a_claim_check_that_reaches_intake_stands_for_nothing() {
+    refused(r#"{"payload":"s3://b/k"}"#, 12, "`payload` is for messages of a fleet's queue: put the job itself here");
+    let refused = |body: &str, column, reason: &str| {
+        let refusal = message(body).unwrap_err();
+        assert_eq!((refusal.column, refusal.reason.as_str()), (Some(column), reason), "{body}");
+    };
+    let nothing = "`payload`: there is nothing to read at s3://b/k: no JSON object of at most 16 MiB";
+    refused(r#"{"payload":"s3://b/k"}"#, 12, nothing);
+    refused(r#"{"payload":"a prompt"}"#, 12, "`payload` must say where the job lies, such as s3://bucket/key");
+    refused(r#"{"payload":5}"#, 12, "`payload` must be a string, found a number");
+    let both = "both `prompt` and `payload`: a job is exactly one of them";
+    refused(r#"{"prompt":"a","payload":"s3://b/k"}"#, 15, both);
+    refused(r#"{"payload":"s3://b/k","prompt":"a"}"#, 2, both);
+    let long = message(&format!(r#"{{"payload":"s3://b/{}"}}"#, "k".repeat(10_000))).unwrap_err();
+    assert!(long.reason.len() < 400, "{}", long.reason.len());
 }
 
 #[test]

@@ -77,6 +77,7 @@ pub(crate) fn settings() -> Settings {
         prefix: "aquifer/".to_owned(),
         topic_arn: Some(format!("arn:aws:sns:{REGION}:{ACCOUNT}:{name}")),
         results: Results::Segment,
+        keep: Duration::from_secs(30 * 24 * 60 * 60),
     }
 }
 

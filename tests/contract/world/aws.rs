@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aquifer::aws::{Fleet, Settings};
-use aquifer::job::ident::BatchName;
+use aquifer::aws::{Fleet, Seal, Settings};
+use aquifer::job::ident::{BatchKey, BatchName, Tenant};
 use aquifer::job::outcome::Pointer;
 use aquifer::ports::{Allowance, Clock, Queue};
 use async_trait::async_trait;
@@ -35,19 +35,16 @@ fn connect(settings: &Settings, clock: &Arc<ManualClock>) -> Fleet {
 
 async fn of(settings: Settings, clock: Arc<ManualClock>, listener: String) -> World {
     let fleet = connect(&settings, &clock);
-    // Until the last port is there, the embedded back end stands in for those that are not. Whoever adds one puts it
-    // here, as in `queue: fleet.queue()`, and `aws` behind its part in main.rs.
-    let stand_in = super::embedded::world().await;
     let queue = fleet.queue();
     World {
         queue: Arc::clone(&queue),
-        ledger: stand_in.ledger,
-        allowance: stand_in.allowance,
+        ledger: fleet.ledger(),
+        allowance: fleet.allowance(),
         bodies: fleet.bodies(),
         notices: fleet.notices(),
         clock: Arc::clone(&clock),
         can: AWS,
-        place: Box::new(Services { settings, queue, listener, clock }),
+        place: Box::new(Services { settings, fleet, queue, listener, clock }),
     }
 }
 
@@ -67,6 +64,7 @@ async fn listen(settings: &Settings) -> String {
 
 struct Services {
     settings: Settings,
+    fleet: Fleet,
     queue: Arc<dyn Queue>,
     /// A queue that hears every notice.
     listener: String,
@@ -92,8 +90,9 @@ impl Place for Services {
         tokio::time::sleep(time + SLACK).await;
     }
 
-    async fn seal(&self, _batch: &BatchName, _total: u64) {
-        panic!("rolls are not there yet");
+    async fn seal(&self, batch: &BatchName, total: u64) {
+        let batch = BatchKey { tenant: Tenant::unnamed(), batch: batch.clone() };
+        self.fleet.seal(&batch, &Seal { total, refused: 0, roll: None, callback: None }).await.unwrap();
     }
 
     fn queue_of(&self, _batch: &BatchName) -> Arc<dyn Queue> {
