@@ -14,6 +14,7 @@ mod model;
 mod typed;
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -60,8 +61,6 @@ pub struct Settings {
     pub keep: Duration,
     /// `[notify]`.
     pub notify: NotifySettings,
-    /// Keys that are set, are right, and that this version does not act on yet: one sentence each, for a warning.
-    pub notices_of_the_unused: Vec<String>,
 }
 
 /// Where queue, ledger and bodies are.
@@ -122,6 +121,17 @@ pub struct WorkerSettings {
     pub max_claims: NonZeroU32,
     /// `drain`: for so long calls in progress may go on after SIGTERM or the first Ctrl-C. 0 s to 1 h, default 25 s.
     pub drain: Duration,
+    /// `listen`: where a worker serves its page and whether it is well. An address and port, default `127.0.0.1:9464`.
+    pub listen: Listen,
+}
+
+/// Where a worker serves its page.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Listen {
+    /// The address; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// Whether somebody asked for it. What nobody asked for may be taken, by another worker on this machine.
+    pub is_set: bool,
 }
 
 /// `[notify]`: which ends are made known.
@@ -185,7 +195,6 @@ fn settings(
     read: impl FnOnce(&str) -> Result<String, String>,
     problems: &mut Problems,
 ) -> Settings {
-    let mut unused = Vec::new();
     let mut top = Section::new(String::new(), table, problems);
     let backend = backend(&mut top);
     let models: Vec<_> =
@@ -195,7 +204,7 @@ fn settings(
     let tables = top.tables("endpoint").into_iter();
     let endpoints: Vec<_> = tables.filter_map(|table| endpoint::read(table, &listed, top.problems())).collect();
     let breaker = breaker(&mut top);
-    let worker = worker(&mut top, &mut unused);
+    let worker = worker(&mut top);
     let mut state = top.section("state");
     let keep = state.duration("keep", SECOND..=3_650 * DAY).unwrap_or(30 * DAY);
     state.finish();
@@ -212,7 +221,7 @@ fn settings(
     model::check(&models, problems);
     endpoint::check(&endpoints, &models, problems);
     let endpoints = endpoint::merge(listed, endpoints);
-    Settings { backend, models, endpoints, routing, breaker, worker, keep, notify, notices_of_the_unused: unused }
+    Settings { backend, models, endpoints, routing, breaker, worker, keep, notify }
 }
 
 fn backend(top: &mut Section<'_>) -> Backend {
@@ -265,7 +274,7 @@ fn breaker(top: &mut Section<'_>) -> BreakerSettings {
     settings
 }
 
-fn worker(top: &mut Section<'_>, unused: &mut Vec<String>) -> WorkerSettings {
+fn worker(top: &mut Section<'_>) -> WorkerSettings {
     let mut section = top.section("worker");
     let settings = WorkerSettings {
         slots: section.number("slots", 1..=10_000).unwrap_or(number(256)),
@@ -273,15 +282,20 @@ fn worker(top: &mut Section<'_>, unused: &mut Vec<String>) -> WorkerSettings {
         lease: section.duration("lease", 2 * SECOND..=11 * HOUR).unwrap_or(120 * SECOND),
         max_claims: section.number("max_claims", 1..=1_000).unwrap_or(number(5)),
         drain: section.duration("drain", Duration::ZERO..=HOUR).unwrap_or(25 * SECOND),
+        listen: listen(&mut section),
     };
-    if let Some(address) = section.text("listen") {
-        if address.parse::<std::net::SocketAddr>().is_err() {
-            section.out_of_bounds("listen", &address, "an address and port, such as \"127.0.0.1:9464\"");
-        }
-        unused.push(not_yet(&section.key("listen")));
-    }
     section.finish();
     settings
+}
+
+fn listen(section: &mut Section<'_>) -> Listen {
+    let default = SocketAddr::from((Ipv4Addr::LOCALHOST, 9464));
+    let Some(typed) = section.text("listen") else { return Listen { address: default, is_set: false } };
+    let address = typed.parse().unwrap_or_else(|_| {
+        section.out_of_bounds("listen", &typed, "an address and port, such as \"127.0.0.1:9464\"");
+        default
+    });
+    Listen { address, is_set: true }
 }
 
 fn notify(top: &mut Section<'_>) -> NotifySettings {
@@ -291,10 +305,6 @@ fn notify(top: &mut Section<'_>) -> NotifySettings {
     section.later("webhook");
     section.finish();
     settings
-}
-
-fn not_yet(key: &str) -> String {
-    format!("`{key}` is set; this version does not act on it yet")
 }
 
 /// A default; none of them is zero.

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! The layers, each importing only those above it: [`job`] (the words), [`rules`] (arithmetic), [`ports`] (the
-//! seams), [`flow`] (the work), the back ends [`bedrock`], [`embedded`] and [`aws`], [`simulate`], [`config`] and [`cli`].
+//! seams), [`flow`] (the work), the back ends [`bedrock`], [`embedded`] and [`aws`], [`simulate`], [`config`], [`cli`] and
+//! [`page`].
 
 pub mod aws;
 pub mod bedrock;
@@ -14,6 +15,7 @@ pub mod config;
 pub mod embedded;
 pub mod flow;
 pub mod job;
+pub mod page;
 pub mod ports;
 pub mod rules;
 pub mod simulate;

@@ -9,7 +9,7 @@ use aquifer::cli::{self, exit::Exit};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    cli::start_log();
+    cli::start_log(cli.command.audience());
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

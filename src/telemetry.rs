@@ -2,10 +2,11 @@
 //! together, so that neither can be forgotten. Ids, classes, lengths and sums; never a prompt or an answer.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use crate::job::failure::{Class, Consequence, Failure};
@@ -13,6 +14,11 @@ use crate::job::lifecycle::Status;
 use crate::job::outcome::Usage;
 use crate::job::units::{Tokens, Usd};
 use crate::ports::{EntryError, Gate, LaneId, StoreError};
+
+pub use troubles::Trouble;
+use troubles::{Troubles, Word};
+
+mod troubles;
 
 /// The same trouble is said again only after this.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
@@ -31,6 +37,10 @@ pub struct Meter {
     reruns: AtomicU64,
     rerun_nanos: AtomicU64,
     ended: [AtomicU64; Status::ALL.len()],
+    received: AtomicU64,
+    in_hand: AtomicU64,
+    answers_of_queue: AtomicBool,
+    troubles: Mutex<Troubles>,
     gates: Mutex<BTreeMap<String, Gate>>,
     said: Mutex<BTreeMap<String, Instant>>,
 }
@@ -60,6 +70,22 @@ pub struct Counts {
     pub rerun_cost: Usd,
     /// Jobs that ended.
     pub ended: u64,
+    /// Of these, without success.
+    pub unsuccessful: u64,
+    /// Messages received.
+    pub received: u64,
+    /// Messages being worked now.
+    pub in_hand: u64,
+}
+
+/// A delivery that is being worked.
+#[derive(Debug)]
+pub struct InHand<'a>(&'a Meter);
+
+impl Drop for InHand<'_> {
+    fn drop(&mut self) {
+        self.0.in_hand.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Meter {
@@ -114,11 +140,45 @@ impl Meter {
         add(&self.ended[status as usize], 1);
     }
 
-    /// The back end is in trouble.
+    /// The queue was asked, and answered with so many messages.
+    pub fn received(&self, messages: usize) {
+        add(&self.received, messages as u64);
+        self.answers_of_queue.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the queue has ever answered.
+    pub fn has_received(&self) -> bool {
+        self.answers_of_queue.load(Ordering::Relaxed)
+    }
+
+    /// A delivery is being worked, for as long as what is returned lives.
+    pub fn takes_in_hand(&self) -> InHand<'_> {
+        add(&self.in_hand, 1);
+        InHand(self)
+    }
+
+    /// A store is in trouble. Said once, and then now and then until it is over.
     pub fn store_trouble(&self, trouble: &StoreError) {
-        if self.once(&format!("store {:?}", trouble.kind)) {
-            warn!("{trouble}; trying again");
+        let noted = lock(&self.troubles).note(Instant::now(), trouble);
+        if noted {
+            warn!(kind = ?trouble.kind, "{trouble}; trying again");
         }
+    }
+
+    /// Says which troubles go on, and which are over. To be called every few seconds.
+    pub fn look_at_troubles(&self) {
+        let words = lock(&self.troubles).look(Instant::now());
+        for word in words {
+            match word {
+                Word::GoesOn(trouble) => warn!(kind = ?trouble.kind, "still in trouble: {trouble}"),
+                Word::Over(trouble) => warn!(kind = ?trouble.kind, "over: {trouble}"),
+            }
+        }
+    }
+
+    /// What is in trouble now.
+    pub fn troubles(&self) -> Vec<Trouble> {
+        lock(&self.troubles).all()
     }
 
     /// A message went to the dead-letter queue.
@@ -165,6 +225,13 @@ impl Meter {
             reruns: read(&self.reruns),
             rerun_cost: Usd::from_nanos(read(&self.rerun_nanos)),
             ended: self.ended.iter().map(read).sum(),
+            unsuccessful: Status::ALL
+                .iter()
+                .filter(|status| **status != Status::Succeeded)
+                .map(|status| read(&self.ended[*status as usize]))
+                .sum(),
+            received: read(&self.received),
+            in_hand: read(&self.in_hand),
         }
     }
 

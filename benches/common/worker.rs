@@ -16,6 +16,7 @@ use aquifer::embedded::{self, Line, Run, Store};
 use aquifer::flow::context::{Context, Settings};
 use aquifer::flow::credentials::CredentialsGate;
 use aquifer::flow::lanes::{CallTimeout, Catalogue, PlanSpec, RouteSpec};
+use aquifer::flow::patience::{ClaimGate, Patience};
 use aquifer::flow::stop::{Reason, Stop};
 use aquifer::flow::worker::Worker;
 use aquifer::job::ident::BatchName;
@@ -101,8 +102,9 @@ pub(crate) async fn drain(queued: &Queued, model: Arc<dyn Model>, slots: usize) 
         notices: queued.store.notices(),
         model,
         clock: Arc::new(SystemClock),
-        catalogue: Catalogue::new(SystemClock.now(), vec![plan()], settings(slots).breaker, |_| None),
+        catalogue: Arc::new(Catalogue::new(SystemClock.now(), vec![plan()], settings(slots).breaker, |_| None)),
         credentials: CredentialsGate::default(),
+        claims: ClaimGate::default(),
         settings: settings(slots),
         meter: Meter::default(),
         stop: Stop::default(),
@@ -124,6 +126,7 @@ fn settings(slots: usize) -> Settings {
         receive_batch: 10,
         lease: Duration::from_secs(120),
         drain: Duration::from_secs(25),
+        patience: Patience::Bounded,
         max_claims: 5,
         max_attempts: 5,
         attempts_per_endpoint: NonZeroU32::MIN,

@@ -72,6 +72,7 @@ fn as_json(job: &JobReport, simulated: bool, gates: &[LaneGate]) -> serde_json::
         "receives": job.waiting.map(|waiting| waiting.receives),
         "hidden_until": job.waiting.and_then(|waiting| waiting.hidden_until).map(|time| time.to_string()),
         "dead_letter": job.dead.as_ref().map(|dead| &dead.reason),
+        "redriven": job.redriven.as_ref().map(|(at, reason)| json!({ "at": at.to_string(), "dead_letter": reason })),
         "gates": gates.iter().map(|gate| json!({
             "lane": gate.lane,
             "reason": gate.gate.reason,
@@ -145,6 +146,9 @@ fn as_text(job: &JobReport, simulated: bool, gates: &[LaneGate]) -> Vec<String> 
     }
     if let Some(dead) = &job.dead {
         tell("dead", format!("in the dead-letter queue since {}: {}", dead.died, dead.reason));
+    }
+    if let Some((at, reason)) = &job.redriven {
+        tell("redriven", format!("out of the dead-letter queue at {at}, where it lay because of this: {reason}"));
     }
     for gate in gates {
         let LaneGate { lane, gate } = gate;

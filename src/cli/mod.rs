@@ -1,23 +1,30 @@
 //! What a person types, and one file a command. Data goes to standard output, everything else to standard error.
 
 pub mod args;
+mod backend;
+mod dead;
+mod enqueue;
 pub mod exit;
 mod explain;
 mod forget;
 pub mod input;
+mod intake;
 mod lanes;
 mod out;
 mod results;
 pub mod run;
+mod serve;
+mod signals;
 mod simulate;
 mod states;
 mod status;
 mod terminal;
 mod wiring;
+mod worker;
 
 use args::{Cli, Command};
 use exit::{Exit, Report};
-pub use terminal::{say, start_log};
+pub use terminal::{Audience, say, start_log};
 pub use wiring::SystemClock;
 
 /// Does what was typed.
@@ -27,10 +34,13 @@ pub use wiring::SystemClock;
 pub async fn carry_out(cli: Cli) -> Result<Exit, Report> {
     match cli.command {
         Command::Run(args) => run::run(*args).await,
+        Command::Worker(args) => worker::worker(&args).await,
+        Command::Enqueue(args) => enqueue::enqueue(&args).await,
         Command::Status(args) => status::status(&args).await,
         Command::Results(args) => results::results(&args).await,
         Command::Explain(args) => explain::explain(&args).await,
         Command::Lanes(args) => lanes::lanes(&args).await,
+        Command::Dead(args) => dead::dead(&args.act).await,
         Command::Forget(args) => forget::forget(&args).await,
         Command::Simulate(args) => simulate::simulate(&args).await,
     }

@@ -2,7 +2,7 @@
 
 use super::args::SimulateArgs;
 use super::exit::{Exit, Report};
-use super::run::interrupted;
+use super::signals::interrupted;
 use super::terminal::say;
 use super::{out, wiring};
 

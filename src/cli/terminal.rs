@@ -2,6 +2,7 @@
 //! writing over one another.
 
 use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use indicatif::ProgressBar;
@@ -11,9 +12,29 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
+/// Whether every line is a JSON object.
+static JSON: AtomicBool = AtomicBool::new(false);
 
-/// Says something to the person at the terminal.
+/// Who reads standard error?
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Audience {
+    /// Somebody who waits for the command to end.
+    Person,
+    /// Where it is no terminal, a log that is searched long afterwards: JSON, and what happens beside what goes wrong.
+    Service,
+}
+
+/// Says something to the person at the terminal, or to the log.
 pub fn say(text: &str) {
+    if JSON.load(Ordering::Relaxed) {
+        let now = jiff::Timestamp::now().to_string();
+        write_line(&serde_json::json!({ "timestamp": now, "level": "INFO", "message": text }).to_string());
+    } else {
+        write_line(text);
+    }
+}
+
+fn write_line(text: &str) {
     let bar = BAR.lock().unwrap_or_else(PoisonError::into_inner).clone();
     match bar {
         Some(bar) => bar.println(text),
@@ -28,27 +49,35 @@ pub(crate) fn share_with(bar: Option<ProgressBar>) {
 }
 
 /// Sends log records to standard error: warnings and worse, or what `AQUIFER_LOG` asks for (`info`, `debug`).
+/// A service's log begins with `info`.
 ///
 /// Records of other crates are left out whatever it asks for: the HTTP client and the SDK put whole requests, answers
 /// and refusals into theirs, and prompts and answers never reach a log.
-pub fn start_log() {
+pub fn start_log(audience: Audience) {
+    let json = audience == Audience::Service && !std::io::stderr().is_terminal();
+    JSON.store(json, Ordering::Relaxed);
+    let default = if json { SERVICE_LOG } else { DEFAULT_LOG };
     let (filter, unreadable) = match std::env::var("AQUIFER_LOG").ok().filter(|asked| !asked.trim().is_empty()) {
-        None => (EnvFilter::new(DEFAULT_LOG), None),
+        None => (EnvFilter::new(default), None),
         Some(asked) => match EnvFilter::try_new(&asked) {
             Ok(filter) => (filter, None),
-            Err(error) => (EnvFilter::new(DEFAULT_LOG), Some(error)),
+            Err(error) => (EnvFilter::new(default), Some(error)),
         },
     };
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let ours = filter_fn(|record| record.target().split("::").next() == Some(env!("CARGO_CRATE_NAME")));
     let lines = tracing_subscriber::fmt::layer().with_writer(Lines).with_ansi(colours).with_target(false);
-    tracing_subscriber::registry().with(lines.with_filter(filter).with_filter(ours)).init();
+    let (for_people, for_logs) =
+        if json { (None, Some(lines.json().flatten_event(true))) } else { (Some(lines), None) };
+    let layers = for_people.with_filter(filter.clone()).and_then(for_logs.with_filter(filter));
+    tracing_subscriber::registry().with(layers.with_filter(ours)).init();
     if let Some(error) = unreadable {
         say(&format!("note: AQUIFER_LOG is not understood ({error}); it may be error, warn, info, debug or trace"));
     }
 }
 
 const DEFAULT_LOG: &str = "warn";
+const SERVICE_LOG: &str = "info";
 
 /// Whether somebody watches standard error on a terminal that can move its cursor.
 pub(crate) fn can_draw() -> bool {
@@ -82,6 +111,6 @@ impl Write for Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        say(String::from_utf8_lossy(&self.0).trim_end());
+        write_line(String::from_utf8_lossy(&self.0).trim_end());
     }
 }

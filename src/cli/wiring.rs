@@ -1,7 +1,7 @@
 //! How do the parts fit together? Settings in, a worker's context out.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,9 +12,10 @@ use crate::config::{self, EndpointSettings, ModelSettings, Settings};
 use crate::embedded::Store;
 use crate::flow::context;
 use crate::flow::lanes::{CallTimeout, Catalogue, PlanSpec, RouteSpec};
+use crate::flow::patience::Patience;
 use crate::job::intake::is_plausible_model_id;
 use crate::job::units::{Timestamp, Usd};
-use crate::ports::{Clock, LaneId};
+use crate::ports::{Clock, LaneId, Model};
 use crate::rules::breaker::BreakerRules;
 use crate::rules::pace::{Counting, Hypothesis, Limits};
 use crate::simulate::{Scenario, Simulator};
@@ -104,13 +105,40 @@ pub(crate) async fn simulator(listen: SocketAddr, scenario: Option<&PathBuf>) ->
         .map_err(|error| Report::usage(format!("the simulator cannot listen on {listen}: {error}")))
 }
 
+/// Who answers, and where.
+pub(crate) struct Connected {
+    pub(crate) model: Arc<dyn Model>,
+    /// The built-in simulator, if that is who answers.
+    pub(crate) simulator: Option<Simulator>,
+    pub(crate) endpoints: Vec<EndpointSettings>,
+}
+
+/// Connects to Bedrock, or to a simulator that is started for it.
+///
+/// # Errors
+/// As [`bedrock`] or [`simulator`].
+pub(crate) async fn connect(simulate: Option<&Option<PathBuf>>, settings: &Settings) -> Result<Connected, Report> {
+    let endpoints = endpoints(settings, simulate.is_some()).await?;
+    let Some(scenario) = simulate else {
+        let model = bedrock(&endpoints).await?;
+        return Ok(Connected { model: Arc::new(model), simulator: None, endpoints });
+    };
+    let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let simulator = simulator(any_port, scenario.as_ref()).await?;
+    let model = simulated_bedrock(simulator.address(), &endpoints).await?;
+    Ok(Connected { model: Arc::new(model), simulator: Some(simulator), endpoints })
+}
+
 /// The endpoints to call: the configured ones, else the region the SDK would use.
 ///
 /// # Errors
 /// A report: there is no region.
-pub(crate) async fn endpoints(settings: &Settings) -> Result<Vec<EndpointSettings>, Report> {
+pub(crate) async fn endpoints(settings: &Settings, is_simulated: bool) -> Result<Vec<EndpointSettings>, Report> {
     if !settings.endpoints.is_empty() {
         return Ok(settings.endpoints.clone());
+    }
+    if is_simulated {
+        return Ok(vec![EndpointSettings::bare("us-east-1")]);
     }
     let region = crate::bedrock::default_region().await.ok_or_else(|| {
         Report::usage("no region").hint("set AWS_REGION, or name an [[endpoint]] in aquifer.toml, or try --simulate")
@@ -273,12 +301,18 @@ pub(crate) fn breaker_rules(settings: &Settings) -> BreakerRules {
 }
 
 /// The settings of the flow.
-pub(crate) fn flow_settings(settings: &Settings, simulated: bool, cost_cap: Option<Usd>) -> context::Settings {
+pub(crate) fn flow_settings(
+    settings: &Settings,
+    simulated: bool,
+    cost_cap: Option<Usd>,
+    patience: Patience,
+) -> context::Settings {
     context::Settings {
         slots: count(settings.worker.slots),
         receive_batch: count(settings.worker.receive_batch),
         lease: settings.worker.lease,
         drain: settings.worker.drain,
+        patience,
         max_claims: settings.worker.max_claims.get(),
         max_attempts: settings.routing.max_attempts.get(),
         attempts_per_endpoint: settings.routing.attempts_per_endpoint,

@@ -127,7 +127,8 @@ impl Clerk<'_, '_> {
         let redrive = if self.retry_failed && !here { row.state.after(Step::Redrive) } else { None };
         let standing = match (redrive, row.state) {
             (Some(state), _) => {
-                self.redrive(&row, state, job, digest, message)?;
+                let message = self.put(job, message)?;
+                run_again(self.tx, &row, state, &job.key.batch_key(), digest, message)?;
                 Standing::Redriven
             }
             (None, with) if row.digest != digest => return Ok(Standing::Conflict { with }),
@@ -180,25 +181,6 @@ impl Clerk<'_, '_> {
         batch.reopen();
         self.put_on_roll(position, Some(no), None)?;
         Ok(Standing::New)
-    }
-
-    fn redrive(
-        &mut self,
-        row: &JobRow,
-        state: State,
-        job: &Job,
-        digest: Digest,
-        message: &str,
-    ) -> rusqlite::Result<()> {
-        let mut again = row.clone();
-        (again.state, again.generation, again.digest) = (state, row.generation + 1, digest);
-        (again.enqueued, again.usage, again.tally.attempts) = (self.tx.now, Usage::default(), 0);
-        again.message = Some(self.put(job, message)?);
-        again.store_redriven(self.tx.conn)?;
-        let batch = self.tx.batch_or_new(&job.key.batch_key())?;
-        batch.swap(Some(row.share()), Some(again.share()));
-        batch.reopen();
-        Ok(())
     }
 
     /// Puts the job's message into the queue; its id.
@@ -279,4 +261,25 @@ impl Clerk<'_, '_> {
             .execute(params![self.roll, int(position), job, refusal])?;
         Ok(())
     }
+}
+
+/// Opens the next generation of a job that had failed or expired, under its new content and message, and takes it out of its
+/// batch's counts.
+pub(super) fn run_again(
+    tx: &mut Tx<'_>,
+    row: &JobRow,
+    state: State,
+    key: &BatchKey,
+    digest: Digest,
+    message: i64,
+) -> rusqlite::Result<()> {
+    let mut again = row.clone();
+    (again.state, again.generation, again.digest) = (state, row.generation + 1, digest);
+    (again.enqueued, again.usage, again.tally.attempts) = (tx.now, Usage::default(), 0);
+    again.message = Some(message);
+    again.store_redriven(tx.conn)?;
+    let batch = tx.batch_or_new(key)?;
+    batch.swap(Some(row.share()), Some(again.share()));
+    batch.reopen();
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! The ports on SQLite and files, for one machine.
 //!
 //! ```text
-//! DIR/aquifer.db                         queue, ledger, rolls, lanes     (committer, transaction, schema, queue, ledger, desk, allowance)
+//! DIR/aquifer.db                         queue, ledger, rolls, lanes     (committer, transaction, schema, queue, ledger, desk, dead, allowance)
 //! DIR/bodies/<batch>/<epoch>-<n>.jsonl   result lines                    (segments)
 //! DIR/events.jsonl                       notices                         (events)
 //! DIR/manifests/<batch>-<n>.jsonl        what a complete batch holds     (manifest)
@@ -15,6 +15,7 @@ mod appender;
 mod batch;
 mod clerk;
 mod committer;
+mod dead;
 mod desk;
 mod events;
 mod forget;
@@ -41,6 +42,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use batch::Counts;
+pub use dead::{DeadMessage, Redriven};
 pub use desk::{Entry, Line, Run, Sealed, Standing};
 pub use forget::Forgotten;
 pub use reader::{Order, Reader, Results};
@@ -49,7 +51,7 @@ pub use roll::{DoneSeq, Ended, Progress};
 
 use crate::job::ident::BatchName;
 use crate::job::outcome::Pointer;
-use crate::ports::{Allowance, Bodies, Clock, Ledger, Notices, Queue, StoreError, StoreTrouble};
+use crate::ports::{Allowance, Bodies, Clock, Ledger, MessageId, Notices, Queue, StoreError, StoreTrouble};
 
 /// An open state directory. A clone is another handle on the same.
 ///
@@ -130,6 +132,23 @@ impl Store {
     /// What the database or the file system said.
     pub async fn purge_older_than(&self, keep: Duration) -> Result<Vec<BatchName>, StoreError> {
         forget::purge_older_than(&self.inner, keep).await
+    }
+
+    /// Puts dead letters back into the queue, in one transaction; what became of each. A job that had failed or expired runs
+    /// again under its next generation, and is taken out of its batch's counts.
+    ///
+    /// # Errors
+    /// What the database said; then none was.
+    pub async fn redrive(&self, ids: Vec<MessageId>) -> Result<Vec<Redriven>, StoreError> {
+        dead::put_back(&self.inner, ids).await
+    }
+
+    /// Throws dead letters away for good, in one transaction; how many there were.
+    ///
+    /// # Errors
+    /// What the database said; then none was.
+    pub async fn drop_dead(&self, ids: Vec<MessageId>) -> Result<usize, StoreError> {
+        dead::drop_all(&self.inner, ids).await
     }
 
     /// Waits for what was queued to be committed, gives back what this process held, and checkpoints. Other

@@ -8,12 +8,13 @@ use bytes::Bytes;
 use rusqlite::{Connection, params};
 
 use super::batch::BatchRow;
+use super::dead::{self, DeadMessage};
 use super::report::{self, BatchSummary, JobReport, LaneGate, LaneRow};
 use super::rows::{int, pointer};
 use super::{roll, schema, segments, trouble};
 use crate::job::ident::{BatchName, JobId, Tenant};
 use crate::job::outcome::Pointer;
-use crate::ports::{StoreError, StoreTrouble};
+use crate::ports::{MessageId, StoreError, StoreTrouble};
 
 /// Pointers read at a time: results go out at constant memory.
 const PAGE: usize = 256;
@@ -99,6 +100,22 @@ impl Reader {
     /// What the database said.
     pub fn lanes(&self) -> Result<Vec<LaneRow>, StoreError> {
         self.look("reading what is known of lanes", report::lanes)
+    }
+
+    /// The dead letters, oldest first, without what they hold.
+    ///
+    /// # Errors
+    /// What the database said.
+    pub fn dead(&self) -> Result<Vec<DeadMessage>, StoreError> {
+        self.look("listing dead letters", dead::list)
+    }
+
+    /// What one of them holds: a prompt, more likely than not. `None` if it is not there.
+    ///
+    /// # Errors
+    /// What the database said.
+    pub fn dead_body(&self, id: &MessageId) -> Result<Option<String>, StoreError> {
+        self.look("reading a dead letter", |conn| dead::body(conn, id))
     }
 
     fn look<R>(&self, doing: &str, look: impl FnOnce(&Connection) -> rusqlite::Result<R>) -> Result<R, StoreError> {

@@ -73,6 +73,8 @@ pub struct JobReport {
     pub waiting: Option<Waiting>,
     /// Its place among the dead letters.
     pub dead: Option<DeadLetter>,
+    /// How a person last took it out of them: when, and why it lay there.
+    pub redriven: Option<(Timestamp, String)>,
 }
 
 /// A message in the queue.
@@ -213,6 +215,7 @@ fn report(conn: &Connection, batch: BatchKey, id: &JobId, job: JobRow) -> rusqli
         model: model(conn, job.message)?,
         waiting: waiting(conn, job.message)?,
         dead: dead_letter(conn, job.message)?,
+        redriven: redriven(conn, job.no)?,
         key,
     })
 }
@@ -243,5 +246,11 @@ fn dead_letter(conn: &Connection, message: Option<i64>) -> rusqlite::Result<Opti
         .query_row([message], |row| {
             Ok(DeadLetter { reason: row.get(0)?, died: Timestamp(row.get(1)?), receives: row.get(2)? })
         })
+        .optional()
+}
+
+fn redriven(conn: &Connection, job: i64) -> rusqlite::Result<Option<(Timestamp, String)>> {
+    conn.prepare_cached("SELECT at, reason FROM redriven WHERE job = ?1")?
+        .query_row([job], |row| Ok((Timestamp(row.get(0)?), row.get(1)?)))
         .optional()
 }

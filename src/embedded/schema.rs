@@ -27,7 +27,7 @@ const KEEP_PLANS: DbConfig = DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG;
 
 /// What brings a database from each version to the next. A new one goes the same way from nothing, so that one that was
 /// brought up cannot differ from one that was made. Steps are added and never changed: the earlier ones were taken.
-const STEPS: [&str; 4] = [TABLES, LANES, SAVINGS, MODELS];
+const STEPS: [&str; 5] = [TABLES, LANES, SAVINGS, MODELS, REDRIVEN];
 const VERSION: usize = STEPS.len();
 
 /// `unknown`, `open`, `spent`, `committed` are billionths of a dollar; times are milliseconds since 1970.
@@ -112,6 +112,11 @@ UPDATE message SET model = coalesce((
     WHERE body.message = message.id), 0);
 DROP INDEX message_ready;
 CREATE INDEX message_ready ON message (pool, model, priority, seq) WHERE hidden_until IS NULL;
+";
+
+/// Jobs whose message a person took back out of the dead letters: when, and why it lay there.
+const REDRIVEN: &str = "
+CREATE TABLE redriven (job INTEGER PRIMARY KEY, at INTEGER NOT NULL, reason TEXT NOT NULL);
 ";
 
 /// Opens the database for writing: made, brought up to this version, or refused. The caller holds the lock on opening.

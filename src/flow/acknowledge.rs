@@ -5,9 +5,10 @@ use std::time::Duration;
 use crate::ports::{Entry, StoreError};
 
 use super::context::Context;
+use super::patience::insist;
 use super::proof::{Delivery, Disposition};
 
-/// Carries out a disposition. What fails here is repeated by the redelivery that follows: nothing is lost by it.
+/// Carries out a disposition. What fails here for good is repeated by the redelivery that follows: nothing is lost by it.
 ///
 /// # Errors
 /// [`StoreError`], after which the message comes back when its lease ends.
@@ -15,23 +16,23 @@ pub async fn acknowledge(context: &Context, delivery: Delivery, disposition: Dis
     let handle = delivery.message.handle.clone();
     match disposition {
         Disposition::Done { proof: _ } => {
-            for entry in context.queue.delete(vec![handle]).await? {
+            for entry in insist(context, || context.queue.delete(vec![handle.clone()])).await? {
                 note(context, &delivery, entry);
             }
         }
         Disposition::Bury { proof: _, reason } | Disposition::Reject { reason } => {
-            let entry = context.queue.dead_letter(&delivery.message, &reason).await?;
+            let entry = insist(context, || context.queue.dead_letter(&delivery.message, &reason)).await?;
             context.meter.dead_lettered(&delivery.message.id.0, &reason);
             note(context, &delivery, entry);
         }
         Disposition::Release { after, claim } => {
             // The row first: a message that is delivered again must find its job queued.
             if let Some((fence, tally)) = claim {
-                let entry = context.ledger.hand_back(&fence, tally).await?;
+                let entry = insist(context, || context.ledger.hand_back(&fence, tally)).await?;
                 note(context, &delivery, entry);
             }
             let after = after.max(Duration::ZERO);
-            for entry in context.queue.change_visibility(vec![(handle, after)]).await? {
+            for entry in insist(context, || context.queue.change_visibility(vec![(handle.clone(), after)])).await? {
                 note(context, &delivery, entry);
             }
         }

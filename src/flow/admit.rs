@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::job::failure::{Class, Failure};
 use crate::job::ident::BatchName;
 use crate::job::intake::{self, Defaults};
 use crate::job::spec::{Job, TaskToken};
-use crate::ports::{ClaimReply, Claimed};
+use crate::ports::{ClaimReply, Claimed, StoreError};
 
 use super::context::Context;
+use super::patience::BackOff;
 use super::proof::{Claim, Delivery, Exit, Journey, Receipt, Verdict};
 
 /// What a delivery turned out to be.
@@ -24,6 +27,9 @@ pub enum Admitted {
 
 /// Not sooner than this after somebody else's lease, so that a busy job is not asked for in a loop.
 const BUSY_LEAST: Duration = Duration::from_secs(1);
+
+/// A message whose job cannot be claimed is held for so long before others may try.
+const HELD_UNCLAIMED: Duration = Duration::from_secs(20);
 
 /// A job that came although its model was to be passed over comes again after this.
 const CROWDED: Duration = Duration::from_secs(5);
@@ -42,10 +48,10 @@ pub async fn admit(context: &Context, delivery: &Delivery) -> Result<Admitted, E
         // It will not stand in any line.
         None => delivery.place.leave(),
     }
-    let reply = context.ledger.claim(&job.key, job.digest(), message.sent, context.settings.lease).await?;
+    let (reply, asked) = claim(context, delivery, &job).await?;
     match reply {
         ClaimReply::Claimed(claimed) => {
-            delivery.lease.guard(&claimed.fence);
+            delivery.lease.guard(&claimed.fence, asked);
             Ok(judge(context, job, claimed))
         }
         ClaimReply::Busy { until } => {
@@ -54,6 +60,35 @@ pub async fn admit(context: &Context, delivery: &Delivery) -> Result<Admitted, E
         ClaimReply::AlreadyFinal(row) => Ok(Admitted::Ended(Receipt::standing(row), job.callback)),
         ClaimReply::Conflict => {
             Err(Exit::Reject { reason: "id_conflict: this id was used before with other content".to_owned() })
+        }
+    }
+}
+
+/// The ledger's reply, and when it was asked. A worker asks again while the ledger is in trouble, so that what it holds
+/// goes on with the ledger; but not for long, since the trouble may be this worker's own and the message is wanted elsewhere.
+async fn claim(context: &Context, delivery: &Delivery, job: &Job) -> Result<(ClaimReply, Instant), Exit> {
+    let digest = job.digest();
+    let (mut back_off, began) = (BackOff::new(), Instant::now());
+    loop {
+        let asked = Instant::now();
+        let claimed = context.ledger.claim(&job.key, digest, delivery.message.sent, context.settings.lease).await;
+        let error: StoreError = match claimed {
+            Ok(reply) => {
+                context.claims.answered();
+                return Ok((reply, asked));
+            }
+            Err(error) if !context.settings.patience.outlasts(error.kind) => return Err(error.into()),
+            Err(error) => error,
+        };
+        context.claims.failed();
+        context.meter.store_trouble(&error);
+        if began.elapsed() >= HELD_UNCLAIMED {
+            return Err(Exit::HandBack { after: BUSY_LEAST });
+        }
+        tokio::select! {
+            () = context.stop.drained() => return Err(Exit::HandBack { after: Duration::ZERO }),
+            () = delivery.lease.lost() => return Err(Exit::Lost),
+            () = tokio::time::sleep(back_off.next()) => {}
         }
     }
 }

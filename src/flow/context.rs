@@ -11,6 +11,7 @@ use crate::telemetry::Meter;
 
 use super::credentials::CredentialsGate;
 use super::lanes::Catalogue;
+use super::patience::{ClaimGate, Patience};
 use super::stop::Stop;
 
 /// Everything a step may use. One a worker; steps borrow it.
@@ -32,9 +33,11 @@ pub struct Context {
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
     /// Models, lanes and what is known of them.
-    pub catalogue: Catalogue,
+    pub catalogue: Arc<Catalogue>,
     /// Whether the service accepts who we are.
     pub credentials: CredentialsGate,
+    /// Whether jobs can be claimed.
+    pub claims: ClaimGate,
     /// How the work is done.
     pub settings: Settings,
     /// What was counted.
@@ -67,6 +70,8 @@ pub struct Settings {
     pub lease: Duration,
     /// For calls already paid for, after the first request to stop.
     pub drain: Duration,
+    /// How long trouble with a store is borne.
+    pub patience: Patience,
     /// Claims that left no outcome, after which a job is poison.
     pub max_claims: u32,
     /// Failures that count, over a job's life.

@@ -1,7 +1,7 @@
 //! Does the service accept who we are? One gate for all lanes, because they share the credentials.
 //!
-//! Expired credentials are not a job's fault: everything waits while they are loaded again, and only when that has not
-//! helped for ten minutes does the worker stop, with nothing lost.
+//! Expired credentials are not a job's fault: everything waits while they are loaded again. When that has not helped for
+//! ten minutes a run stops, with nothing lost; a worker waits on.
 
 use std::time::Duration;
 
@@ -11,11 +11,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ports::Model;
 
+use super::patience::Patience;
 use super::stop::{Reason, Stop};
 
 /// Between two attempts to load credentials.
 const RELOAD_EVERY: Duration = Duration::from_secs(15);
-/// After this long without an accepted call the worker stops.
+/// After this long without an accepted call a run stops.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(600);
 
 /// Shut while credentials are refused.
@@ -71,8 +72,8 @@ impl CredentialsGate {
         self.state.borrow().is_open
     }
 
-    /// Loads credentials again while they are refused; stops the worker when that does not help.
-    pub async fn keep(&self, model: &dyn Model, stop: &Stop, ended: CancellationToken) {
+    /// Loads credentials again while they are refused; stops a run when that does not help.
+    pub async fn keep(&self, model: &dyn Model, stop: &Stop, patience: Patience, ended: CancellationToken) {
         let mut shut = self.state.subscribe();
         loop {
             tokio::select! {
@@ -84,7 +85,7 @@ impl CredentialsGate {
                 reloaded = model.refresh_credentials() => reloaded,
             };
             let Some((since, why)) = self.trouble() else { continue };
-            if since.elapsed() >= GIVE_UP_AFTER {
+            if patience == Patience::Bounded && since.elapsed() >= GIVE_UP_AFTER {
                 stop.drain(Reason::Credentials(reloaded.err().unwrap_or(why)));
                 return;
             }

@@ -7,13 +7,14 @@ use tokio::time::Instant;
 use crate::job::failure::Consequence;
 use crate::job::outcome::{Tally, Usage};
 use crate::job::units::{Timestamp, Tokens, Usd};
-use crate::ports::{BeginReply, Billing, CallFailure, LaneId, ModelCall};
+use crate::ports::{BeginReply, Billing, CallFailure, LaneId, ModelCall, StoreError};
 use crate::rules::pace::{LONGEST_HINT, Quota};
 use crate::rules::retry;
 
 use super::context::Context;
 use super::gates;
 use super::lanes::{Plan, Size};
+use super::patience::insist;
 use super::placement::{Held, Placement, now};
 use super::proof::{Claim, Delivery, Exit, Verdict};
 use super::sizing;
@@ -33,6 +34,8 @@ const CAP_RECHECK: Duration = Duration::from_millis(200);
 /// After that long it makes room in its slot for so long: the call it waits for can be one that nobody sees the end of
 /// before its job is delivered again, and that needs a slot.
 const CAP_PATIENCE: Duration = Duration::from_secs(10);
+/// A call that the ledger did not take on record is tried again after this.
+const LEDGER_RECHECK: Duration = Duration::from_secs(1);
 
 /// Calls once.
 ///
@@ -51,6 +54,11 @@ pub async fn infer(
         Ok(false) => {
             held.unused();
             return Ok(Inferred::Again);
+        }
+        Err(Exit::Store(error)) if context.settings.patience.outlasts(error.kind) => {
+            // Quota is not kept for a call that may not begin for hours: it is routed again.
+            held.unused();
+            return sit_out(context, delivery, &error).await;
         }
         Err(exit) => {
             held.unused();
@@ -79,7 +87,7 @@ pub async fn infer(
         claim.tally.savings.cut(cost);
         claim.journey.sizing.cut(&size);
         context.meter.answer_cut(&lane, size.cap, size.full_cap, cost);
-        context.ledger.settle(&claim.fence, claim.tally).await?.map_err(|_| Exit::Lost)?;
+        settle(context, claim).await?;
         return Ok(Inferred::Again);
     }
     match reply {
@@ -107,11 +115,27 @@ pub async fn infer(
             tell_lane(context, held, &failure, plan.burndown);
             let inferred = consequence(context, claim, &lane, failure, probe, (sent, at));
             if matches!(inferred, Inferred::Again) {
-                context.ledger.settle(&claim.fence, claim.tally).await?.map_err(|_| Exit::Lost)?;
+                settle(context, claim).await?;
             }
             Ok(inferred)
         }
     }
+}
+
+/// Waits a moment for a ledger in trouble, then lets the job be routed again.
+async fn sit_out(context: &Context, delivery: &Delivery, error: &StoreError) -> Result<Inferred, Exit> {
+    context.meter.store_trouble(error);
+    tokio::select! {
+        () = context.stop.drained() => Err(Exit::HandBack { after: Duration::ZERO }),
+        () = delivery.lease.lost() => Err(Exit::Lost),
+        () = tokio::time::sleep(LEDGER_RECHECK) => Ok(Inferred::Again),
+    }
+}
+
+/// Puts on record what a call came to that did not end its job.
+async fn settle(context: &Context, claim: &Claim) -> Result<(), Exit> {
+    let settled = insist(context, || context.ledger.settle(&claim.fence, claim.tally)).await?;
+    settled.map_err(|_| Exit::Lost)
 }
 
 /// The service answered, whatever the answer is worth: it is paid for, and its tokens are known. What it cost.

@@ -19,6 +19,7 @@ pub mod lanes;
 pub mod lease;
 pub mod notify;
 pub mod pace_clock;
+pub mod patience;
 pub mod placement;
 pub mod proof;
 pub mod receive;

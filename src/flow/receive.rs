@@ -1,8 +1,8 @@
 //! What comes next? A slot before the question, so that a received message always has somewhere to run; and nothing of a
-//! model whose share of the slots waits already.
+//! model whose share of the slots waits already; and next to nothing while claims fail.
 //!
-//! A receive in flight is never cancelled: when the worker drains, no new one starts, and what the open one brings is
-//! handed on like the rest, to be released at once by whoever works it.
+//! A receive in flight is not cancelled when the worker drains: no new one starts, and what the open one brings is handed on
+//! like the rest, to be released at once by whoever works it. Only an abort cuts it off.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// After trouble with the queue; doubles up to [`TROUBLE_MOST`].
 const TROUBLE_LEAST: Duration = Duration::from_millis(100);
 const TROUBLE_MOST: Duration = Duration::from_secs(5);
-/// How long the queue may be in trouble before the worker gives up.
+/// How long the queue may be in trouble before a run gives up; a worker waits.
 const TROUBLE_GIVE_UP: Duration = Duration::from_secs(20);
 
 /// Receives until the worker drains. `hold` begins the lease of a message that was asked for at that instant; deliveries
@@ -39,14 +39,26 @@ pub async fn receive(
     let mut trouble = TROUBLE_LEAST;
     let mut in_trouble_since = None;
     loop {
+        let most = tokio::select! {
+            biased;
+            () = context.stop.drained() => return,
+            most = context.claims.may_receive() => most,
+        };
         let Some(mut permits) = free_slots(context, slots).await else { return };
+        permits.truncate(most.unwrap_or(usize::MAX));
         let Question { passing_over, mut places } = shares.ask(permits.len());
         permits.truncate(places.len());
         let wait = if passing_over.is_empty() { WAIT } else { Duration::ZERO };
         let asked = Instant::now();
-        match context.queue.receive(places.len(), &passing_over, context.settings.lease, wait).await {
+        let received = tokio::select! {
+            received = context.queue.receive(places.len(), &passing_over, context.settings.lease, wait) => received,
+            // A queue that does not answer holds nobody up for longer than a shutdown may take.
+            () = context.stop.aborted() => return,
+        };
+        match received {
             Ok(messages) => {
                 (trouble, in_trouble_since) = (TROUBLE_LEAST, None);
+                context.meter.received(messages.len());
                 if messages.is_empty() && !passing_over.is_empty() {
                     drop((permits, places));
                     tokio::select! {
@@ -66,7 +78,8 @@ pub async fn receive(
             Err(error) => {
                 drop((permits, places));
                 let since = *in_trouble_since.get_or_insert(asked);
-                if asked.duration_since(since) >= TROUBLE_GIVE_UP {
+                let is_over = !context.settings.patience.outlasts(error.kind);
+                if is_over && asked.duration_since(since) >= TROUBLE_GIVE_UP {
                     context.stop.drain(super::stop::Reason::Store(error));
                     return;
                 }

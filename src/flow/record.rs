@@ -10,6 +10,7 @@ use crate::job::outcome::{Ending, JobResult, Timing, Usage};
 use crate::ports::{FinishReply, StoreError, StoreTrouble};
 
 use super::context::Context;
+use super::patience::{Patience, insist};
 use super::proof::{Claim, Delivery, Exit, Receipt, Verdict};
 use super::stop::Reason;
 
@@ -19,8 +20,10 @@ const RETRY_EVERY: Duration = Duration::from_millis(500);
 /// Writes the result line, then the final row.
 ///
 /// # Errors
-/// [`Exit::Lost`] if the job is somebody else's by now; [`Exit::Store`] if the back end could not take it within `drain`,
-/// which stops the worker whatever the trouble: an answer that cannot be recorded must not be followed by another.
+/// [`Exit::Lost`] if the job is somebody else's by now; [`Exit::Store`] if the back end could not take it. With
+/// [`Patience::Bounded`] that is after `drain` and stops the worker, whatever the trouble: an answer that cannot be recorded
+/// must not be followed by another. With [`Patience::Endless`] it keeps its slot instead until it is recorded, and the end
+/// of its lease changes nothing: under its fence it is recorded if nobody else has begun, and never over somebody else's.
 pub async fn record(context: &Context, delivery: &Delivery, claim: &Claim, verdict: Verdict) -> Result<Receipt, Exit> {
     let (result, line) = compose(context, claim, verdict);
     if delivery.lease.is_lost() {
@@ -48,11 +51,15 @@ async fn write(context: &Context, claim: &Claim, result: JobResult, line: Bytes)
     patiently(context, || context.ledger.finish(&claim.fence, claim.tally, ending.clone())).await
 }
 
-/// Tries again while the trouble may pass, as long as a shutdown would wait for it.
+/// Tries again while the trouble may pass: as long as a shutdown would wait for it, or for as long as it takes.
 async fn patiently<T, F>(context: &Context, write: impl FnMut() -> F) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
 {
+    match context.settings.patience {
+        Patience::Bounded => {}
+        Patience::Endless => return insist(context, write).await,
+    }
     let times = context.settings.drain.as_millis() / RETRY_EVERY.as_millis();
     let policy =
         ConstantBuilder::default().with_delay(RETRY_EVERY).with_max_times(usize::try_from(times).unwrap_or(usize::MAX));

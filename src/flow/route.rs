@@ -13,7 +13,7 @@ use futures_util::future::select_all;
 use crate::job::failure::{Class, Failure};
 use crate::job::intake::{WireBody, wire_body};
 use crate::job::units::{Timestamp, Usd};
-use crate::ports::CallBody;
+use crate::ports::{CallBody, StoreError};
 use crate::rules::budget::reservation_price;
 use crate::rules::lane::Word;
 use crate::rules::pace::{Binding, Refusal};
@@ -41,6 +41,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 const FULL_NOT_AWAY: Duration = Duration::from_secs(2);
 /// Who waits for tokens looks this often whether another worker has given any back.
 const ASK_OTHERS: Duration = Duration::from_secs(1);
+/// A store in trouble is asked again after this.
+const STORE_RECHECK: Duration = Duration::from_millis(500);
 
 /// Chooses a lane and reserves on it, however long that takes.
 ///
@@ -136,8 +138,11 @@ async fn take_turn(
         if let Some(ended) = cut_short(context, delivery, claim).now_or_never() {
             return ended.map(Turn::Over);
         }
-        for route in &plan.routes {
-            route.lane.look(&*context.allowance).await?;
+        if let Err(error) = look_around(context, plan).await {
+            match sit_out(context, delivery, claim, error).await? {
+                Some(verdict) => return Ok(Turn::Over(verdict)),
+                None => continue,
+            }
         }
         let size = plan.resized(claim, size, now());
         let standing = standing(claim, plan, &size);
@@ -154,8 +159,8 @@ async fn take_turn(
         let until = match choice {
             Choice::Lane(index) => {
                 let Some(route) = plan.routes.get(index) else { continue };
-                match take(context, route, &size).await? {
-                    Some(held) => {
+                match take(context, route, &size).await {
+                    Ok(Some(held)) => {
                         if claim.journey.last_lane.as_ref().is_some_and(|last| *last != route.lane.id) {
                             leave_last_lane(context, claim, plan);
                             claim.journey.last_lane = None;
@@ -164,7 +169,11 @@ async fn take_turn(
                         return Ok(Turn::Placed(held, size));
                     }
                     // Somebody of another model or worker that shares the lane was faster: look again.
-                    None => continue,
+                    Ok(None) => continue,
+                    Err(error) => match sit_out(context, delivery, claim, error).await? {
+                        Some(verdict) => return Ok(Turn::Over(verdict)),
+                        None => continue,
+                    },
                 }
             }
             Choice::WaitUntil(until) => until,
@@ -179,16 +188,42 @@ async fn take_turn(
         if let Some(verdict) = wait(context, delivery, claim, rest, For::Quota(&plan.routes)).await? {
             return Ok(Turn::Over(verdict));
         }
-        for route in &plan.routes {
-            if route.lane.state().book.ledger.has_limits() {
-                route.lane.refresh(&*context.allowance).await?;
+        for route in plan.routes.iter().filter(|route| route.lane.state().book.ledger.has_limits()) {
+            match route.lane.refresh(&*context.allowance).await {
+                Ok(()) => {}
+                // The next thing is to look around, which then waits.
+                Err(error) if context.settings.patience.outlasts(error.kind) => context.meter.store_trouble(&error),
+                Err(error) => return Err(error.into()),
             }
         }
     }
 }
 
+/// Sees what other workers have written of the lanes.
+async fn look_around(context: &Context, plan: &Plan) -> Result<(), StoreError> {
+    for route in &plan.routes {
+        route.lane.look(&*context.allowance).await?;
+    }
+    Ok(())
+}
+
+/// Waits a moment for a store in trouble, first in line all the while: nothing is reserved on a guess. `Some` if the job ran
+/// out of time instead.
+async fn sit_out(
+    context: &Context,
+    delivery: &Delivery,
+    claim: &mut Claim,
+    error: StoreError,
+) -> Result<Option<Verdict>, Exit> {
+    if !context.settings.patience.outlasts(error.kind) {
+        return Err(error.into());
+    }
+    context.meter.store_trouble(&error);
+    wait(context, delivery, claim, STORE_RECHECK, For::Store).await
+}
+
 /// Takes what the call needs of the lane and of the account behind it, or nothing.
-async fn take(context: &Context, route: &Route, size: &Size) -> Result<Option<Held>, Exit> {
+async fn take(context: &Context, route: &Route, size: &Size) -> Result<Option<Held>, StoreError> {
     let Some(taken) = route.lane.take(&*context.allowance, size.reserve()).await? else { return Ok(None) };
     let Some(account) = &route.account else { return Ok(Some(Held::new(Arc::clone(&route.lane), taken, None))) };
     match account.take(&*context.allowance, size.reserve()).await {
@@ -199,7 +234,7 @@ async fn take(context: &Context, route: &Route, size: &Size) -> Result<Option<He
         }
         Err(error) => {
             route.lane.give_back(&taken);
-            Err(error.into())
+            Err(error)
         }
     }
 }
@@ -292,6 +327,8 @@ enum For<'a> {
     Service,
     /// Quota on one of these lanes, which will come: only the deadline bounds it.
     Quota(&'a [Route]),
+    /// A store that is in trouble: likewise.
+    Store,
 }
 
 /// Waits until then, or until a lane has changed. `Some` if the job ran out of time instead.
@@ -310,12 +347,13 @@ async fn wait(
             claim.journey.away_since = None;
             None
         }
+        (None, For::Store) => None,
     };
     let until = start + rest.min(LOOK_AGAIN);
     let until = end.map_or(until, |end| end.min(until));
     let changed = async {
         match what {
-            For::Service => std::future::pending().await,
+            For::Service | For::Store => std::future::pending().await,
             For::Quota(routes) => {
                 select_all(routes.iter().map(|route| Box::pin(route.lane.changed.notified()))).await;
             }
@@ -334,7 +372,7 @@ async fn wait(
 }
 
 /// Ends when a job may not be waited with any longer, whatever it waits for: the worker stops, the job is somebody
-/// else's, its deadline passes, or so many of its model wait that it would keep others from their slots.
+/// else's, its message was held for as long as one may be, its deadline passes, or so many of its model wait that it would keep others from their slots.
 async fn cut_short(context: &Context, delivery: &Delivery, claim: &Claim) -> Result<Verdict, Exit> {
     let late = async {
         match claim.job.deadline {
@@ -353,6 +391,7 @@ async fn cut_short(context: &Context, delivery: &Delivery, claim: &Claim) -> Res
         biased;
         () = context.stop.drained() => Err(Exit::HandBack { after: Duration::ZERO }),
         () = delivery.lease.lost() => Err(Exit::Lost),
+        () = delivery.lease.worn_out() => Err(Exit::HandBack { after: Duration::ZERO }),
         () = late => {
             let message = "its deadline passed while it waited to be sent";
             Ok(Verdict::of_failure(Failure::new(Class::Expired, message)))

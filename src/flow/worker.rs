@@ -7,7 +7,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::ports::{Message, StoreTrouble};
+use crate::ports::{Message, StoreError, StoreTrouble};
 
 use super::acknowledge::acknowledge;
 use super::admit::{Admitted, admit};
@@ -31,6 +31,8 @@ pub struct Worker {
 
 /// Questions to the queue in flight at once; one is too few when each brings ten messages and takes a sync to disk.
 const RECEIVERS: usize = 6;
+/// Between two looks at what is in trouble.
+const TROUBLES_EVERY: Duration = Duration::from_secs(5);
 /// What could not be written is tried again after this.
 const SAY_AGAIN: Duration = Duration::from_secs(1);
 /// A message whose delivery failed in the back end comes back after this.
@@ -57,12 +59,17 @@ impl Worker {
         });
         helpers.spawn({
             let (context, ended) = (Arc::clone(context), ended.clone());
-            async move { context.credentials.keep(&*context.model, &context.stop, ended).await }
+            async move { context.credentials.keep(&*context.model, &context.stop, context.settings.patience, ended).await }
         });
 
         helpers.spawn({
             let (context, ended) = (Arc::clone(context), ended.clone());
             async move { write_what_lanes_say(&context, ended).await }
+        });
+
+        helpers.spawn({
+            let (context, ended) = (Arc::clone(context), ended.clone());
+            async move { say_what_is_over(&context, ended).await }
         });
 
         let (out, mut deliveries) = mpsc::channel(context.settings.slots);
@@ -79,16 +86,25 @@ impl Worker {
         }
         drop(out);
 
+        helpers.spawn({
+            let (stop, drain, ended) = (context.stop.clone(), context.settings.drain, ended.clone());
+            async move {
+                tokio::select! {
+                    () = ended.cancelled() => {}
+                    () = async { stop.drained().await; tokio::time::sleep(drain).await } => stop.abort(),
+                }
+            }
+        });
+
         let jobs = TaskTracker::new();
         while let Some(delivery) = deliveries.recv().await {
             let worker = self.clone();
-            jobs.spawn(async move { worker.deliver(delivery).await });
+            jobs.spawn(async move {
+                let _in_hand = worker.context.meter.takes_in_hand();
+                worker.deliver(delivery).await;
+            });
         }
         jobs.close();
-        tokio::select! {
-            () = jobs.wait() => {}
-            () = tokio::time::sleep(context.settings.drain) => context.stop.abort(),
-        }
         jobs.wait().await;
         ended.cancel();
         helpers.close();
@@ -142,6 +158,11 @@ impl Worker {
         }
     }
 
+    /// Whether there is no point in going on: a run stops at whatever does not pass by itself.
+    fn is_the_end(&self, error: &StoreError) -> bool {
+        error.kind != StoreTrouble::Away && !self.context.settings.patience.outlasts(error.kind)
+    }
+
     /// Turns an early exit into what happens to the message.
     fn disposition(&self, exit: Exit, claim: Option<&Claim>) -> Disposition {
         let claim = claim.map(|claim| (claim.fence.clone(), claim.tally));
@@ -151,13 +172,24 @@ impl Worker {
             Exit::Lost => Disposition::Drop,
             Exit::Store(error) => {
                 self.context.meter.store_trouble(&error);
-                if error.kind != StoreTrouble::Away {
+                if self.is_the_end(&error) {
                     self.context.stop.drain(Reason::Store(error));
                 }
                 // Nobody is here to wait for it: whoever comes next takes it up at once.
                 let after = if self.context.stop.is_draining() { Duration::ZERO } else { AFTER_TROUBLE };
                 Disposition::Release { after, claim }
             }
+        }
+    }
+}
+
+/// Says which troubles with stores go on, and which are over.
+async fn say_what_is_over(context: &Context, ended: CancellationToken) {
+    let mut tick = tokio::time::interval(TROUBLES_EVERY);
+    loop {
+        tokio::select! {
+            () = ended.cancelled() => return,
+            _ = tick.tick() => context.meter.look_at_troubles(),
         }
     }
 }

@@ -12,6 +12,7 @@ use aquifer::embedded::{DoneSeq, Entry, Line, Run, Standing, Store};
 use aquifer::flow::context::{Context, Settings};
 use aquifer::flow::credentials::CredentialsGate;
 use aquifer::flow::lanes::{Catalogue, PlanSpec};
+use aquifer::flow::patience::{ClaimGate, Patience};
 use aquifer::flow::stop::Stop;
 use aquifer::job::ident::BatchName;
 use aquifer::job::outcome::JobResult;
@@ -60,6 +61,7 @@ pub fn settings() -> Settings {
         receive_batch: 10,
         lease: Duration::from_secs(120),
         drain: Duration::from_secs(25),
+        patience: Patience::Bounded,
         max_claims: 5,
         max_attempts: 5,
         attempts_per_endpoint: NonZeroU32::MIN,
@@ -96,8 +98,9 @@ pub fn context_of(
         notices: store.notices(),
         model,
         clock: state.clock.clone(),
-        catalogue: Catalogue::new(state.clock.now(), plans, settings.breaker, |_| None),
+        catalogue: Arc::new(Catalogue::new(state.clock.now(), plans, settings.breaker, |_| None)),
         credentials: CredentialsGate::default(),
+        claims: ClaimGate::default(),
         settings,
         meter: Meter::default(),
         stop: Stop::default(),

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::cli::args::RunArgs;
 use crate::cli::exit::{Exit, Report};
 use crate::cli::input::{LineKind, Lines};
+use crate::cli::intake::{TOLD, name_of};
 use crate::cli::terminal::say;
 use crate::cli::{out, wiring};
 use crate::config::{EndpointSettings, Settings};
@@ -19,7 +20,6 @@ use crate::job::units::{PerMinute, Usd};
 use crate::ports::Clock;
 use crate::rules::budget::reservation_price;
 
-use super::intake::{TOLD, name_of};
 use super::{short, span};
 
 /// What the input would come to; the names are those of `aquifer plan --json`.

@@ -4,40 +4,37 @@
 //! enrol the input (a job that is already known is not queued again); work; project what ended into the results file.
 
 mod dry;
-mod intake;
 mod progress;
 mod results_file;
 mod summary;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::task::JoinHandle;
-
-use crate::config::Settings;
+use crate::config::Listen;
 use crate::embedded::{DoneSeq, Run, Store};
 use crate::flow::context::Context;
-use crate::flow::notify;
+use crate::flow::notify::Announcer;
+use crate::flow::patience::Patience;
 use crate::flow::stop::{Reason, Stop};
 use crate::flow::worker::Worker;
 use crate::job::failure::{Class, Failure};
-use crate::job::ident::{BatchKey, BatchName};
+use crate::job::ident::BatchKey;
 use crate::job::lifecycle::Status;
 use crate::job::units::Usd;
-use crate::ports::{Ledger, Model};
-use crate::simulate::Simulator;
-use crate::telemetry::Meter;
+use crate::ports::Ledger;
 
 use super::args::RunArgs;
+use super::backend::{self, Backend, Roll, state_dir};
 use super::exit::{Exit, Report};
-use super::input::{batch_name_of, check_inputs};
+use super::input::check_inputs;
 use super::terminal::say;
-use super::wiring::{self, SIMULATED, SystemClock};
+use super::wiring::{self, Connected, connect};
+use super::{intake, serve, signals};
 
+pub(crate) use progress::{Pace, clock, short, span};
 use progress::{Progress, View};
-pub(crate) use progress::{short, span};
 use results_file::Results;
 
 /// Between two looks at what ended, and two views of the progress.
@@ -54,11 +51,8 @@ const PAGE: usize = 512;
 pub async fn run(args: RunArgs) -> Result<Exit, Report> {
     let started = Instant::now();
     let settings = wiring::settings(args.places.config.as_deref(), args.simulate.is_some())?;
-    for note in &settings.notices_of_the_unused {
-        say(&format!("note: {note}"));
-    }
     check_inputs(&args.inputs).map_err(Report::usage)?;
-    let batch = batch_name(&args)?;
+    let batch = intake::batch_name(args.batch.as_deref(), &args.inputs)?;
     let cost_cap = args.max_cost.as_deref().map(cost_cap).transpose()?;
     let default_model = intake::default_model(&settings, args.model.as_deref(), cost_cap)?;
     if default_model.is_none() {
@@ -69,12 +63,11 @@ pub async fn run(args: RunArgs) -> Result<Exit, Report> {
     }
 
     let stop = Stop::default();
-    let signals = watch_signals(stop.clone());
-    let (model, simulator, endpoints) = connect(&args, &settings).await?;
+    let signals = signals::watch(stop.clone());
+    let Connected { model, simulator, endpoints } = connect(args.simulate.as_ref(), &settings).await?;
     let mut results = Results::open(&args.output, &args.inputs)?;
-    let state = if args.simulate.is_some() { args.places.state.join(SIMULATED) } else { args.places.state.clone() };
     let claims = results.claims()?;
-    let store = wiring::store(&state).await?;
+    let store = wiring::store(&state_dir(&args.places, args.simulate.is_some())).await?;
     // First: what is not known any more is not ours to write over.
     store.purge_older_than(settings.keep).await?;
     check_ours(&results, &claims.jobs, &*store.ledger()).await?;
@@ -86,29 +79,38 @@ pub async fn run(args: RunArgs) -> Result<Exit, Report> {
         ));
     }
 
-    let context = Arc::new(Context {
-        queue: store.queue(Some(batch.clone())),
-        ledger: store.ledger(),
-        allowance: store.allowance(),
-        callbacks: None,
-        bodies: store.bodies(),
-        notices: store.notices(),
-        model,
-        clock: Arc::new(SystemClock),
-        catalogue: wiring::catalogue(&settings, &endpoints),
-        credentials: crate::flow::credentials::CredentialsGate::default(),
-        settings: wiring::flow_settings(&settings, args.simulate.is_some(), cost_cap),
-        meter: Meter::default(),
-        stop,
-    });
+    let catalogue = Arc::new(wiring::catalogue(&settings, &endpoints));
+    let flow = wiring::flow_settings(&settings, args.simulate.is_some(), cost_cap, Patience::Bounded);
+    let backend = Backend::Embedded(store.clone());
+    let context =
+        backend::context(backend.ports(Some(batch.clone())), model, Arc::clone(&catalogue), flow, stop.clone());
+    let page = match args.listen {
+        Some(address) => serve::open(Listen { address, is_set: true }, &context).await?,
+        None => None,
+    };
 
-    let roll = store.begin_run(&batch).await?;
-    let enrolled = intake::enrol(&args, &context, &roll, &batch, default_model.as_deref(), cost_cap).await?;
+    let roll = Roll::Embedded(store.begin_run(&batch).await?);
+    let source = intake::Source {
+        inputs: args.inputs.clone(),
+        batch: batch.clone(),
+        named: args.model.clone(),
+        default: default_model,
+        cost_cap,
+        retry_failed: args.retry_failed,
+        catalogue,
+        answers_callbacks: false,
+        simulated: args.simulate.is_some(),
+        stop,
+        spooled: None,
+    };
+    let enrolled = intake::enrol(&source, &roll).await?;
+    let Roll::Embedded(roll) = roll;
     let outcome = match enrolled {
         Some(enrolled) => work(&context, &store, roll, &mut results, &enrolled).await?,
         None => Outcome::interrupted_at_intake(),
     };
     signals.abort();
+    drop(page);
     let report = match simulator {
         Some(simulator) => Some(simulator.stop().await),
         None => None,
@@ -207,32 +209,6 @@ impl Ended {
     }
 }
 
-type Connected = (Arc<dyn Model>, Option<Simulator>, Vec<crate::config::EndpointSettings>);
-
-async fn connect(args: &RunArgs, settings: &Settings) -> Result<Connected, Report> {
-    if let Some(scenario) = &args.simulate {
-        let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let simulator = wiring::simulator(any_port, scenario.as_ref()).await?;
-        let endpoints = if settings.endpoints.is_empty() {
-            vec![crate::config::EndpointSettings::bare("us-east-1")]
-        } else {
-            settings.endpoints.clone()
-        };
-        let model = wiring::simulated_bedrock(simulator.address(), &endpoints).await?;
-        return Ok((Arc::new(model), Some(simulator), endpoints));
-    }
-    let endpoints = wiring::endpoints(settings).await?;
-    let model = wiring::bedrock(&endpoints).await?;
-    Ok((Arc::new(model), None, endpoints))
-}
-
-fn batch_name(args: &RunArgs) -> Result<BatchName, Report> {
-    match &args.batch {
-        Some(name) => BatchName::new(name).map_err(|error| Report::usage(format!("--batch: {error}"))),
-        None => Ok(batch_name_of(&args.inputs)),
-    }
-}
-
 fn cost_cap(typed: &str) -> Result<Usd, Report> {
     let dollars = typed.trim().trim_start_matches('$').parse().ok();
     dollars.and_then(Usd::from_dollars).filter(|cap| *cap > Usd::ZERO).ok_or_else(|| {
@@ -253,34 +229,6 @@ async fn check_ours(
         }
     }
     Ok(())
-}
-
-/// The first Ctrl-C or SIGTERM drains, the second hands back at once.
-fn watch_signals(stop: Stop) -> JoinHandle<()> {
-    tokio::spawn(async move {
-        if interrupted().await {
-            say("stopping: calls already paid for are finished first; press Ctrl-C again to stop at once");
-            stop.drain(Reason::Interrupted);
-        }
-        if interrupted().await {
-            stop.abort();
-        }
-    })
-}
-
-/// Waits for Ctrl-C or SIGTERM; `false` if signals cannot be had.
-pub(crate) async fn interrupted() -> bool {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let Ok(mut terminate) = signal(SignalKind::terminate()) else { return false };
-        tokio::select! {
-            ctrl_c = tokio::signal::ctrl_c() => ctrl_c.is_ok(),
-            _ = terminate.recv() => true,
-        }
-    }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await.is_ok()
 }
 
 async fn work(
@@ -345,7 +293,7 @@ async fn work(
     results.flush()?;
     for tenant in &enrolled.tenants {
         let batch = BatchKey { tenant: tenant.clone(), batch: enrolled.batch.clone() };
-        notify::announce(context, &batch).await?;
+        Announcer::of(context).announce(&batch).await?;
     }
     let now = projector.roll.progress().await?;
     Ok(Outcome {

@@ -96,14 +96,15 @@ impl Progress {
 
 /// How fast it went lately.
 #[derive(Debug, Default)]
-struct Pace {
+pub(crate) struct Pace {
     samples: VecDeque<(Instant, u64)>,
 }
 
 const LATELY: Duration = Duration::from_secs(30);
 
 impl Pace {
-    fn note(&mut self, now: Instant, done: u64) {
+    /// So many are done by now.
+    pub(crate) fn note(&mut self, now: Instant, done: u64) {
         self.samples.push_back((now, done));
         while self.samples.get(1).is_some_and(|(at, _)| now.duration_since(*at) >= LATELY) {
             self.samples.pop_front();
@@ -111,7 +112,7 @@ impl Pace {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "shown, never added up")]
-    fn per_second(&self) -> Option<f64> {
+    pub(crate) fn per_second(&self) -> Option<f64> {
         let ((first, before), (last, after)) = (self.samples.front()?, self.samples.back()?);
         let seconds = last.duration_since(*first).as_secs_f64();
         (after > before && seconds >= 1.0).then(|| (after - before) as f64 / seconds)
@@ -176,7 +177,7 @@ pub(crate) fn span(duration: Duration) -> String {
 }
 
 /// The time of day in UTC.
-fn clock(millis: i64) -> String {
+pub(crate) fn clock(millis: i64) -> String {
     let seconds = millis.div_euclid(1_000).rem_euclid(86_400);
     format!("{:02}:{:02}:{:02}Z", seconds / 3_600, seconds / 60 % 60, seconds % 60)
 }

@@ -1,0 +1,181 @@
+//! Behind which back end does a command work? The one place where that is chosen: commands ask [`Backend`] for what they
+//! need and do not know which it is.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{self, Settings};
+use crate::embedded::{Entry, Run, Sealed, Standing, Store};
+use crate::flow::context::{self, Context};
+use crate::flow::credentials::CredentialsGate;
+use crate::flow::lanes::Catalogue;
+use crate::flow::notify::Announcer;
+use crate::flow::patience::ClaimGate;
+use crate::flow::stop::Stop;
+use crate::job::ident::{BatchKey, BatchName};
+use crate::ports::{Allowance, Bodies, Callbacks, Ledger, Model, Notices, Queue, StoreError};
+use crate::telemetry::Meter;
+
+use super::SystemClock;
+use super::args::Places;
+use super::exit::Report;
+use super::wiring::{self, SIMULATED};
+
+/// An open back end.
+#[derive(Clone, Debug)]
+pub(crate) enum Backend {
+    /// SQLite and files below the state directory.
+    Embedded(Store),
+}
+
+/// What a worker needs of a back end.
+pub(crate) struct Ports {
+    queue: Arc<dyn Queue>,
+    ledger: Arc<dyn Ledger>,
+    bodies: Arc<dyn Bodies>,
+    notices: Arc<dyn Notices>,
+    allowance: Arc<dyn Allowance>,
+    callbacks: Option<Arc<dyn Callbacks>>,
+}
+
+impl Backend {
+    /// Opens the configured one. What is simulated never leaves this machine.
+    ///
+    /// # Errors
+    /// A report: it cannot be reached, or it is not one of ours.
+    pub(crate) async fn open(settings: &Settings, places: &Places, is_simulated: bool) -> Result<Self, Report> {
+        match &settings.backend {
+            config::Backend::Aws(_) if !is_simulated => {
+                Err(Report::usage("`backend = \"aws\"` is not one that this command can work with yet")
+                    .hint("leave `backend` out to work in a state directory on this machine"))
+            }
+            config::Backend::Aws(_) | config::Backend::Embedded => {
+                Ok(Self::Embedded(wiring::store(&state_dir(places, is_simulated)).await?))
+            }
+        }
+    }
+
+    /// What it is, for a person.
+    pub(crate) fn name(&self, places: &Places, is_simulated: bool) -> String {
+        match self {
+            Self::Embedded(_) => format!("all batches in {}", state_dir(places, is_simulated).display()),
+        }
+    }
+
+    /// Its ports; the queue that of one batch, or of all.
+    pub(crate) fn ports(&self, batch: Option<BatchName>) -> Ports {
+        match self {
+            Self::Embedded(store) => Ports {
+                queue: store.queue(batch),
+                ledger: store.ledger(),
+                bodies: store.bodies(),
+                notices: store.notices(),
+                allowance: store.allowance(),
+                callbacks: None,
+            },
+        }
+    }
+
+    /// Starts the list of an input.
+    ///
+    /// # Errors
+    /// What the back end said.
+    pub(crate) async fn begin(&self, batch: &BatchName) -> Result<Roll, StoreError> {
+        match self {
+            Self::Embedded(store) => Ok(Roll::Embedded(store.begin_run(batch).await?)),
+        }
+    }
+
+    /// Makes the end of a batch known in which nothing is left to work: no worker ever will. `is_told` as in
+    /// [`Announcer`].
+    ///
+    /// # Errors
+    /// What the back end said.
+    pub(crate) async fn announce(&self, batch: &BatchKey, is_told: bool) -> Result<(), StoreError> {
+        let Ports { ledger, notices, callbacks, .. } = self.ports(None);
+        let announcer = Announcer { ledger: &*ledger, notices: &*notices, callbacks: callbacks.as_deref(), is_told };
+        announcer.announce(batch).await
+    }
+
+    /// Purges what has been complete for longer than `keep`.
+    ///
+    /// # Errors
+    /// What the back end said.
+    pub(crate) async fn purge_older_than(&self, keep: Duration) -> Result<Vec<BatchName>, StoreError> {
+        match self {
+            Self::Embedded(store) => store.purge_older_than(keep).await,
+        }
+    }
+
+    /// Leaves it.
+    ///
+    /// # Errors
+    /// What the back end said.
+    pub(crate) async fn close(self) -> Result<(), StoreError> {
+        match self {
+            Self::Embedded(store) => store.close().await,
+        }
+    }
+}
+
+/// Where the embedded back end keeps its state.
+pub(crate) fn state_dir(places: &Places, is_simulated: bool) -> PathBuf {
+    if is_simulated { places.state.join(SIMULATED) } else { places.state.clone() }
+}
+
+/// The list of an input that is being taken in.
+#[derive(Debug)]
+pub(crate) enum Roll {
+    /// In the state database.
+    Embedded(Run),
+}
+
+impl Roll {
+    /// Takes lines in, in input order; see [`Run::enrol`].
+    ///
+    /// # Errors
+    /// What the back end said; then no line of the call was taken in.
+    pub(crate) async fn enrol(&self, entries: Vec<Entry>, retry_failed: bool) -> Result<Vec<Standing>, StoreError> {
+        match self {
+            Self::Embedded(run) => run.enrol(entries, retry_failed).await,
+        }
+    }
+
+    /// Ends the input; see [`Run::seal`].
+    ///
+    /// # Errors
+    /// What the back end said; the call may be repeated.
+    pub(crate) async fn seal(&self) -> Result<Sealed, StoreError> {
+        match self {
+            Self::Embedded(run) => run.seal().await,
+        }
+    }
+}
+
+/// Everything a worker works with, put together.
+pub(crate) fn context(
+    ports: Ports,
+    model: Arc<dyn Model>,
+    catalogue: Arc<Catalogue>,
+    settings: context::Settings,
+    stop: Stop,
+) -> Arc<Context> {
+    let Ports { queue, ledger, bodies, notices, allowance, callbacks } = ports;
+    Arc::new(Context {
+        queue,
+        ledger,
+        bodies,
+        notices,
+        callbacks,
+        allowance,
+        model,
+        clock: Arc::new(SystemClock),
+        catalogue,
+        credentials: CredentialsGate::default(),
+        claims: ClaimGate::default(),
+        settings,
+        meter: Meter::default(),
+        stop,
+    })
+}
