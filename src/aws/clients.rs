@@ -97,15 +97,18 @@ impl Clients {
     /// To one address, with what is given and nothing else.
     pub(super) fn connect_to(emulated: &Emulated) -> Self {
         let credentials = Credentials::new(&emulated.access_key_id, "test", None, None, "Emulated");
-        let config = SdkConfig::builder()
+        let mut config = SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
             .endpoint_url(&emulated.endpoint_url)
             .region(Region::new(emulated.region.clone()))
             .credentials_provider(SharedCredentialsProvider::new(credentials))
             .retry_config(RetryConfig::standard())
-            .timeout_config(timeouts())
-            .build();
-        Self::with(&config, true)
+            .timeout_config(timeouts());
+        if emulated.endpoint_url.starts_with("http://") {
+            // Reading the host's root certificates, once a client, is most of what connecting costs.
+            config.set_http_client(Some(aws_smithy_http_client::Builder::new().build_http()));
+        }
+        Self::with(&config.build(), true)
     }
 
     pub(super) fn with(config: &SdkConfig, s3_by_path: bool) -> Self {

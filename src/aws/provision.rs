@@ -24,6 +24,9 @@ const MAX_RECEIVES: u32 = 1_000;
 const RETENTION: &str = "1209600";
 /// For receivers that name none; ours do. In seconds, as long as a lease.
 const VISIBILITY: &str = "120";
+/// A queue can be used a second after it was made, says SQS; asked for this often, so far apart.
+const QUEUE_LOOKS: u32 = 20;
+const QUEUE_LOOK: Duration = Duration::from_millis(500);
 /// A table takes seconds.
 const TABLE_WAIT: Duration = Duration::from_secs(120);
 
@@ -117,30 +120,33 @@ async fn create_queue(clients: &Clients, url: &str, dead_letter_arn: Option<&str
     }
     let made = request.send().await.map_err(|error| trouble::of_sdk(&doing, &error))?;
     let made = made.queue_url().unwrap_or_default();
-    // The host may differ: an emulator knows itself by another name.
-    if account_and_name(made) != account_and_name(url) {
+    if !is_same_queue(made, url) {
         return Err(not_what_was_named(&doing, made));
     }
-    match queue_arn(clients, url).await? {
-        Some(arn) => Ok(arn),
-        None => Err(not_what_was_named(&doing, made)),
+    for _ in 0..QUEUE_LOOKS {
+        if let Some(arn) = queue_arn(clients, url).await? {
+            return Ok(arn);
+        }
+        tokio::time::sleep(QUEUE_LOOK).await;
     }
+    Err(trouble::of_ours(StoreTrouble::Away, &doing, "it was made, and cannot be found yet"))
 }
 
-/// The last two segments of a queue URL.
-fn account_and_name(url: &str) -> (Option<&str>, Option<&str>) {
-    let mut segments = url.rsplit('/');
-    let name = segments.next();
-    (segments.next(), name)
+/// Amazon names a queue in one way, region included; an emulator may know itself by another host.
+fn is_same_queue(made: &str, url: &str) -> bool {
+    let account_and_name = |url: &str| -> Vec<String> { url.rsplit('/').take(2).map(str::to_owned).collect() };
+    made == url || (!url.contains(".amazonaws.") && account_and_name(made) == account_and_name(url))
 }
 
 // --------------------------------------------------------------------------------------------------- DynamoDB
 
 async fn create_table(clients: &Clients, name: &str) -> Result<bool, StoreError> {
+    let doing = format!("looking for the table {name}");
     match clients.dynamodb.describe_table().table_name(name).send().await {
-        Ok(_) => return Ok(false),
+        // It may be on its way: another worker's first try.
+        Ok(_) => return wait_for_table(clients, name, &doing).await.map(|()| false),
         Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => {}
-        Err(error) => return Err(trouble::of_sdk(&format!("looking for the table {name}"), &error)),
+        Err(error) => return Err(trouble::of_sdk(&doing, &error)),
     }
     let doing = format!("making the table {name}");
     let mut request = clients.dynamodb.create_table().table_name(name).billing_mode(BillingMode::PayPerRequest);
@@ -155,8 +161,7 @@ async fn create_table(clients: &Clients, name: &str) -> Result<bool, StoreError>
             request.attribute_definitions(attribute.map_err(incomplete)?).key_schema(element.map_err(incomplete)?);
     }
     request.send().await.map_err(|error| trouble::of_sdk(&doing, &error))?;
-    let there = clients.dynamodb.wait_until_table_exists().table_name(name).wait(TABLE_WAIT).await;
-    there.map_err(|error| trouble::of_ours(StoreTrouble::Away, &doing, in_words(&error)))?;
+    wait_for_table(clients, name, &doing).await?;
     let expiry = TimeToLiveSpecification::builder().enabled(true).attribute_name("ttl").build();
     let expiry = expiry.map_err(|error| trouble::of_ours(StoreTrouble::Other, &doing, in_words(&error)))?;
     let request = clients.dynamodb.update_time_to_live().table_name(name).time_to_live_specification(expiry);
@@ -164,13 +169,27 @@ async fn create_table(clients: &Clients, name: &str) -> Result<bool, StoreError>
     Ok(true)
 }
 
+async fn wait_for_table(clients: &Clients, name: &str, doing: &str) -> Result<(), StoreError> {
+    let there = clients.dynamodb.wait_until_table_exists().table_name(name).wait(TABLE_WAIT).await;
+    there.map(drop).map_err(|error| trouble::of_ours(StoreTrouble::Away, doing, in_words(&error)))
+}
+
 // --------------------------------------------------------------------------------------------------------- S3
 
 async fn create_bucket(clients: &Clients, name: &str) -> Result<bool, StoreError> {
+    let doing = format!("looking for the bucket {name}");
     match clients.s3.head_bucket().bucket(name).send().await {
         Ok(_) => return Ok(false),
         Err(error) if error.as_service_error().is_some_and(|error| error.is_not_found()) => {}
-        Err(error) => return Err(trouble::of_sdk(&format!("looking for the bucket {name}"), &error)),
+        // The answer to a HEAD has no words: only its status says what is wrong.
+        Err(error) => {
+            let why = match error.raw_response().map(|response| response.status().as_u16()) {
+                Some(301) => "it is in another region than these calls go to",
+                Some(403) => "it belongs to somebody else, or these credentials may not see it",
+                _ => return Err(trouble::of_sdk(&doing, &error)),
+            };
+            return Err(trouble::of_ours(StoreTrouble::Denied, &doing, why));
+        }
     }
     // Everywhere but in the oldest region a bucket must be told where it is to be.
     let region = clients.s3.config().region().map(ToString::to_string).filter(|region| region != "us-east-1");

@@ -20,7 +20,6 @@ mod looking;
 mod ministack;
 mod notices;
 mod processes;
-mod provision;
 mod queue;
 mod sqs;
 mod world;

@@ -1,10 +1,9 @@
 //! Does the proxy do what it says? Through the SDK, since it is the SDK's reading of a fault that counts.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aquifer::aws::{Fleet, Settings};
-use aquifer::job::units::Timestamp;
-use aquifer::ports::Clock;
 use aws_config::SdkConfig;
 use aws_config::retry::RetryConfig;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
@@ -15,16 +14,9 @@ use aws_sdk_sqs::types::{
     SendMessageBatchRequestEntry,
 };
 
+use crate::Stopped;
 use crate::ministack;
 use crate::proxy::{Fault, Odds, Proxy, Service};
-
-struct Stopped;
-
-impl Clock for Stopped {
-    fn now(&self) -> Timestamp {
-        Timestamp(0)
-    }
-}
 
 /// A proxy before the services, and clients of it.
 struct Day {
@@ -45,8 +37,7 @@ impl Day {
 
     async fn with(retries: RetryConfig) -> Self {
         let settings = ministack::settings();
-        let fleet =
-            Fleet::connect_to(&ministack::emulated(ministack::url()), settings.clone(), std::sync::Arc::new(Stopped));
+        let fleet = Fleet::connect_to(&ministack::emulated(ministack::url()), settings.clone(), Arc::new(Stopped));
         fleet.create_missing().await.unwrap();
         let proxy = Proxy::start(ministack::url(), 1);
         let sdk: SdkConfig = ministack::sdk(proxy.url()).to_builder().retry_config(retries).build();

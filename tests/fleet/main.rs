@@ -7,9 +7,22 @@
     reason = "a test fails by panicking"
 )]
 
+use aquifer::job::units::Timestamp;
+use aquifer::ports::Clock;
+
 mod bad_days;
 #[path = "../common/ministack/mod.rs"]
 mod ministack;
+mod provision;
 #[path = "../common/proxy/mod.rs"]
 mod proxy;
 mod stored;
+
+/// For what asks no time.
+struct Stopped;
+
+impl Clock for Stopped {
+    fn now(&self) -> Timestamp {
+        Timestamp(0)
+    }
+}

@@ -56,6 +56,7 @@ pub(crate) fn sdk(url: &str) -> SdkConfig {
         .endpoint_url(url)
         .region(Region::from_static(REGION))
         .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
         .build()
 }
 

@@ -1,6 +1,7 @@
 //! What `create_missing` makes, and what it leaves alone.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use aquifer::aws::{Created, Fleet, Settings};
 use aquifer::ports::StoreTrouble;
@@ -8,11 +9,16 @@ use aws_sdk_dynamodb::types::{BillingMode, KeyType, TimeToLiveStatus};
 use aws_sdk_sqs::types::QueueAttributeName;
 use serde_json::{Value, json};
 
+use crate::Stopped;
 use crate::ministack;
-use crate::world::ManualClock;
+use crate::proxy::{Fault, Proxy, Service};
 
 fn fleet(settings: &Settings) -> Fleet {
-    Fleet::connect_to(&ministack::emulated(ministack::url()), settings.clone(), ManualClock::new())
+    at(ministack::url(), settings)
+}
+
+fn at(url: &str, settings: &Settings) -> Fleet {
+    Fleet::connect_to(&ministack::emulated(url), settings.clone(), Arc::new(Stopped))
 }
 
 fn sqs() -> aws_sdk_sqs::Client {
@@ -95,4 +101,31 @@ async fn a_name_of_another_account_or_region_is_no_namesake_here() {
 async fn a_fleet_without_a_topic_gets_none() {
     let settings = Settings { topic_arn: None, ..ministack::settings() };
     assert_eq!(fleet(&settings).create_missing().await.unwrap().len(), 4);
+}
+
+#[tokio::test]
+async fn a_bucket_of_others_or_elsewhere_is_told_from_one_that_is_missing() {
+    for (status, word) in [(403, "somebody else"), (301, "another region")] {
+        let settings = ministack::settings();
+        let proxy = Proxy::start(ministack::url(), 1);
+        proxy.next(Service::S3, "HeadBucket", Fault::Status(status));
+        let error = at(proxy.url(), &settings).create_missing().await.unwrap_err();
+        assert_eq!(error.kind, StoreTrouble::Denied, "{error}");
+        assert!(error.to_string().contains(word) && error.to_string().contains(&settings.bucket), "{error}");
+        assert_eq!(proxy.seen_of(Service::S3, "CreateBucket").calls, 0);
+    }
+}
+
+#[tokio::test]
+async fn what_was_made_before_a_failure_is_not_made_again() {
+    let settings = ministack::settings();
+    let proxy = Proxy::start(ministack::url(), 1);
+    proxy.take_away(Service::S3);
+    let fleet = at(proxy.url(), &settings);
+    let error = fleet.create_missing().await.unwrap_err();
+    assert_eq!(error.kind, StoreTrouble::Away, "{error}");
+    proxy.bring_back(Service::S3);
+    let left = fleet.create_missing().await.unwrap();
+    let topic = settings.topic_arn.clone().unwrap();
+    assert_eq!(left, [Created::Bucket(settings.bucket.clone()), Created::Topic(topic)]);
 }
