@@ -11,21 +11,69 @@
 //!
 //! [`Fleet`] is the door. The SDK's types stay inside.
 
+mod allowance;
+mod batches;
+mod callbacks;
+mod calls;
+mod claim_check;
+mod claims;
 mod clients;
 mod company;
+mod counters;
+mod entries;
+mod fetch;
+mod finish;
+mod in_flight;
+mod lapsed;
+mod ledger;
+mod listing;
+mod look_up;
+mod manifest;
+mod mark;
+mod notices;
+mod objects;
+mod provision;
+mod queue;
+mod reader;
+mod redrive;
+mod report;
+mod roll;
+mod rolls;
+mod rows;
+mod segment_lines;
+mod segments;
+mod spans;
+mod store_clock;
+mod table;
+mod text;
+mod transact;
 mod trouble;
+mod update;
+mod upload;
 
 use std::fmt;
 use std::sync::Arc;
 
-pub use clients::{ConnectError, Results, Settings};
+pub use batches::Seal;
+pub use clients::{ConnectError, Emulated, Results, Settings};
+pub use provision::Created;
+pub use reader::{Order, ResultLines};
+pub use redrive::Redriven;
+pub use report::{BatchSummary, JobOwner, JobReport, LaneGate, LaneRow};
+pub use roll::{AlreadySent, LineContent, PART_LINES, Roll, RollLine};
 
-use crate::ports::Clock;
+use crate::job::ident::{BatchKey, Digest, JobKey};
+use crate::ports::{Allowance, Bodies, Callbacks, Clock, Ledger, Notices, Queue, StoreError};
 
 /// The services of one configuration, connected. A clone is another handle on the same.
 #[derive(Clone, Debug)]
 pub struct Fleet {
     inner: Arc<Inner>,
+    allowance: Arc<allowance::FleetAllowance>,
+    queue: Arc<queue::SqsQueue>,
+    ledger: Arc<ledger::DynamoLedger>,
+    bodies: Arc<segments::S3Bodies>,
+    notices: Arc<notices::SnsNotices>,
 }
 
 /// What the ports share.
@@ -44,9 +92,82 @@ impl Fleet {
     /// # Errors
     /// [`ConnectError`]: each says what to set.
     pub async fn connect(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, ConnectError> {
-        let clients = clients::Clients::connect().await?;
+        Ok(Self::of(clients::Clients::connect().await?, settings, clock))
+    }
+
+    /// The same on services at one address, with nothing read from the environment. For emulators and tests: several
+    /// fleets of one process can so be at several places.
+    pub fn connect_to(emulated: &Emulated, settings: Settings, clock: Arc<dyn Clock>) -> Self {
+        Self::of(clients::Clients::connect_to(emulated), settings, clock)
+    }
+
+    fn of(clients: clients::Clients, settings: Settings, clock: Arc<dyn Clock>) -> Self {
         let epoch = format!("{:016x}", rand::random::<u64>());
-        Ok(Self { inner: Arc::new(Inner { clients, settings, clock, epoch }) })
+        let inner = Arc::new(Inner { clients, settings, clock, epoch });
+        // Made once: what shares calls must be shared itself.
+        let allowance = Arc::new(allowance::FleetAllowance::new(&inner));
+        let queue = Arc::new(queue::SqsQueue::new(&inner));
+        let ledger = Arc::new(ledger::DynamoLedger::new(Arc::clone(&inner)));
+        let bodies = Arc::new(segments::S3Bodies::new(&inner));
+        let notices = Arc::new(notices::SnsNotices::new(&inner));
+        Self { inner, allowance, queue, ledger, bodies, notices }
+    }
+
+    /// Where jobs come from. SQS cannot select: what a receiver passes over is delivered all the same.
+    pub fn queue(&self) -> Arc<dyn Queue> {
+        Arc::clone(&self.queue) as Arc<dyn Queue>
+    }
+
+    /// Jobs and batches, in the table.
+    pub fn ledger(&self) -> Arc<dyn Ledger> {
+        Arc::clone(&self.ledger) as Arc<dyn Ledger>
+    }
+
+    /// What the workers of the fleet know of their lanes.
+    pub fn allowance(&self) -> Arc<dyn Allowance> {
+        Arc::clone(&self.allowance) as Arc<dyn Allowance>
+    }
+
+    /// The result lines.
+    pub fn bodies(&self) -> Arc<dyn Bodies> {
+        Arc::clone(&self.bodies) as Arc<dyn Bodies>
+    }
+
+    /// Where ends are made known; nowhere, without a topic.
+    pub fn notices(&self) -> Arc<dyn Notices> {
+        Arc::clone(&self.notices) as Arc<dyn Notices>
+    }
+
+    /// Puts on record that all of a batch is sent, or all of more of it.
+    ///
+    /// # Errors
+    /// [`StoreError`]; it may be repeated.
+    pub async fn seal(&self, batch: &BatchKey, seal: &Seal) -> Result<(), StoreError> {
+        batches::seal(&self.inner, batch, seal).await
+    }
+
+    /// Opens the next generation of a job that failed or expired, under new content if there is any, and takes it out of its
+    /// batch's counts. Its message is to be sent again by the caller, afterwards.
+    ///
+    /// # Errors
+    /// [`StoreError`]; repeated after one, it may find the job queued already.
+    pub async fn redrive(&self, key: &JobKey, content: Option<Digest>) -> Result<Redriven, StoreError> {
+        redrive::redrive(&self.inner, key, content).await
+    }
+
+    /// Step Functions workflows that wait under a task token.
+    pub fn callbacks(&self) -> Arc<dyn Callbacks> {
+        Arc::new(callbacks::TaskTokens { inner: Arc::clone(&self.inner) })
+    }
+
+    /// Makes what the settings name and is not there: queues, table, bucket and topic, in that order. What is there stays
+    /// as it is, whatever its attributes. Once this returns, all of it can be used.
+    ///
+    /// # Errors
+    /// What the service said, or that what was made is not what the settings name, since they name another account or
+    /// region. What was made before that stays, and is not made again.
+    pub async fn create_missing(&self) -> Result<Vec<Created>, StoreError> {
+        provision::create_missing(&self.inner.clients, &self.inner.settings).await
     }
 }
 

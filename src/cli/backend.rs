@@ -10,11 +10,11 @@ use crate::embedded::{Entry, Run, Sealed, Standing, Store};
 use crate::flow::context::{self, Context};
 use crate::flow::credentials::CredentialsGate;
 use crate::flow::lanes::Catalogue;
-use crate::flow::notify;
+use crate::flow::notify::Announcer;
 use crate::flow::patience::ClaimGate;
 use crate::flow::stop::Stop;
 use crate::job::ident::{BatchKey, BatchName};
-use crate::ports::{Allowance, Bodies, Ledger, Model, Notices, Queue, StoreError};
+use crate::ports::{Allowance, Bodies, Callbacks, Ledger, Model, Notices, Queue, StoreError};
 use crate::telemetry::Meter;
 
 use super::SystemClock;
@@ -36,6 +36,7 @@ pub(crate) struct Ports {
     bodies: Arc<dyn Bodies>,
     notices: Arc<dyn Notices>,
     allowance: Arc<dyn Allowance>,
+    callbacks: Option<Arc<dyn Callbacks>>,
 }
 
 impl Backend {
@@ -71,6 +72,7 @@ impl Backend {
                 bodies: store.bodies(),
                 notices: store.notices(),
                 allowance: store.allowance(),
+                callbacks: None,
             },
         }
     }
@@ -86,13 +88,14 @@ impl Backend {
     }
 
     /// Makes the end of a batch known in which nothing is left to work: no worker ever will. `is_told` as in
-    /// [`notify::announce`].
+    /// [`Announcer`].
     ///
     /// # Errors
     /// What the back end said.
     pub(crate) async fn announce(&self, batch: &BatchKey, is_told: bool) -> Result<(), StoreError> {
-        let Ports { ledger, notices, .. } = self.ports(None);
-        notify::announce(&*ledger, &*notices, is_told, batch).await
+        let Ports { ledger, notices, callbacks, .. } = self.ports(None);
+        let announcer = Announcer { ledger: &*ledger, notices: &*notices, callbacks: callbacks.as_deref(), is_told };
+        announcer.announce(batch).await
     }
 
     /// Purges what has been complete for longer than `keep`.
@@ -158,12 +161,13 @@ pub(crate) fn context(
     settings: context::Settings,
     stop: Stop,
 ) -> Arc<Context> {
-    let Ports { queue, ledger, bodies, notices, allowance } = ports;
+    let Ports { queue, ledger, bodies, notices, allowance, callbacks } = ports;
     Arc::new(Context {
         queue,
         ledger,
         bodies,
         notices,
+        callbacks,
         allowance,
         model,
         clock: Arc::new(SystemClock),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::json;
 use tempfile::NamedTempFile;
 
-use crate::config::Settings;
+use crate::config::{self, Settings};
 use crate::flow::stop::Stop;
 use crate::job::ident::BatchKey;
 
@@ -43,6 +43,7 @@ pub(crate) async fn enqueue(args: &EnqueueArgs) -> Result<Exit, Report> {
         cost_cap: None,
         retry_failed: args.retry_failed,
         catalogue: Arc::new(wiring::catalogue(&settings, &endpoints)),
+        answers_callbacks: matches!(settings.backend, config::Backend::Aws(_)) && !args.simulate,
         simulated: args.simulate,
         stop,
         spooled: spool.as_ref().map(|file| file.path().to_owned()),

@@ -37,6 +37,8 @@ pub(crate) struct Source {
     /// Whether jobs that failed or expired are to run again.
     pub(crate) retry_failed: bool,
     pub(crate) catalogue: Arc<Catalogue>,
+    /// Whether the workers of the back end answer task tokens.
+    pub(crate) answers_callbacks: bool,
     pub(crate) simulated: bool,
     pub(crate) stop: Stop,
     /// The input that holds what standard input said, if it had to be kept.
@@ -126,7 +128,7 @@ pub(crate) fn check_models(inputs: &[PathBuf], batch: &BatchName, settings: &Set
         return Ok(());
     }
     let is_known = |name: &str| settings.model(name).is_some() || is_plausible_model_id(name);
-    let defaults = Defaults { batch, model: None, only_model: None, is_known: &is_known };
+    let defaults = Defaults { batch, model: None, only_model: None, answers_callbacks: true, is_known: &is_known };
     let mut lines = Lines::open(&files).map_err(Report::usage)?;
     let mut buffer = Vec::new();
     let mut without = false;
@@ -243,6 +245,7 @@ impl Reader {
             batch: &source.batch,
             model: source.named.as_deref(),
             only_model: source.default.as_deref(),
+            answers_callbacks: source.answers_callbacks,
             is_known: &is_known,
         };
         let mut buffer = Vec::new();

@@ -1,46 +1,88 @@
 //! Who hears of it? Only what is on record is made known, and it is made known before the message goes.
 
+use std::fmt;
+
 use crate::job::ident::BatchKey;
 use crate::job::notice::Notice;
-use crate::ports::{Ledger, Notices, StoreError};
+use crate::job::spec::TaskToken;
+use crate::ports::{Callbacks, Ledger, Notices, StoreError};
 
 use super::context::Context;
 use super::patience::insist;
 use super::proof::{Exit, Notified, Receipt};
 
-/// Publishes the job's notice, and its batch's if this was the last job of it.
+/// Publishes the job's notice, answers who waits under the token of this very message, and announces its batch if this
+/// was the last job of it.
 ///
 /// # Errors
 /// [`Exit::Store`]: the message comes back and is notified again.
-pub async fn notify(context: &Context, receipt: Receipt) -> Result<Notified, Exit> {
+pub async fn notify(context: &Context, receipt: Receipt, waits: Option<&TaskToken>) -> Result<Notified, Exit> {
     let row = receipt.row();
+    let notice = Notice::of_job(&row.key, row.generation, &row.tally, &row.ending);
     if context.settings.notify_jobs {
-        let notice = Notice::of_job(&row.key, row.generation, &row.tally, &row.ending);
         insist(context, || context.notices.publish(&notice)).await?;
     }
+    insist(context, || answer(context.callbacks.as_deref(), waits, &notice)).await?;
     if receipt.batch_complete() {
         let batch = row.key.batch_key();
-        let is_told = context.settings.notify_batches;
-        insist(context, || announce(&*context.ledger, &*context.notices, is_told, &batch)).await?;
+        insist(context, || Announcer::of(context).announce(&batch)).await?;
     }
     Ok(Notified::of(&receipt))
 }
 
-/// Announces a batch if it is complete and nobody did; asked again after a crash, it says the same again. Unless `is_told`
-/// nobody hears of it.
-///
-/// # Errors
-/// [`StoreError`]: nothing is marked, so it will be announced again.
-pub async fn announce(
-    ledger: &dyn Ledger,
-    notices: &dyn Notices,
-    is_told: bool,
-    batch: &BatchKey,
-) -> Result<(), StoreError> {
-    let Some(complete) = ledger.complete_unannounced(batch).await? else { return Ok(()) };
-    if is_told {
-        let notice = Notice::of_batch(batch, complete.completion, complete.sums, complete.manifest);
-        notices.publish(&notice).await?;
+/// Makes the end of a batch known.
+#[derive(Clone, Copy)]
+pub struct Announcer<'a> {
+    /// Who knows whether it is complete.
+    pub ledger: &'a dyn Ledger,
+    /// Who is told, if [`is_told`](Self::is_told).
+    pub notices: &'a dyn Notices,
+    /// Who answers a workflow that waits for it.
+    pub callbacks: Option<&'a dyn Callbacks>,
+    /// Whether a notice is wanted.
+    pub is_told: bool,
+}
+
+impl<'a> Announcer<'a> {
+    /// With what a worker has.
+    pub fn of(context: &'a Context) -> Self {
+        Self {
+            ledger: &*context.ledger,
+            notices: &*context.notices,
+            callbacks: context.callbacks.as_deref(),
+            is_told: context.settings.notify_batches,
+        }
     }
-    ledger.mark_announced(batch, complete.completion).await
+
+    /// Announces a batch if it is complete and nobody did; asked again after a crash, it says the same again.
+    ///
+    /// # Errors
+    /// [`StoreError`]: nothing is marked, so it will be announced again.
+    pub async fn announce(self, batch: &BatchKey) -> Result<(), StoreError> {
+        let Some(complete) = self.ledger.complete_unannounced(batch).await? else { return Ok(()) };
+        let notice = Notice::of_batch(batch, complete.completion, complete.sums, complete.manifest);
+        if self.is_told {
+            self.notices.publish(&notice).await?;
+        }
+        answer(self.callbacks, complete.callback.as_ref(), &notice).await?;
+        self.ledger.mark_announced(batch, complete.completion).await
+    }
+}
+
+impl fmt::Debug for Announcer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Announcer").field("is_told", &self.is_told).finish_non_exhaustive()
+    }
+}
+
+async fn answer(
+    callbacks: Option<&dyn Callbacks>,
+    waits: Option<&TaskToken>,
+    notice: &Notice,
+) -> Result<(), StoreError> {
+    match (callbacks, waits) {
+        (Some(callbacks), Some(token)) => callbacks.answer(token, notice).await,
+        // Without anybody to answer, intake refuses jobs that ask for it.
+        (None, _) | (_, None) => Ok(()),
+    }
 }

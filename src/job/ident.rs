@@ -103,6 +103,18 @@ name!(
     BatchName, "batch", "anything but control characters and `/`", |c| !c.is_control() && c != '/'
 );
 
+name!(
+    /// The name of a roll, the list of one input: 1 to 128 of `A-Z a-z 0-9 . _ : -`.
+    RollId, "roll", "A-Z a-z 0-9 . _ : -", plain
+);
+
+impl RollId {
+    /// The roll of that number, in hexadecimal.
+    pub fn of(number: u64) -> Self {
+        Self(format!("{number:016x}").into())
+    }
+}
+
 impl Tenant {
     /// The tenant of jobs that name none.
     pub fn unnamed() -> Self {

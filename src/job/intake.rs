@@ -16,6 +16,7 @@ mod wire;
 
 use serde_json::{Map, Value};
 
+pub use self::contract::{PAYLOAD_BYTES, REQUESTS};
 pub use self::model_id::is_plausible_model_id;
 pub use self::template::template_of;
 pub use self::wire::{
@@ -23,10 +24,11 @@ pub use self::wire::{
     text_bytes, thinking_budget, wire_body,
 };
 
+use self::contract::Found;
 use self::fields::{Fault, Field, Kind};
 use super::failure::{Class, Failure};
 use super::ident::{BatchName, JobId, JobKey, Tenant};
-use super::spec::{Job, MaxTokens, Priority, Request};
+use super::spec::{Job, MaxTokens, Priority, Request, TaskToken};
 use super::units::Timestamp;
 
 /// What fills in where a line says nothing.
@@ -38,6 +40,8 @@ pub struct Defaults<'a> {
     pub model: Option<&'a str>,
     /// The only `[[model]]`, else the first.
     pub only_model: Option<&'a str>,
+    /// Whether there is somebody who answers `callback.task_token`; else such a job is refused.
+    pub answers_callbacks: bool,
     /// Whether this names a configured model or is a plausible model or profile id
     /// ([`is_plausible_model_id`]). Asked only of `OpenAI` lines, whose model names are another vendor's.
     pub is_known: &'a dyn Fn(&str) -> bool,
@@ -49,6 +53,7 @@ impl std::fmt::Debug for Defaults<'_> {
             .field("batch", &self.batch)
             .field("model", &self.model)
             .field("only_model", &self.only_model)
+            .field("answers_callbacks", &self.answers_callbacks)
             .finish_non_exhaustive()
     }
 }
@@ -115,7 +120,7 @@ pub fn parse_line(text: &[u8], defaults: &Defaults<'_>) -> Result<Draft, Refusal
             } else if has("custom_id") || (has("url") && has("body")) {
                 openai::read(&fields, defaults.is_known)?
             } else {
-                contract::read(&fields)?
+                contract::read(&fields, Found::Line)?
             };
             draft(parts, defaults)
         }
@@ -134,7 +139,7 @@ pub fn parse_message(body: &str, message_id: &str, defaults: &Defaults<'_>) -> R
         if fields::kind(body) != Kind::Object {
             return Err(not_an_object(body));
         }
-        let mut parts = contract::read(&fields::of_object(body, 0)?)?;
+        let mut parts = contract::read(&fields::of_object(body, 0)?, Found::Message)?;
         let id = match parts.id.take() {
             Some(id) => id,
             None => JobId::new(message_id)
@@ -158,7 +163,14 @@ struct Parts {
     deadline: Option<Timestamp>,
     priority: Option<Priority>,
     residency: Option<Vec<String>>,
+    callback: Option<Callback>,
     metadata: Map<String, Value>,
+}
+
+/// Who waits, and where the line says so.
+struct Callback {
+    token: TaskToken,
+    at: usize,
 }
 
 impl Parts {
@@ -174,6 +186,7 @@ impl Parts {
             deadline: None,
             priority: None,
             residency: None,
+            callback: None,
             metadata: Map::new(),
         }
     }
@@ -195,6 +208,12 @@ fn job(parts: Parts, batch: BatchName, defaults: &Defaults<'_>, id: impl FnOnce(
         .model
         .or_else(|| defaults.model.or(defaults.only_model).map(str::to_owned))
         .ok_or_else(|| Fault::nowhere(NO_MODEL))?;
+    let callback = match parts.callback {
+        Some(Callback { at, .. }) if !defaults.answers_callbacks => {
+            return Err(Fault::at(at, "`callback`: task tokens are answered by workers of `backend = \"aws\"` alone"));
+        }
+        callback => callback.map(|callback| callback.token),
+    };
     let digest = super::spec::content_digest(&model, &parts.request, parts.max_tokens).to_string();
     let digest = JobId::new(&digest).map_err(|error| Fault::nowhere(error.to_string()))?;
     Ok(Job {
@@ -206,6 +225,7 @@ fn job(parts: Parts, batch: BatchName, defaults: &Defaults<'_>, id: impl FnOnce(
         deadline: parts.deadline,
         priority: parts.priority.unwrap_or_default(),
         residency: parts.residency,
+        callback,
         metadata: parts.metadata,
     })
 }

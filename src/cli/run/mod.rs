@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crate::config::Listen;
 use crate::embedded::{DoneSeq, Run, Store};
 use crate::flow::context::Context;
-use crate::flow::notify;
+use crate::flow::notify::Announcer;
 use crate::flow::patience::Patience;
 use crate::flow::stop::{Reason, Stop};
 use crate::flow::worker::Worker;
@@ -98,6 +98,7 @@ pub async fn run(args: RunArgs) -> Result<Exit, Report> {
         cost_cap,
         retry_failed: args.retry_failed,
         catalogue,
+        answers_callbacks: false,
         simulated: args.simulate.is_some(),
         stop,
         spooled: None,
@@ -292,7 +293,7 @@ async fn work(
     results.flush()?;
     for tenant in &enrolled.tenants {
         let batch = BatchKey { tenant: tenant.clone(), batch: enrolled.batch.clone() };
-        notify::announce(&*context.ledger, &*context.notices, context.settings.notify_batches, &batch).await?;
+        Announcer::of(context).announce(&batch).await?;
     }
     let now = projector.roll.progress().await?;
     Ok(Outcome {

@@ -4,10 +4,10 @@ use std::num::NonZeroU32;
 
 use serde_json::{Map, Value};
 
-use super::Parts;
-use super::fields::{Fault, Field, Kind, shown_key};
+use super::fields::{Fault, Field, Kind, shown, shown_key};
+use super::{Callback, Parts};
 use crate::job::ident::{BatchName, JobId, Tenant};
-use crate::job::spec::{MaxTokens, Priority, Request};
+use crate::job::spec::{MaxTokens, Priority, Request, TaskToken};
 use crate::job::units::Timestamp;
 
 const KEYS: [&str; 17] = [
@@ -30,12 +30,28 @@ const KEYS: [&str; 17] = [
     "metadata",
 ];
 
-pub(super) fn read(fields: &[Field<'_>]) -> Result<Parts, Fault> {
+/// What a job may be, besides a claim check (`payload`).
+pub const REQUESTS: [&str; 5] = ["prompt", "converse", "invoke", "agent", "document"];
+/// What a claim check stands for has at most so many bytes.
+pub const PAYLOAD_BYTES: usize = 16 << 20;
+/// How much of an `s3://` URI is shown: a bucket's name and most of the keys that people give.
+const LONGEST_URI: usize = 256;
+
+/// Where a job was found.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Found {
+    /// On a line of a file.
+    Line,
+    /// In a message of the queue, which puts what a claim check stands for in its place.
+    Message,
+}
+
+pub(super) fn read(fields: &[Field<'_>], found: Found) -> Result<Parts, Fault> {
     let mut request = None::<(Request, &Field<'_>)>;
     let mut parts = Parts::new(Request::Prompt(String::new()));
     for field in fields {
-        // Generators of JSON write null for "not set"; it is taken as such wherever a key may be left out.
-        let unset = field.kind() == Kind::Null;
+        // It is taken as such wherever a key may be left out.
+        let unset = field.is_unset();
         match field.key.as_str() {
             key if !KEYS.contains(&key) => return Err(unknown_key(field)),
             _ if unset => {}
@@ -49,14 +65,17 @@ pub(super) fn read(fields: &[Field<'_>]) -> Result<Parts, Fault> {
             "priority" => parts.priority = Some(priority(field)?),
             "residency" => parts.residency = Some(residency(field)?),
             "metadata" => parts.metadata = field.object()?,
-            "callback" => return Err(Fault::at(field.key_at, "`callback` is not supported yet")),
-            kind @ ("agent" | "document" | "payload") => {
+            "callback" => parts.callback = Some(callback(field)?),
+            kind @ ("agent" | "document") => {
                 return Err(Fault::at(field.key_at, format!("`{kind}` jobs are not supported yet")));
+            }
+            "payload" => {
+                let other = fields.iter().find(|field| REQUESTS.contains(&field.key.as_str()) && !field.is_unset());
+                return Err(other.map_or_else(|| unread_payload(field, found), |other| both(other, field)));
             }
             _ => {
                 if let Some((_, first)) = &request {
-                    let reason = format!("both `{}` and `{}`: a job is exactly one of them", first.key, field.key);
-                    return Err(Fault::at(field.key_at, reason));
+                    return Err(both(first, field));
                 }
                 request = Some((read_request(field)?, field));
             }
@@ -66,6 +85,40 @@ pub(super) fn read(fields: &[Field<'_>]) -> Result<Parts, Fault> {
         request.ok_or_else(|| Fault::nowhere("nothing to send: a job has a `prompt`, a `converse` or an `invoke`"))?;
     parts.request = request;
     Ok(parts)
+}
+
+fn both(one: &Field<'_>, other: &Field<'_>) -> Fault {
+    let reason = format!("both `{}` and `{}`: a job is exactly one of them", one.key, other.key);
+    Fault::at(other.key_at, reason)
+}
+
+/// A claim check that nothing was put in the place of.
+fn unread_payload(field: &Field<'_>, found: Found) -> Fault {
+    match (found, field.text()) {
+        (Found::Line, _) => field.fault("`payload` is for messages of a fleet's queue: put the job itself here"),
+        (Found::Message, Ok(uri)) if uri.starts_with("s3://") => {
+            let (uri, limit) = (shown(&uri, LONGEST_URI), PAYLOAD_BYTES >> 20);
+            field.fault(format!("`payload`: there is nothing to read at {uri}: no JSON object of at most {limit} MiB"))
+        }
+        (Found::Message, Ok(_)) => field.fault("`payload` must say where the job lies, such as s3://bucket/key"),
+        (Found::Message, Err(fault)) => fault,
+    }
+}
+
+/// `{ "task_token": "..." }` and nothing else.
+fn callback(field: &Field<'_>) -> Result<Callback, Fault> {
+    let mut object = field.object()?;
+    let token = match object.remove("task_token") {
+        Some(Value::String(token)) => TaskToken::new(&token),
+        Some(_) | None => None,
+    };
+    if let Some(key) = object.keys().next() {
+        return Err(field.fault(format!("`callback` has no key `{}`; it is {{ \"task_token\": ... }}", shown_key(key))));
+    }
+    let token = token.ok_or_else(|| {
+        field.fault(format!("`callback.task_token` must be a string of 1 to {} characters", TaskToken::LONGEST))
+    })?;
+    Ok(Callback { token, at: field.key_at })
 }
 
 fn read_request(field: &Field<'_>) -> Result<Request, Fault> {

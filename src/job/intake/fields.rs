@@ -111,6 +111,11 @@ impl<'a> Field<'a> {
         kind(self.json)
     }
 
+    /// Generators of JSON write null for "not set".
+    pub(super) fn is_unset(&self) -> bool {
+        self.kind() == Kind::Null
+    }
+
     pub(super) fn fault(&self, reason: impl Into<String>) -> Fault {
         Fault::at(self.at, reason)
     }
@@ -154,9 +159,13 @@ impl<'a> Field<'a> {
 
 /// A key as it may be shown: whole if short, for somebody may have put a prompt in its place.
 pub(super) fn shown_key(key: &str) -> String {
-    const SHOWN: usize = 40;
-    let mut shown: String = key.chars().take(SHOWN).flat_map(char::escape_debug).collect();
-    if key.chars().nth(SHOWN).is_some() {
+    shown(key, 40)
+}
+
+/// At most so many characters of a text, none of them one that moves a cursor.
+pub(super) fn shown(text: &str, limit: usize) -> String {
+    let mut shown: String = text.chars().take(limit).flat_map(char::escape_debug).collect();
+    if text.chars().nth(limit).is_some() {
         shown.push_str("...");
     }
     shown

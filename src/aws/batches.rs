@@ -1,0 +1,230 @@
+//! How does a batch stand? A head that says how many jobs it has, and counters in shards that say what became of them.
+//!
+//! A batch is complete when it is sealed and its shards add up to its total. Shards also count `ends`, which only grow: a
+//! redriven job is taken out of the counts, and ends again. So a batch waits for an announcement if it is complete and
+//! jobs of it have ended since the last one: redriven or added to, it completes again by itself.
+
+use super::table::{self, Fields, HEAD, number, text};
+use super::update::{Update, Written};
+use super::{Inner, trouble};
+use crate::job::ident::BatchKey;
+use crate::job::notice::BatchSums;
+use crate::job::outcome::{Savings, Usage};
+use crate::job::spec::TaskToken;
+use crate::job::units::{Tokens, Usd};
+use crate::ports::StoreError;
+
+/// What its sender says of a batch once all of it is sent.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Seal {
+    /// Jobs in it.
+    pub total: u64,
+    /// Lines of its input that are no jobs, and have their results already.
+    pub refused: u64,
+    /// Where its roll lies: what its input held, in its order.
+    pub roll: Option<String>,
+    /// Who waits for it in a workflow.
+    pub callback: Option<TaskToken>,
+}
+
+/// A batch, read in one moment.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Standing {
+    pub(super) head: Head,
+    pub(super) counts: Counts,
+}
+
+/// What is said of it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Head {
+    pub(super) seal: Option<Seal>,
+    /// How often it was announced.
+    pub(super) announced: u64,
+    /// How many ends the last announcement covered.
+    pub(super) ends: Option<u64>,
+}
+
+/// What became of its jobs. Shards may be below zero, their sums are not.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Counts {
+    pub(super) succeeded: i64,
+    pub(super) failed: i64,
+    pub(super) rejected: i64,
+    pub(super) expired: i64,
+    pub(super) partial: i64,
+    /// How often a job of it has ended; those that were redriven count each time.
+    pub(super) ends: i64,
+    pub(super) input: i64,
+    pub(super) output: i64,
+    pub(super) cache_read: i64,
+    pub(super) cache_write: i64,
+    pub(super) cost: i64,
+    pub(super) saved: i64,
+    pub(super) reruns: i64,
+    pub(super) rerun_cost: i64,
+}
+
+impl Counts {
+    /// The attributes of a shard.
+    pub(super) fn parts(&mut self) -> [(&'static str, &mut i64); 14] {
+        [
+            ("succeeded", &mut self.succeeded),
+            ("failed", &mut self.failed),
+            ("rejected", &mut self.rejected),
+            ("expired", &mut self.expired),
+            ("partial", &mut self.partial),
+            ("ends", &mut self.ends),
+            ("input", &mut self.input),
+            ("output", &mut self.output),
+            ("cache_read", &mut self.cache_read),
+            ("cache_write", &mut self.cache_write),
+            ("cost", &mut self.cost),
+            ("saved", &mut self.saved),
+            ("reruns", &mut self.reruns),
+            ("rerun_cost", &mut self.rerun_cost),
+        ]
+    }
+
+    /// Jobs that have ended.
+    pub(super) fn ended(&self) -> u64 {
+        whole(self.succeeded + self.failed + self.rejected + self.expired + self.partial)
+    }
+
+    /// What right-sizing saved and cost.
+    pub(super) fn savings(&self) -> Savings {
+        Savings {
+            saved: Tokens(whole(self.saved)),
+            reruns: whole(self.reruns),
+            rerun_cost: Usd::from_nanos(whole(self.rerun_cost)),
+        }
+    }
+
+    fn add_shard(&mut self, shard: Fields<'_>) -> Result<(), StoreError> {
+        for (name, sum) in self.parts() {
+            *sum += shard.count::<i64>(name)?;
+        }
+        Ok(())
+    }
+}
+
+impl Standing {
+    /// The number of the completion that is to be announced, if there is one.
+    pub(super) fn waits_for_announcement(&self) -> Option<u64> {
+        let seal = self.head.seal.as_ref()?;
+        let all = self.counts.ended() >= seal.total;
+        let news = self.head.ends.is_none_or(|ends| whole(self.counts.ends) > ends);
+        (all && news).then_some(self.head.announced)
+    }
+
+    /// Counts and sums.
+    pub(super) fn sums(&self) -> BatchSums {
+        let counts = &self.counts;
+        let refused = self.head.seal.as_ref().map_or(0, |seal| seal.refused);
+        BatchSums {
+            total: counts.ended() + refused,
+            succeeded: whole(counts.succeeded),
+            failed: whole(counts.failed),
+            rejected: whole(counts.rejected) + refused,
+            expired: whole(counts.expired),
+            usage: Usage {
+                input_tokens: whole(counts.input),
+                output_tokens: whole(counts.output),
+                cache_read_tokens: whole(counts.cache_read),
+                cache_write_tokens: whole(counts.cache_write),
+            },
+            cost_usd: Usd::from_nanos(whole(counts.cost)),
+        }
+    }
+
+    /// How often a job of it has ended.
+    pub(super) fn ends(&self) -> u64 {
+        whole(self.counts.ends)
+    }
+}
+
+/// Reads head and shards, all that was committed before.
+pub(super) async fn standing(inner: &Inner, batch: &BatchKey) -> Result<Standing, StoreError> {
+    let doing = "reading how a batch stands";
+    let mut pages = inner
+        .clients
+        .dynamodb
+        .query()
+        .table_name(&inner.settings.table)
+        .consistent_read(true)
+        .key_condition_expression("pk = :pk")
+        .expression_attribute_values(":pk", text(table::batch_pk(batch)))
+        .into_paginator()
+        .items()
+        .send();
+    let mut standing = Standing::default();
+    while let Some(item) = pages.next().await {
+        let item = item.map_err(|error| trouble::of_sdk(doing, &error))?;
+        let fields = Fields(&item);
+        match fields.text("sk")? {
+            Some(HEAD) => standing.head = read_head(fields)?,
+            Some(sk) if sk.starts_with(table::COUNT) => standing.counts.add_shard(fields)?,
+            Some(_) | None => {}
+        }
+    }
+    Ok(standing)
+}
+
+/// Puts on record that all of a batch is sent. Again, with another total, it is open again until that is reached.
+pub(super) async fn seal(inner: &Inner, batch: &BatchKey, seal: &Seal) -> Result<(), StoreError> {
+    let doing = "sealing a batch";
+    index(inner, batch).await?;
+    let callback = seal.callback.as_ref().map(|token| text(token.as_str()));
+    Update::default()
+        .set("total", number(seal.total))
+        .set("refused", number(seal.refused))
+        .set_or_remove("roll", seal.roll.as_deref().map(text))
+        .set_or_remove("task", callback)
+        .carry_out(inner, doing, table::key(table::batch_pk(batch), HEAD))
+        .await?;
+    Ok(())
+}
+
+/// Puts on record that this completion was announced, and how many ends it covered. Another one than the next changes nothing.
+pub(super) async fn mark_announced(
+    inner: &Inner,
+    batch: &BatchKey,
+    completion: u64,
+    ends: u64,
+) -> Result<(), StoreError> {
+    let doing = "recording an announcement";
+    let update = Update::default().set("announced", number(completion + 1)).set("ends", number(ends));
+    let update = match completion {
+        0 => update.only_if("attribute_exists(#total) AND attribute_not_exists(#announced)", []),
+        _ => update.only_if("#announced = :before", [("before", number(completion))]),
+    };
+    match update.carry_out(inner, doing, table::key(table::batch_pk(batch), HEAD)).await? {
+        Written::Done(_) | Written::Refused(_) => Ok(()),
+    }
+}
+
+/// Lists the batch among those there are, so that `status` finds it.
+pub(super) async fn index(inner: &Inner, batch: &BatchKey) -> Result<(), StoreError> {
+    Update::default()
+        .set("name", text(batch.batch.as_str()))
+        .set_once("first", number(inner.clock.now().0))
+        .carry_out(inner, "listing a batch", table::key(table::BATCHES.to_owned(), table::batch_sk(batch)))
+        .await?;
+    Ok(())
+}
+
+fn read_head(fields: Fields<'_>) -> Result<Head, StoreError> {
+    let seal = match fields.number("total")? {
+        Some(total) => Some(Seal {
+            total,
+            refused: fields.count("refused")?,
+            roll: fields.text("roll")?.map(str::to_owned),
+            callback: fields.text("task")?.and_then(TaskToken::new),
+        }),
+        None => None,
+    };
+    Ok(Head { seal, announced: fields.count("announced")?, ends: fields.number("ends")? })
+}
+
+fn whole(sum: i64) -> u64 {
+    u64::try_from(sum).unwrap_or(0)
+}

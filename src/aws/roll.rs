@@ -1,0 +1,243 @@
+//! What did an input hold, line by line in its order? The roll says so long after the input is gone: results and manifests
+//! follow it. And how far did whoever enqueued it come? The mark says that, so that a rerun goes on from there.
+//!
+//! ```text
+//! s3://bucket/prefix/rolls/batch=reviews/4f0c2a9d11e2b874/000000.jsonl
+//!     {"position":0,"id":"o-1","tenant":"acme"}
+//!     {"position":1,"id":"line-2","tenant":"acme","result":{...}}       (a line that is no job: its result, complete)
+//! pk roll/reviews   sk -   roll=4f0c.. parts=3 lines=15000 dig=.. totals={"acme":[14998,2]} earlier="91b2.." ver=4 own=5f3a..
+//! ```
+//!
+//! A part is written when the messages of its lines have been sent, and the mark after it: what the mark counts is sent. A rerun
+//! compares the digest of its first lines with the mark's; if it is the same input, perhaps with more lines, only the rest is sent,
+//! and what was sent twice is one job all the same. A batch that gets another input gets another roll.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::mark::{self, Mark};
+use super::objects::Objects;
+use super::rolls::{self, Place, Rolls};
+use super::segments::in_key;
+use super::upload::JSON_LINES;
+use super::{Fleet, Inner, trouble};
+use crate::job::control::Seal;
+use crate::job::ident::{BatchName, Digest, JobId, JobKey, RollId, Tenant};
+use crate::job::spec::TaskToken;
+use crate::ports::{StoreError, StoreTrouble};
+
+/// Lines of input to a part, refused ones and repetitions included.
+pub const PART_LINES: usize = 5_000;
+
+/// A line of a roll. A line that repeats a job of the same input has none.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RollLine {
+    /// Its place in the input; every line has its own.
+    pub position: u64,
+    /// Whose line it is.
+    pub tenant: Tenant,
+    /// What it holds.
+    pub content: LineContent,
+}
+
+/// What a line of a roll holds.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum LineContent {
+    /// A job; every one stands in a roll once.
+    Job(JobId),
+    /// Refused before it became a job.
+    Refused {
+        /// The id that the result names.
+        id: String,
+        /// The finished result, one JSON object without its line feed.
+        result: Bytes,
+    },
+}
+
+/// How far an earlier process came with an input of this batch.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct AlreadySent {
+    /// So many lines of it were sent.
+    pub lines: u64,
+    /// The digest of these lines, as it was given to [`Roll::part`].
+    pub digest: Digest,
+    /// Whether it was all.
+    pub sealed: bool,
+}
+
+/// The list of an input, in the making.
+#[derive(Debug)]
+pub struct Roll {
+    inner: Arc<Inner>,
+    batch: BatchName,
+    mark: Mark,
+    /// Jobs of the batch's earlier rolls: they count only once. Not read before it is needed.
+    known: Option<HashSet<u128>>,
+}
+
+impl Fleet {
+    /// Begins, or goes on with, the roll of a batch: see [`Roll::already_sent`].
+    ///
+    /// # Errors
+    /// What the table said.
+    pub async fn begin_roll(&self, batch: &BatchName) -> Result<Roll, StoreError> {
+        let mark = mark::read(&self.inner, batch).await?.unwrap_or_else(Mark::new);
+        Ok(Roll { inner: Arc::clone(&self.inner), batch: batch.clone(), mark, known: None })
+    }
+}
+
+impl Roll {
+    /// What is written already. If the input begins with these lines (same number, same digest), nothing is to be done for
+    /// them; else [`Roll::start_over`].
+    pub fn already_sent(&self) -> Option<AlreadySent> {
+        let Mark { lines, digest, sealed, .. } = self.mark;
+        digest.map(|digest| AlreadySent { lines, digest, sealed })
+    }
+
+    /// The input is another one than that of which something is written.
+    ///
+    /// # Errors
+    /// `Denied` if that one was not written to its end: some of its jobs are on their way, and nobody would count them.
+    pub fn start_over(&mut self) -> Result<(), StoreError> {
+        if self.already_sent().is_some_and(|sent| !sent.sealed) {
+            let why = format!(
+                "{} lines of another input are sent already, and not all of it: enqueue that one again, or name another batch",
+                self.mark.lines
+            );
+            return Err(trouble::of_ours(StoreTrouble::Denied, "enqueueing a batch", why));
+        }
+        self.mark = self.mark.next();
+        self.known = None;
+        Ok(())
+    }
+
+    /// Puts lines on the roll, whose jobs are all sent. With them, `lines` lines of the input are read, whose digest is `digest`:
+    /// anything that is the same for the same lines read in the same way.
+    ///
+    /// # Errors
+    /// `Denied` if another process enqueues to this batch at the same time. What was listed is still listed, and the call may be
+    /// repeated after any other error.
+    pub async fn part(&mut self, part: &[RollLine], lines: u64, digest: Digest) -> Result<(), StoreError> {
+        let doing = "listing an input";
+        let mut next = self.mark.clone();
+        let fresh = self.count(part, &mut next.totals).await?;
+        let key = part_key(&self.inner, &self.batch, &next.roll, next.parts);
+        let objects = Objects::new(self.inner.clients.s3.clone(), self.inner.settings.bucket.clone());
+        objects.put(doing, &key, JSON_LINES, encode(doing, part)?).await?;
+        next.parts += 1;
+        (next.lines, next.digest, next.sealed) = (lines, Some(digest), false);
+        self.mark = mark::write(&self.inner, &self.batch, next).await?;
+        if let Some(known) = &mut self.known {
+            known.extend(fresh);
+        }
+        Ok(())
+    }
+
+    /// All lines are on it. What it returns is to be sent as a [`Control::Seal`](crate::job::control::Control::Seal) behind the
+    /// jobs; again, if that is in doubt.
+    ///
+    /// # Errors
+    /// As [`Roll::part`]; `Other` if nothing was ever put on it.
+    pub async fn seal(&mut self, callback: Option<TaskToken>) -> Result<Seal, StoreError> {
+        if self.mark.totals.is_empty() {
+            return Err(trouble::of_ours(StoreTrouble::Other, "sealing a batch", "its input holds no line"));
+        }
+        if !self.mark.sealed {
+            let sealed = Mark { sealed: true, ..self.mark.clone() };
+            self.mark = mark::write(&self.inner, &self.batch, sealed).await?;
+        }
+        let totals = self.mark.totals.iter();
+        let refused = totals.clone().filter(|(_, (_, refused))| *refused > 0);
+        Ok(Seal {
+            batch: self.batch.clone(),
+            total: totals.map(|(tenant, (jobs, _))| (tenant.clone(), *jobs)).collect(),
+            refused: refused.map(|(tenant, (_, refused))| (tenant.clone(), *refused)).collect(),
+            roll: Some(self.mark.roll.clone()),
+            callback,
+        })
+    }
+
+    /// Adds the lines to each tenant's totals; the jobs that are new to the batch.
+    async fn count(
+        &mut self,
+        part: &[RollLine],
+        totals: &mut BTreeMap<Tenant, (u64, u64)>,
+    ) -> Result<Vec<u128>, StoreError> {
+        if self.known.is_none() && !self.mark.earlier.is_empty() {
+            self.known = Some(self.earlier_jobs().await?);
+        }
+        let mut fresh = Vec::new();
+        for line in part {
+            let (jobs, refused) = totals.entry(line.tenant.clone()).or_default();
+            match &line.content {
+                LineContent::Refused { .. } => *refused += 1,
+                LineContent::Job(id) => {
+                    let name = rolls::short(&line.tenant, id);
+                    if self.known.as_ref().is_none_or(|known| !known.contains(&name)) {
+                        *jobs += 1;
+                        fresh.push(name);
+                    }
+                }
+            }
+        }
+        Ok(fresh)
+    }
+
+    async fn earlier_jobs(&self) -> Result<HashSet<u128>, StoreError> {
+        let mut known = HashSet::new();
+        let mut earlier = Rolls::new(&self.inner, &self.batch, self.mark.earlier.clone());
+        while let Some(part) = earlier.next_part().await? {
+            known.extend(part.into_iter().filter_map(|place| match place {
+                Place::Job(JobKey { tenant, id, .. }) => Some(rolls::short(&tenant, &id)),
+                Place::Refused(_) => None,
+            }));
+        }
+        Ok(known)
+    }
+}
+
+/// Where the parts of a roll lie.
+pub(super) fn folder(inner: &Inner, batch: &BatchName, roll: &RollId) -> String {
+    format!("{}rolls/batch={}/{roll}/", inner.settings.prefix, in_key(batch.as_str()))
+}
+
+fn part_key(inner: &Inner, batch: &BatchName, roll: &RollId, part: u64) -> String {
+    format!("{}{part:06}.jsonl", folder(inner, batch, roll))
+}
+
+/// As it stands in a part; `result` comes last, see [`rolls::decode`].
+#[derive(Serialize)]
+struct Line<'a> {
+    position: u64,
+    id: &'a str,
+    tenant: &'a Tenant,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<&'a RawValue>,
+}
+
+pub(super) fn encode(doing: &str, part: &[RollLine]) -> Result<Bytes, StoreError> {
+    let no_json = |position: u64| {
+        trouble::of_ours(StoreTrouble::Other, doing, format!("the result of line {position} is no line of JSON"))
+    };
+    let mut bytes = BytesMut::new();
+    for RollLine { position, tenant, content } in part {
+        let (id, result) = match content {
+            LineContent::Job(id) => (id.as_str(), None),
+            LineContent::Refused { id, result } => {
+                let result: &RawValue = serde_json::from_slice(result).map_err(|_| no_json(*position))?;
+                (id.as_str(), Some(result).filter(|result| !result.get().contains('\n')))
+            }
+        };
+        if matches!(content, LineContent::Refused { .. }) && result.is_none() {
+            return Err(no_json(*position));
+        }
+        let line = serde_json::to_vec(&Line { position: *position, id, tenant, result });
+        bytes.extend_from_slice(&line.map_err(|_| no_json(*position))?);
+        bytes.extend_from_slice(b"\n");
+    }
+    Ok(bytes.freeze())
+}
