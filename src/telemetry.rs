@@ -39,7 +39,7 @@ pub struct Meter {
     ended: [AtomicU64; Status::ALL.len()],
     received: AtomicU64,
     in_hand: AtomicU64,
-    answers_of_queue: AtomicBool,
+    queue_answered: AtomicBool,
     troubles: Mutex<Troubles>,
     gates: Mutex<BTreeMap<String, Gate>>,
     said: Mutex<BTreeMap<String, Instant>>,
@@ -143,12 +143,12 @@ impl Meter {
     /// The queue was asked, and answered with so many messages.
     pub fn received(&self, messages: usize) {
         add(&self.received, messages as u64);
-        self.answers_of_queue.store(true, Ordering::Relaxed);
+        self.queue_answered.store(true, Ordering::Relaxed);
     }
 
     /// Whether the queue has ever answered.
     pub fn has_received(&self) -> bool {
-        self.answers_of_queue.load(Ordering::Relaxed)
+        self.queue_answered.load(Ordering::Relaxed)
     }
 
     /// A delivery is being worked, for as long as what is returned lives.

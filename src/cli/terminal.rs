@@ -28,7 +28,12 @@ pub enum Audience {
 pub fn say(text: &str) {
     if JSON.load(Ordering::Relaxed) {
         let now = jiff::Timestamp::now().to_string();
-        write_line(&serde_json::json!({ "timestamp": now, "level": "INFO", "message": text }).to_string());
+        let level = match text.split_once(':') {
+            Some(("error", _)) => "ERROR",
+            Some(("warning", _)) => "WARN",
+            Some(_) | None => "INFO",
+        };
+        write_line(&serde_json::json!({ "timestamp": now, "level": level, "message": text }).to_string());
     } else {
         write_line(text);
     }

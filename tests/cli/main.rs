@@ -7,6 +7,8 @@
 
 mod bad_input;
 mod commands;
+mod dead;
+mod enqueue;
 mod inputs;
 mod lanes;
 mod money;
@@ -17,3 +19,4 @@ mod support;
 mod together;
 mod trouble;
 mod words;
+mod worker;
