@@ -203,8 +203,7 @@ fn settings(
     if let Backend::Aws(AwsSettings { topic_arn: None, .. }) = &backend
         && (notify.jobs || notify.batches)
     {
-        let key = "aws.topic_arn".to_owned();
-        top.problem(ConfigError::Missing { key });
+        top.problem(ConfigError::Missing { key: "aws.topic_arn".to_owned() });
     }
     for later in LATER {
         top.later(later);
@@ -219,13 +218,11 @@ fn settings(
 fn backend(top: &mut Section<'_>) -> Backend {
     match top.text("backend").as_deref() {
         None | Some("embedded") => {
-            // A configuration may hold both and be switched by a variable; what stands there must be right all the same.
-            if top.has("aws") {
-                aws::read(top);
-            }
+            // A configuration may hold both and be switched by a variable.
+            aws::read(top, false);
             Backend::Embedded
         }
-        Some("aws") => aws::read(top).map_or(Backend::Embedded, Backend::Aws),
+        Some("aws") => aws::read(top, true).map_or(Backend::Embedded, Backend::Aws),
         Some(other) => {
             top.out_of_bounds("backend", other, "\"embedded\" or \"aws\"");
             Backend::Embedded

@@ -15,6 +15,7 @@ use crate::job::ident::{BatchKey, Digest, JobKey};
 use crate::job::lifecycle::State;
 use crate::job::notice::{BatchSums, Notice};
 use crate::job::outcome::{Ending, Pointer, Tally, Usage};
+use crate::job::spec::TaskToken;
 use crate::job::units::{Timestamp, Usd};
 
 pub use self::queue::{BATCH_ENTRIES, Depth, Message, MessageId, Outgoing, Queue, ReceiptHandle};
@@ -216,6 +217,8 @@ pub struct CompleteBatch {
     pub sums: BatchSums,
     /// Where its manifest was written.
     pub manifest: String,
+    /// Who waits for it in a workflow.
+    pub callback: Option<TaskToken>,
 }
 
 /// Why a lane lets nothing through, since when and until when.
@@ -248,6 +251,17 @@ pub trait Bodies: Send + Sync {
 pub trait Notices: Send + Sync {
     /// Durable, or accepted by the other side, once this returns. May be called again with the same notice.
     async fn publish(&self, notice: &Notice) -> Result<(), StoreError>;
+}
+
+// ------------------------------------------------------------------------------------------------- callbacks
+
+/// Where those are answered who wait for an end in a workflow.
+#[async_trait]
+pub trait Callbacks: Send + Sync {
+    /// Answers the one who waits under this token: with the notice if what it tells of succeeded, else with its failure.
+    /// One that nobody waits under any more (answered, timed out, stopped) is as good as answered, so that this may be
+    /// called again.
+    async fn answer(&self, token: &TaskToken, notice: &Notice) -> Result<(), StoreError>;
 }
 
 // ----------------------------------------------------------------------------------------------------- model

@@ -67,7 +67,8 @@ pub(crate) async fn enrol(folder: &Path, jobs: usize) -> Queued {
     let run = store.begin_run(&batch).await.unwrap();
     let began = Instant::now();
     let is_known = |_: &str| true;
-    let defaults = Defaults { batch: &batch, model: None, only_model: Some(MODEL), is_known: &is_known };
+    let defaults =
+        Defaults { batch: &batch, model: None, only_model: Some(MODEL), answers_callbacks: false, is_known: &is_known };
     for (chunk, lines) in lines.chunks(CHUNK).enumerate() {
         let entry = |(place, line): (usize, &String)| {
             let draft = parse_line(line.as_bytes(), &defaults).unwrap();
@@ -95,6 +96,7 @@ pub(crate) async fn drain(queued: &Queued, model: Arc<dyn Model>, slots: usize) 
         queue: Arc::<Counted>::clone(&queue),
         ledger: queued.store.ledger(),
         allowance: queued.store.allowance(),
+        callbacks: None,
         bodies: queued.store.bodies(),
         notices: queued.store.notices(),
         model,

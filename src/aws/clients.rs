@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, SdkConfig};
-use aws_credential_types::provider::ProvideCredentials;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 
 /// A service that takes longer to accept a connection is away.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,8 +40,20 @@ pub struct Settings {
 pub enum Results {
     /// Many to an object: a million results cost thousands of requests.
     Segment,
-    /// One to an object, named by its job.
+    /// One to an object: a million results cost a million requests.
     Object,
+}
+
+/// Services that are not Amazon's own, at one address: an emulator, or a proxy before it. Nothing is read from the
+/// environment then.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Emulated {
+    /// Where all of them answer, as `http://127.0.0.1:4566`.
+    pub endpoint_url: String,
+    /// The region that requests are signed for.
+    pub region: String,
+    /// The access key id. The secret is `test`: an emulator does not look, and Amazon would refuse it.
+    pub access_key_id: String,
 }
 
 /// Why the services cannot be called at all. Each message says what to set.
@@ -76,23 +89,43 @@ impl Clients {
         })??;
         // A host that is no name of the service's own, such as an emulator's, cannot have the bucket put before it.
         let by_path = config.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
-        let s3 = aws_sdk_s3::config::Builder::from(&config).force_path_style(by_path).build();
-        Ok(Self {
-            sqs: aws_sdk_sqs::Client::new(&config),
-            dynamodb: aws_sdk_dynamodb::Client::new(&config),
+        Ok(Self::with(&config, by_path))
+    }
+
+    /// To one address, with what is given and nothing else.
+    pub(super) fn connect_to(emulated: &Emulated) -> Self {
+        let credentials = Credentials::new(&emulated.access_key_id, "test", None, None, "Emulated");
+        let config = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .endpoint_url(&emulated.endpoint_url)
+            .region(Region::new(emulated.region.clone()))
+            .credentials_provider(SharedCredentialsProvider::new(credentials))
+            .retry_config(RetryConfig::standard())
+            .timeout_config(timeouts())
+            .build();
+        Self::with(&config, true)
+    }
+
+    fn with(config: &SdkConfig, s3_by_path: bool) -> Self {
+        let s3 = aws_sdk_s3::config::Builder::from(config).force_path_style(s3_by_path).build();
+        Self {
+            sqs: aws_sdk_sqs::Client::new(config),
+            dynamodb: aws_sdk_dynamodb::Client::new(config),
             s3: aws_sdk_s3::Client::from_conf(s3),
-            sns: aws_sdk_sns::Client::new(&config),
-            sfn: aws_sdk_sfn::Client::new(&config),
-        })
+            sns: aws_sdk_sns::Client::new(config),
+            sfn: aws_sdk_sfn::Client::new(config),
+        }
     }
 }
 
+fn timeouts() -> TimeoutConfig {
+    TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_attempt_timeout(ATTEMPT_TIMEOUT).build()
+}
+
 async fn environment() -> Result<SdkConfig, ConnectError> {
-    let timeouts =
-        TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_attempt_timeout(ATTEMPT_TIMEOUT).build();
     let config = aws_config::defaults(BehaviorVersion::latest())
         .retry_config(RetryConfig::standard())
-        .timeout_config(timeouts)
+        .timeout_config(timeouts())
         .load()
         .await;
     if config.region().is_none() {

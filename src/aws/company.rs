@@ -124,6 +124,7 @@ async fn depart<R: Send + 'static, T: Send + 'static, C>(
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use std::sync::Mutex;
 

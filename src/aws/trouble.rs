@@ -22,7 +22,7 @@ const DENIED: [&str; 12] = [
 ];
 
 /// What it says when there is too much at once; the SDK has tried again a few times by then.
-const BUSY: [&str; 12] = [
+const BUSY: [&str; 13] = [
     "InternalServerError",
     "InternalFailure",
     "InternalError",
@@ -30,6 +30,7 @@ const BUSY: [&str; 12] = [
     "ProvisionedThroughputExceededException",
     "RequestLimitExceeded",
     "RequestThrottled",
+    "RequestTimeout",
     "ServiceUnavailable",
     "SlowDown",
     "Throttling",
@@ -52,8 +53,12 @@ where
     StoreError { kind, doing: doing.to_owned(), why: in_words(error) }
 }
 
-fn of_code(code: Option<&str>) -> StoreTrouble {
+/// What an error code means, whether of a call or of one of its entries.
+pub(super) fn of_code(code: Option<&str>) -> StoreTrouble {
     match code {
+        Some("KMS.ThrottlingException" | "KmsThrottled") => StoreTrouble::Away,
+        // The key that the queue or the topic is encrypted with: missing, disabled, or not for us.
+        Some(code) if code.starts_with("KMS.") || code.starts_with("Kms") => StoreTrouble::Denied,
         Some(code) if DENIED.contains(&code) => StoreTrouble::Denied,
         Some(code) if BUSY.contains(&code) => StoreTrouble::Away,
         // Nothing that one of the services says: a proxy in between, or a service that is falling over.

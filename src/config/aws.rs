@@ -3,6 +3,9 @@
 use super::error::ConfigError;
 use super::typed::Section;
 
+/// How the names of queues and topics end that keep an order; theirs is one message at a time, and ours is not.
+const FIFO: &str = ".fifo";
+
 /// `[aws]`: the services behind `backend = "aws"`. Credentials, region and endpoints come the SDK's usual way
 /// (`AWS_PROFILE`, `AWS_REGION`, `AWS_ENDPOINT_URL`).
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -32,28 +35,24 @@ pub enum ResultObjects {
     Object,
 }
 
-/// Reads the section; `None` if something that is needed is missing or wrong, which is noted.
-pub(super) fn read(top: &mut Section<'_>) -> Option<AwsSettings> {
+/// Reads the section. What must be there is only missed if it is needed; `None` if something is missing or wrong.
+pub(super) fn read(top: &mut Section<'_>, needed: bool) -> Option<AwsSettings> {
     let mut section = top.section("aws");
-    let queue_url = section.required(|section| url(section, "queue_url"), "queue_url");
-    let dead_letter_url = section.required(|section| url(section, "dead_letter_url"), "dead_letter_url");
+    let queue_url = url(&mut section, "queue_url", needed);
+    let dead_letter_url = url(&mut section, "dead_letter_url", needed);
     if queue_url.is_some() && queue_url == dead_letter_url {
         let (key, value) = (section.key("dead_letter_url"), queue_url.clone().unwrap_or_default());
         section.problem(ConfigError::Contradiction { key, value, bound: "another queue than `queue_url`".to_owned() });
     }
     let table = section.text("table").unwrap_or_else(|| "aquifer".to_owned());
-    let bucket = section.required(|section| section.text("bucket"), "bucket");
+    let bucket = needed_text(&mut section, "bucket", needed);
     let mut prefix = section.text("prefix").unwrap_or_else(|| "aquifer/".to_owned());
     if !prefix.is_empty() && !prefix.ends_with('/') {
         prefix.push('/');
     }
     let topic_arn = section.text("topic_arn");
-    if let Some(arn) = topic_arn.as_deref().filter(|arn| !arn.starts_with("arn:") || arn.contains(".fifo")) {
-        section.out_of_bounds(
-            "topic_arn",
-            arn,
-            "the ARN of a standard SNS topic, such as \"arn:aws:sns:us-east-1:123456789012:aquifer\"",
-        );
+    if let Some(arn) = topic_arn.as_deref().filter(|arn| !arn.starts_with("arn:") || arn.ends_with(FIFO)) {
+        section.out_of_bounds("topic_arn", arn, "the ARN of a standard SNS topic, arn:aws:sns:REGION:ACCOUNT:NAME");
     }
     let results = match section.text("results").as_deref() {
         None | Some("segment") => ResultObjects::Segment,
@@ -64,22 +63,18 @@ pub(super) fn read(top: &mut Section<'_>) -> Option<AwsSettings> {
         }
     };
     section.finish();
-    Some(AwsSettings {
-        queue_url: queue_url?,
-        dead_letter_url: dead_letter_url?,
-        table,
-        bucket: bucket?,
-        prefix,
-        topic_arn,
-        results,
-    })
+    let (queue_url, dead_letter_url, bucket) = (queue_url?, dead_letter_url?, bucket?);
+    Some(AwsSettings { queue_url, dead_letter_url, table, bucket, prefix, topic_arn, results })
 }
 
-fn url(section: &mut Section<'_>, key: &'static str) -> Option<String> {
-    let url = section.text(key)?;
-    let is_url = url.starts_with("https://") || url.starts_with("http://");
-    if !is_url || url.ends_with(".fifo") {
+fn url(section: &mut Section<'_>, key: &'static str, needed: bool) -> Option<String> {
+    let url = needed_text(section, key, needed)?;
+    if !(url.starts_with("https://") || url.starts_with("http://")) || url.ends_with(FIFO) {
         section.out_of_bounds(key, &url, "the URL of a standard SQS queue, https://sqs...");
     }
     Some(url)
+}
+
+fn needed_text(section: &mut Section<'_>, key: &'static str, needed: bool) -> Option<String> {
+    if needed { section.required(|section| section.text(key), key) } else { section.text(key) }
 }

@@ -23,7 +23,7 @@ pub(super) fn lay_over(table: &mut Table, env: &BTreeMap<String, String>, proble
             continue;
         }
         if LATER.iter().any(|section| rest.starts_with(&format!("{}_", in_variables(section)))) {
-            problems.errors.push(ConfigError::Later { key: variable.clone(), value: None });
+            problems.errors.push(ConfigError::Later { key: variable.clone() });
         } else if let Err(why) = lay(table, rest, variable, text, problems) {
             problems.errors.push(ConfigError::UnknownVariable { variable: variable.clone(), why });
         }

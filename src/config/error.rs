@@ -127,13 +127,11 @@ pub enum ConfigError {
         /// What it is; its `key` is the entry's.
         error: Box<ConfigError>,
     },
-    /// A key or value of a version to come.
-    #[error("`{key}`{} belongs to a later version; leave it out", of_value(value.as_deref()))]
+    /// A key of a version to come.
+    #[error("`{key}` belongs to a later version; leave it out")]
     Later {
         /// Which key.
         key: String,
-        /// The value, where others of the same key are fine.
-        value: Option<String>,
     },
 }
 
@@ -150,7 +148,7 @@ impl ConfigError {
             | Self::NoSuchModel { key, .. }
             | Self::Contradiction { key, .. }
             | Self::NoEndpointsFile { key, .. }
-            | Self::Later { key, .. } => key.starts_with("AQUIFER_"),
+            | Self::Later { key } => key.starts_with("AQUIFER_"),
             Self::Syntax { .. } => false,
         }
     }
@@ -158,8 +156,4 @@ impl ConfigError {
 
 fn did_you_mean(meant: Option<&str>) -> String {
     meant.map(|meant| format!("; did you mean `{meant}`?")).unwrap_or_default()
-}
-
-fn of_value(value: Option<&str>) -> String {
-    value.map(|value| format!(" = \"{value}\"")).unwrap_or_default()
 }

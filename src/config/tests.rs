@@ -146,7 +146,7 @@ fn every_mistake_is_found_at_once_and_names_key_value_and_bound() {
     assert_eq!(
         errors(text),
         [
-            out_of_bounds("backend", "\"cloud\"", "\"embedded\""),
+            out_of_bounds("backend", "\"cloud\"", "\"embedded\" or \"aws\""),
             ConfigError::Missing { key: "model.a.id".into() },
             out_of_bounds("model.a.max_tokens", "0", "a whole number from 1 to 4294967295"),
             out_of_bounds("model.a.price.input", "-1", "a number of US dollars from 0 to 1000000"),
@@ -232,15 +232,53 @@ fn what_belongs_to_a_later_version_is_refused_by_name() {
     for (text, key) in [
         ("[[upload]]\nprefix = 'inbox/'", "upload"),
         ("[tenant.acme]\noutput_tokens_per_day = 1", "tenant"),
-        ("[aws]\ntable = 'aquifer'", "aws"),
-        ("backend = 'aws'", "backend"),
         ("[notify]\nwebhook = 'http://x'", "notify.webhook"),
     ] {
         let found = errors(text);
         assert!(matches!(&found[..], [ConfigError::Later { key: found, .. }] if found == key), "{found:?}");
     }
-    let found = with_env("", &[("AQUIFER_AWS_TABLE", "x")]).unwrap_err().errors;
-    assert_eq!(found, [ConfigError::Later { key: "AQUIFER_AWS_TABLE".into(), value: None }]);
+    let found = with_env("", &[("AQUIFER_UPLOAD_PREFIX", "x")]).unwrap_err().errors;
+    assert_eq!(found, [ConfigError::Later { key: "AQUIFER_UPLOAD_PREFIX".into() }]);
+}
+
+const FLEET: &str = "[aws]\nqueue_url = 'https://sqs/1/q'\ndead_letter_url = 'https://sqs/1/d'\nbucket = 'b'\n";
+
+#[test]
+fn a_fleet_needs_its_queues_its_bucket_and_where_notices_go() {
+    let found = errors("backend = 'aws'");
+    let missing: Vec<_> = found
+        .iter()
+        .map(|error| match error {
+            ConfigError::Missing { key } => key.as_str(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(missing, ["aws.queue_url", "aws.dead_letter_url", "aws.bucket"]);
+    let found = errors(&format!("backend = 'aws'\n{FLEET}"));
+    assert_eq!(found, [ConfigError::Missing { key: "aws.topic_arn".into() }]);
+
+    let quiet = format!("backend = 'aws'\n[notify]\njobs = false\nbatches = false\n{FLEET}prefix = 'x'");
+    let Backend::Aws(aws) = with_env(&quiet, &[("AQUIFER_AWS_RESULTS", "object")]).unwrap().backend else {
+        panic!("not aws")
+    };
+    assert_eq!((aws.table.as_str(), aws.prefix.as_str()), ("aquifer", "x/"));
+    assert_eq!((aws.results, aws.topic_arn), (ResultObjects::Object, None));
+    assert_eq!(with_env(FLEET, &[]).unwrap().backend, Backend::Embedded, "it may stand there without being in use");
+}
+
+#[test]
+fn services_that_cannot_be_are_refused_by_name() {
+    for (line, key) in [
+        ("queue_url = 'jobs'", "aws.queue_url"),
+        ("dead_letter_url = 'https://sqs/1/d.fifo'", "aws.dead_letter_url"),
+        ("topic_arn = 'aquifer'", "aws.topic_arn"),
+        ("results = 'file'", "aws.results"),
+    ] {
+        let found = errors(&format!("[aws]\n{line}"));
+        assert!(matches!(&found[..], [ConfigError::OutOfBounds { key: found, .. }] if found == key), "{found:?}");
+    }
+    let twice = "[aws]\nqueue_url = 'https://q'\ndead_letter_url = 'https://q'";
+    assert!(matches!(&errors(twice)[..], [ConfigError::Contradiction { key, .. }] if key == "aws.dead_letter_url"));
 }
 
 #[test]

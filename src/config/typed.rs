@@ -208,7 +208,7 @@ impl<'a> Section<'a> {
     pub(super) fn later(&mut self, key: &'static str) {
         if self.take(key).is_some() {
             let key = self.key(key);
-            self.problem(ConfigError::Later { key, value: None });
+            self.problem(ConfigError::Later { key });
         }
     }
 

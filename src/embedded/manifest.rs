@@ -54,6 +54,7 @@ pub(super) async fn complete(inner: &Arc<Inner>, key: BatchKey) -> Result<Option
             completion: batch.completion,
             sums,
             manifest: format!("{FOLDER}/{name}"),
+            callback: None,
         })))
     };
     let outcome = inner.readers.read(doing, look).await?;

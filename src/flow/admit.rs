@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::job::failure::{Class, Failure};
 use crate::job::ident::BatchName;
 use crate::job::intake::{self, Defaults};
-use crate::job::spec::Job;
+use crate::job::spec::{Job, TaskToken};
 use crate::ports::{ClaimReply, Claimed};
 
 use super::context::Context;
@@ -18,8 +18,8 @@ pub enum Admitted {
     Ours(Claim),
     /// A job of ours that is over before it began: its deadline passed, or it is poison.
     Over(Claim, Verdict),
-    /// A job whose end is on record already.
-    Ended(Receipt),
+    /// A job whose end is on record already, and who waits for this delivery of it.
+    Ended(Receipt, Option<TaskToken>),
 }
 
 /// Not sooner than this after somebody else's lease, so that a busy job is not asked for in a loop.
@@ -51,7 +51,7 @@ pub async fn admit(context: &Context, delivery: &Delivery) -> Result<Admitted, E
         ClaimReply::Busy { until } => {
             Err(Exit::HandBack { after: until.since(context.now()).max(BUSY_LEAST).min(context.settings.lease) })
         }
-        ClaimReply::AlreadyFinal(row) => Ok(Admitted::Ended(Receipt::standing(row))),
+        ClaimReply::AlreadyFinal(row) => Ok(Admitted::Ended(Receipt::standing(row), job.callback)),
         ClaimReply::Conflict => {
             Err(Exit::Reject { reason: "id_conflict: this id was used before with other content".to_owned() })
         }
@@ -61,7 +61,8 @@ pub async fn admit(context: &Context, delivery: &Delivery) -> Result<Admitted, E
 fn parse(context: &Context, body: &str, message_id: &str) -> Result<Job, Exit> {
     let batch = BatchName::none();
     let is_known = |name: &str| context.catalogue.find(name).is_some();
-    let defaults = Defaults { batch: &batch, model: None, only_model: None, is_known: &is_known };
+    let answers_callbacks = context.callbacks.is_some();
+    let defaults = Defaults { batch: &batch, model: None, only_model: None, answers_callbacks, is_known: &is_known };
     intake::parse_message(body, message_id, &defaults)
         .map_err(|refusal| Exit::Reject { reason: format!("{}: {}", refusal.class, refusal.reason) })
 }

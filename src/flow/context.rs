@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::job::units::{Timestamp, Usd};
-use crate::ports::{Allowance, Bodies, Clock, Ledger, Model, Notices, Queue};
+use crate::ports::{Allowance, Bodies, Callbacks, Clock, Ledger, Model, Notices, Queue};
 use crate::rules::breaker::BreakerRules;
 use crate::telemetry::Meter;
 
@@ -23,6 +23,8 @@ pub struct Context {
     pub bodies: Arc<dyn Bodies>,
     /// Where ends are made known.
     pub notices: Arc<dyn Notices>,
+    /// Where those are answered who wait in a workflow; `None` where there are none.
+    pub callbacks: Option<Arc<dyn Callbacks>>,
     /// What all workers know of the lanes.
     pub allowance: Arc<dyn Allowance>,
     /// Who answers.

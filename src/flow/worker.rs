@@ -114,7 +114,7 @@ impl Worker {
             return Err(Exit::HandBack { after: Duration::ZERO });
         }
         let (claim, verdict) = match admit(context, delivery).await? {
-            Admitted::Ended(receipt) => return notify(context, receipt).await,
+            Admitted::Ended(receipt, waits) => return notify(context, receipt, waits.as_ref()).await,
             Admitted::Over(claim, verdict) => (held.insert(claim), verdict),
             Admitted::Ours(claim) => {
                 let claim = held.insert(claim);
@@ -123,8 +123,9 @@ impl Worker {
             }
         };
         let receipt = record(context, delivery, claim, verdict).await?;
+        let waits = claim.job.callback.take();
         *held = None;
-        notify(context, receipt).await
+        notify(context, receipt, waits.as_ref()).await
     }
 
     /// Routes and infers until the job is over.

@@ -26,7 +26,7 @@ pub use self::wire::{
 use self::fields::{Fault, Field, Kind};
 use super::failure::{Class, Failure};
 use super::ident::{BatchName, JobId, JobKey, Tenant};
-use super::spec::{Job, MaxTokens, Priority, Request};
+use super::spec::{Job, MaxTokens, Priority, Request, TaskToken};
 use super::units::Timestamp;
 
 /// What fills in where a line says nothing.
@@ -38,6 +38,8 @@ pub struct Defaults<'a> {
     pub model: Option<&'a str>,
     /// The only `[[model]]`, else the first.
     pub only_model: Option<&'a str>,
+    /// Whether there is somebody who answers `callback.task_token`; else such a job is refused.
+    pub answers_callbacks: bool,
     /// Whether this names a configured model or is a plausible model or profile id
     /// ([`is_plausible_model_id`]). Asked only of `OpenAI` lines, whose model names are another vendor's.
     pub is_known: &'a dyn Fn(&str) -> bool,
@@ -49,6 +51,7 @@ impl std::fmt::Debug for Defaults<'_> {
             .field("batch", &self.batch)
             .field("model", &self.model)
             .field("only_model", &self.only_model)
+            .field("answers_callbacks", &self.answers_callbacks)
             .finish_non_exhaustive()
     }
 }
@@ -158,7 +161,14 @@ struct Parts {
     deadline: Option<Timestamp>,
     priority: Option<Priority>,
     residency: Option<Vec<String>>,
+    callback: Option<Callback>,
     metadata: Map<String, Value>,
+}
+
+/// Who waits, and where the line says so.
+struct Callback {
+    token: TaskToken,
+    at: usize,
 }
 
 impl Parts {
@@ -174,6 +184,7 @@ impl Parts {
             deadline: None,
             priority: None,
             residency: None,
+            callback: None,
             metadata: Map::new(),
         }
     }
@@ -195,6 +206,12 @@ fn job(parts: Parts, batch: BatchName, defaults: &Defaults<'_>, id: impl FnOnce(
         .model
         .or_else(|| defaults.model.or(defaults.only_model).map(str::to_owned))
         .ok_or_else(|| Fault::nowhere(NO_MODEL))?;
+    let callback = match parts.callback {
+        Some(Callback { at, .. }) if !defaults.answers_callbacks => {
+            return Err(Fault::at(at, "`callback`: task tokens are answered by workers of `backend = \"aws\"` alone"));
+        }
+        callback => callback.map(|callback| callback.token),
+    };
     let digest = super::spec::content_digest(&model, &parts.request, parts.max_tokens).to_string();
     let digest = JobId::new(&digest).map_err(|error| Fault::nowhere(error.to_string()))?;
     Ok(Job {
@@ -206,6 +223,7 @@ fn job(parts: Parts, batch: BatchName, defaults: &Defaults<'_>, id: impl FnOnce(
         deadline: parts.deadline,
         priority: parts.priority.unwrap_or_default(),
         residency: parts.residency,
+        callback,
         metadata: parts.metadata,
     })
 }

@@ -1,5 +1,6 @@
 //! What is asked for? A job as every layer past intake knows it: complete, checked, with its identity.
 
+use std::fmt;
 use std::num::NonZeroU32;
 
 use serde::{Serialize, Serializer};
@@ -27,8 +28,36 @@ pub struct Job {
     pub priority: Priority,
     /// Regions it may be sent to; `None` means any configured one.
     pub residency: Option<Vec<String>>,
+    /// Who waits for its end in a Step Functions workflow.
+    pub callback: Option<TaskToken>,
     /// Echoed in the result.
     pub metadata: Map<String, Value>,
+}
+
+/// Names a task of a Step Functions workflow that waits to be answered. Whoever has it can answer, so it is never shown.
+#[derive(Clone, Eq, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct TaskToken(String);
+
+impl TaskToken {
+    /// The longest, in characters (source: the Step Functions API, `SendTaskSuccess`).
+    pub const LONGEST: usize = 2_048;
+
+    /// `None` if it is empty or longer than [`TaskToken::LONGEST`].
+    pub fn new(token: &str) -> Option<Self> {
+        (!token.is_empty() && token.chars().count() <= Self::LONGEST).then(|| Self(token.to_owned()))
+    }
+
+    /// As the service gave it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for TaskToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TaskToken(..)")
+    }
 }
 
 /// The cap on output tokens, as a job writes it.
@@ -101,7 +130,7 @@ impl Default for Priority {
 
 impl Job {
     /// The content digest: SHA-256 over canonical JSON (sorted keys, no white space) of model name, request and
-    /// `max_tokens` as written. Priority, deadline, residency and metadata are not content.
+    /// `max_tokens` as written. Priority, deadline, residency, callback and metadata are not content.
     pub fn digest(&self) -> Digest {
         content_digest(&self.model, &self.request, self.max_tokens)
     }
@@ -127,6 +156,7 @@ impl Job {
             deadline: self.deadline.map(|deadline| deadline.to_string()),
             priority: (self.priority != Priority::default()).then_some(self.priority),
             residency: self.residency.as_deref(),
+            callback: self.callback.as_ref().map(|task_token| Callback { task_token }),
             metadata: (!self.metadata.is_empty()).then_some(&self.metadata),
         };
         // Maps with text keys and plain values: there is nothing in here that JSON cannot say.
@@ -168,5 +198,12 @@ struct Message<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     residency: Option<&'a [String]>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    callback: Option<Callback<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<&'a Map<String, Value>>,
+}
+
+#[derive(Serialize)]
+struct Callback<'a> {
+    task_token: &'a TaskToken,
 }

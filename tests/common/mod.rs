@@ -91,6 +91,7 @@ pub fn context_of(
         queue: store.queue(Some(BatchName::new(BATCH).unwrap())),
         ledger: store.ledger(),
         allowance: store.allowance(),
+        callbacks: None,
         bodies: store.bodies(),
         notices: store.notices(),
         model,

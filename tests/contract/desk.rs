@@ -6,18 +6,18 @@ use aquifer::job::outcome::Tally;
 use aquifer::job::units::{Timestamp, Usd};
 use aquifer::ports::{BATCH_ENTRIES, ClaimReply, FinishReply, Queue};
 
-use crate::world::{LEASE, World, batch, batch_key, embedded, job, key, named, open, refused, unnamed};
+use crate::world::{LEASE, Local, batch, batch_key, embedded, job, key, named, open, refused, unnamed};
 
 const CENT: Usd = Usd::from_nanos(10_000_000);
 
-async fn run(w: &World, lines: Vec<Entry>) -> (Run, Vec<Standing>) {
+async fn run(w: &Local, lines: Vec<Entry>) -> (Run, Vec<Standing>) {
     let run = w.store.begin_run(&batch()).await.unwrap();
     let standings = run.enrol(lines, false).await.unwrap();
     (run, standings)
 }
 
 /// Works the job of that id to an end.
-async fn work(w: &World, id: &str, prompt: &str, status: Status) {
+async fn work(w: &Local, id: &str, prompt: &str, status: Status) {
     let reply = w.ledger.claim(&key(id), job(id, prompt).digest(), Timestamp(5), LEASE).await.unwrap();
     let ClaimReply::Claimed(claimed) = reply else { panic!("{reply:?}") };
     let tally = Tally { attempts: 1, model_calls: 1, spent: claimed.tally.spent + CENT, ..claimed.tally };

@@ -26,6 +26,15 @@ fn recorded(reply: &FinishReply) -> Option<bool> {
     }
 }
 
+/// What holds of a cap where none can be kept: no call begins under one.
+async fn no_call_begins_under_a_cap(w: &World, fence: &Fence) {
+    let refused =
+        w.ledger.begin(fence, calls(1, Usd::ZERO), CENT, Some(Usd::from_nanos(100 * CENT.nanos()))).await.unwrap_err();
+    assert!(refused.why.contains("cap"), "{refused}");
+    // And nothing was written.
+    assert_eq!(w.ledger.begin(fence, calls(1, Usd::ZERO), CENT, None).await.unwrap(), BeginReply::Begun);
+}
+
 async fn finish(w: &World, fence: &Fence, status: Status) -> FinishReply {
     let ending = w.ending(fence.key.id.as_str(), status).await;
     w.ledger.finish(fence, calls(1, CENT), ending).await.unwrap()
@@ -73,7 +82,7 @@ pub(crate) async fn d2_an_end_is_recorded_once_and_counted_once(w: World) {
     let first = w.ledger.finish(&fence, calls(1, CENT), ending.clone()).await.unwrap();
     let second = w.ledger.finish(&fence, calls(1, CENT), ending).await.unwrap();
     assert_eq!(first, second);
-    w.seal(&batch()).await;
+    w.seal(&batch(), 1).await;
     let complete = w.ledger.complete_unannounced(&batch_key()).await.unwrap().unwrap();
     assert_eq!((complete.sums.total, complete.sums.succeeded), (1, 1));
     assert_eq!(complete.sums.cost_usd, CENT);
@@ -161,6 +170,9 @@ pub(crate) async fn calls_nobody_settled_are_counted_as_unknown(w: World) {
     w.clock.pass(LEASE);
     let second = w.claim("a").await;
     assert_eq!(second.tally, Tally { unknown: CENT, ..calls(1, Usd::ZERO) });
+    if !w.can.cap_cost {
+        return no_call_begins_under_a_cap(&w, &second.fence).await;
+    }
     // It goes on counting against the cap, and is shown nowhere as a cost.
     let cap = Some(Usd::from_nanos(2 * CENT.nanos() - 1));
     let tally = Tally { model_calls: 2, ..second.tally };
@@ -169,6 +181,10 @@ pub(crate) async fn calls_nobody_settled_are_counted_as_unknown(w: World) {
 }
 
 pub(crate) async fn the_cap_holds_under_concurrency(w: World) {
+    if !w.can.cap_cost {
+        let fence = w.claim("a").await.fence;
+        return no_call_begins_under_a_cap(&w, &fence).await;
+    }
     let cap = Usd::from_nanos(CENT.nanos() * 10);
     let racers: Vec<_> = (0..40)
         .map(|n| {
@@ -198,6 +214,9 @@ pub(crate) async fn the_cap_is_one_for_all_tenants_of_a_batch(w: World) {
     let theirs = JobKey { tenant: Tenant::new("acme").unwrap(), ..key("b") };
     let reply = w.ledger.claim(&theirs, content(), Timestamp(5), LEASE).await.unwrap();
     let ClaimReply::Claimed(b) = reply else { panic!("{reply:?}") };
+    if !w.can.cap_cost {
+        return no_call_begins_under_a_cap(&w, &b.fence).await;
+    }
     assert_eq!(w.ledger.begin(&a, calls(1, Usd::ZERO), CENT, Some(CENT)).await.unwrap(), BeginReply::Begun);
     let reply = w.ledger.begin(&b.fence, calls(1, Usd::ZERO), CENT, Some(CENT)).await.unwrap();
     assert_eq!(reply, BeginReply::OverCap { committed: CENT, open: CENT });
@@ -206,6 +225,9 @@ pub(crate) async fn the_cap_is_one_for_all_tenants_of_a_batch(w: World) {
 pub(crate) async fn an_open_call_makes_room_when_it_settles_lower(w: World) {
     let cap = Some(Usd::from_nanos(CENT.nanos() * 3 / 2));
     let (a, b) = (w.claim("a").await.fence, w.claim("b").await.fence);
+    if !w.can.cap_cost {
+        return no_call_begins_under_a_cap(&w, &a).await;
+    }
     assert_eq!(w.ledger.begin(&a, calls(1, Usd::ZERO), CENT, cap).await.unwrap(), BeginReply::Begun);
     let refused = BeginReply::OverCap { committed: CENT, open: CENT };
     assert_eq!(w.ledger.begin(&b, calls(1, Usd::ZERO), CENT, cap).await.unwrap(), refused);
@@ -219,7 +241,7 @@ pub(crate) async fn an_open_call_makes_room_when_it_settles_lower(w: World) {
 
 pub(crate) async fn a_batch_completes_exactly_when_its_last_job_does(w: World) {
     let (a, b) = (w.claim("a").await.fence, w.claim("b").await.fence);
-    w.seal(&batch()).await;
+    w.seal(&batch(), 2).await;
     assert_eq!(recorded(&finish(&w, &a, Status::Succeeded).await), Some(false));
     assert_eq!(w.ledger.complete_unannounced(&batch_key()).await.unwrap(), None);
     assert_eq!(recorded(&finish(&w, &b, Status::Failed).await), Some(true));
@@ -234,7 +256,7 @@ pub(crate) async fn a_batch_completes_exactly_when_its_last_job_does(w: World) {
 pub(crate) async fn a_batch_that_is_not_marked_is_announced_again(w: World) {
     let fence = w.claim("a").await.fence;
     finish(&w, &fence, Status::Succeeded).await;
-    w.seal(&batch()).await;
+    w.seal(&batch(), 1).await;
     let first = w.ledger.complete_unannounced(&batch_key()).await.unwrap().unwrap();
     let again = w.ledger.complete_unannounced(&batch_key()).await.unwrap().unwrap();
     assert_eq!(first, again);
@@ -266,7 +288,7 @@ pub(crate) async fn f15_cost_and_usage_are_sums_over_final_rows(w: World) {
             w.ledger.finish(&fence, tally, ending.clone()).await.unwrap();
         }
     }
-    w.seal(&batch()).await;
+    w.seal(&batch(), 20).await;
     let sums = w.ledger.complete_unannounced(&batch_key()).await.unwrap().unwrap().sums;
     assert_eq!(sums.cost_usd.nanos(), 20 * CENT.nanos() + (0..20).sum::<u64>());
     assert_eq!(sums.usage, Usage { input_tokens: 200, output_tokens: 60, ..Usage::default() });

@@ -9,9 +9,9 @@ use aquifer::job::outcome::{Savings, Tally};
 use aquifer::job::units::{Timestamp, Tokens, Usd};
 use aquifer::ports::{ClaimReply, LaneId, StoreTrouble, Version};
 
-use crate::world::{LEASE, World, batch, batch_key, embedded, job, key, named, refused};
+use crate::world::{LEASE, Local, batch, batch_key, embedded, job, key, named, refused};
 
-async fn worked(w: &World) {
+async fn worked(w: &Local) {
     let run = w.store.begin_run(&batch()).await.unwrap();
     let secret = "the prompt that must not lie about";
     run.enrol(vec![named(0, "a", secret), refused(1, "line-2"), named(2, "b", "B")], false).await.unwrap();
@@ -164,7 +164,7 @@ async fn what_right_sizing_saved_is_summed_by_batch_and_forgotten_with_it() {
         }
     }
     assert_eq!(sums(), Savings { saved: Tokens(500), reruns: 3, rerun_cost: cost(3) });
-    w.seal(&batch()).await;
+    w.seal(&batch(), 3).await;
     w.store.clone().close().await.unwrap();
     let store = crate::world::open(w.dir.path(), &w.clock).await;
     store.forget(&batch()).await.unwrap();

@@ -139,6 +139,7 @@ pub fn job(id: &str, prompt: &str) -> Job {
         deadline: None,
         priority: Priority::default(),
         residency: None,
+        callback: None,
         metadata: serde_json::Map::new(),
     }
 }

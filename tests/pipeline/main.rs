@@ -11,6 +11,7 @@
     reason = "tests"
 )]
 
+mod callbacks;
 #[path = "../common/mod.rs"]
 mod common;
 mod harness;

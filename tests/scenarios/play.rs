@@ -239,6 +239,7 @@ pub fn job(id: &str, prompt: String) -> Job {
         deadline: None,
         priority: Priority::default(),
         residency: None,
+        callback: None,
         metadata: serde_json::Map::new(),
     }
 }

@@ -66,7 +66,13 @@ pub(crate) async fn run(
 
 fn read(args: &RunArgs, catalogue: &Catalogue, batch: &BatchName, model: Option<&str>) -> Result<Estimate, Report> {
     let is_known = |name: &str| catalogue.find(name).is_some();
-    let defaults = Defaults { batch, model: args.model.as_deref(), only_model: model, is_known: &is_known };
+    let defaults = Defaults {
+        batch,
+        model: args.model.as_deref(),
+        only_model: model,
+        answers_callbacks: false,
+        is_known: &is_known,
+    };
     let mut estimate = Estimate { cost_usd: Some(Usd::ZERO), ..Estimate::default() };
     let mut seen = Seen::default();
     let mut load = Load::default();

@@ -84,7 +84,7 @@ pub(crate) fn check_models(inputs: &[PathBuf], batch: &BatchName, settings: &Set
         return Ok(());
     }
     let is_known = |name: &str| settings.model(name).is_some() || is_plausible_model_id(name);
-    let defaults = Defaults { batch, model: None, only_model: None, is_known: &is_known };
+    let defaults = Defaults { batch, model: None, only_model: None, answers_callbacks: false, is_known: &is_known };
     let mut lines = Lines::open(&files).map_err(Report::usage)?;
     let mut buffer = Vec::new();
     let mut without = false;
@@ -190,6 +190,7 @@ impl Reader {
             batch: &self.batch,
             model: self.named.as_deref(),
             only_model: self.only.as_deref(),
+            answers_callbacks: false,
             is_known: &is_known,
         };
         let mut buffer = Vec::new();

@@ -90,6 +90,7 @@ pub async fn run(args: RunArgs) -> Result<Exit, Report> {
         queue: store.queue(Some(batch.clone())),
         ledger: store.ledger(),
         allowance: store.allowance(),
+        callbacks: None,
         bodies: store.bodies(),
         notices: store.notices(),
         model,

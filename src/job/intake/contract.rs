@@ -4,10 +4,10 @@ use std::num::NonZeroU32;
 
 use serde_json::{Map, Value};
 
-use super::Parts;
 use super::fields::{Fault, Field, Kind, shown_key};
+use super::{Callback, Parts};
 use crate::job::ident::{BatchName, JobId, Tenant};
-use crate::job::spec::{MaxTokens, Priority, Request};
+use crate::job::spec::{MaxTokens, Priority, Request, TaskToken};
 use crate::job::units::Timestamp;
 
 const KEYS: [&str; 17] = [
@@ -49,7 +49,7 @@ pub(super) fn read(fields: &[Field<'_>]) -> Result<Parts, Fault> {
             "priority" => parts.priority = Some(priority(field)?),
             "residency" => parts.residency = Some(residency(field)?),
             "metadata" => parts.metadata = field.object()?,
-            "callback" => return Err(Fault::at(field.key_at, "`callback` is not supported yet")),
+            "callback" => parts.callback = Some(callback(field)?),
             kind @ ("agent" | "document" | "payload") => {
                 return Err(Fault::at(field.key_at, format!("`{kind}` jobs are not supported yet")));
             }
@@ -66,6 +66,22 @@ pub(super) fn read(fields: &[Field<'_>]) -> Result<Parts, Fault> {
         request.ok_or_else(|| Fault::nowhere("nothing to send: a job has a `prompt`, a `converse` or an `invoke`"))?;
     parts.request = request;
     Ok(parts)
+}
+
+/// `{ "task_token": "..." }` and nothing else.
+fn callback(field: &Field<'_>) -> Result<Callback, Fault> {
+    let mut object = field.object()?;
+    let token = match object.remove("task_token") {
+        Some(Value::String(token)) => TaskToken::new(&token),
+        Some(_) | None => None,
+    };
+    if let Some(key) = object.keys().next() {
+        return Err(field.fault(format!("`callback` has no key `{}`; it is {{ \"task_token\": ... }}", shown_key(key))));
+    }
+    let token = token.ok_or_else(|| {
+        field.fault(format!("`callback.task_token` must be a string of 1 to {} characters", TaskToken::LONGEST))
+    })?;
+    Ok(Callback { token, at: field.key_at })
 }
 
 fn read_request(field: &Field<'_>) -> Result<Request, Fault> {

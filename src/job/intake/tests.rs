@@ -20,7 +20,7 @@ fn known(name: &str) -> bool {
 }
 
 fn line_with(text: &[u8], model: Option<&str>, only_model: Option<&str>) -> Result<Draft, Refusal> {
-    parse_line(text, &Defaults { batch: &batch(), model, only_model, is_known: &known })
+    parse_line(text, &Defaults { batch: &batch(), model, only_model, answers_callbacks: true, is_known: &known })
 }
 
 fn line(text: impl AsRef<[u8]>) -> Result<Draft, Refusal> {
@@ -28,7 +28,8 @@ fn line(text: impl AsRef<[u8]>) -> Result<Draft, Refusal> {
 }
 
 fn message(body: &str) -> Result<Job, Refusal> {
-    let defaults = Defaults { batch: &batch(), model: None, only_model: Some("haiku"), is_known: &known };
+    let defaults =
+        Defaults { batch: &batch(), model: None, only_model: Some("haiku"), answers_callbacks: true, is_known: &known };
     parse_message(body, "5fea7756-0ea4-451a-a703-a558b933e274", &defaults)
 }
 
@@ -171,7 +172,32 @@ fn what_belongs_to_later_versions_is_refused_by_name() {
     refused(r#"{"document":{"source":"s3://b/k"}}"#, 2, "`document` jobs are not supported yet");
     refused(r#"{"payload":"s3://b/k"}"#, 2, "`payload` jobs are not supported yet");
     refused(r#"{"agent":{}}"#, 2, "`agent` jobs are not supported yet");
-    refused(r#"{"prompt":"a","callback":{"task_token":"t"}}"#, 15, "`callback` is not supported yet");
+}
+
+#[test]
+fn a_callback_is_a_task_token_and_only_where_somebody_answers_it() {
+    let with = |callback: &str| format!(r#"{{"prompt":"a","callback":{callback}}}"#);
+    assert_eq!(line(with(r#"{"task_token":"t"}"#)).unwrap().job.callback, TaskToken::new("t"));
+    let longest = "x".repeat(TaskToken::LONGEST);
+    assert!(line(with(&format!(r#"{{"task_token":"{longest}"}}"#))).is_ok());
+    for bad in ["\"t\"", "{}", r#"{"task_token":""}"#, r#"{"task_token":1}"#, r#"{"task_token":"t","more":1}"#] {
+        assert!(line(with(bad)).is_err(), "{bad}");
+    }
+    assert!(line(with(&format!(r#"{{"task_token":"{longest}x"}}"#))).is_err());
+
+    let text = with(r#"{"task_token":"secret"}"#);
+    let nobody = Defaults {
+        batch: &batch(),
+        model: None,
+        only_model: Some("haiku"),
+        answers_callbacks: false,
+        is_known: &known,
+    };
+    let refusal = parse_line(text.as_bytes(), &nobody).unwrap_err();
+    assert_eq!(refusal.column, Some(15));
+    assert!(refusal.reason.contains("`callback`") && !refusal.reason.contains("secret"), "{refusal}");
+    let shown = format!("{:?}", TaskToken::new("secret"));
+    assert!(!shown.contains("secret"), "{shown}");
 }
 
 #[test]
@@ -546,6 +572,7 @@ prop_compose! {
         deadline in prop::option::of(-60_000_000_000_000i64..253_000_000_000_000),
         priority in 0u64..10,
         residency in prop::option::of(prop::collection::vec("[a-z0-9-]{1,20}", 1..4)),
+        callback in prop::option::of("[a-zA-Z0-9+/=]{1,40}"),
         metadata in any_object(),
     ) -> Job {
         Job {
@@ -557,7 +584,9 @@ prop_compose! {
             model, request, max_tokens, fallback,
             deadline: deadline.map(Timestamp),
             priority: Priority::new(priority).unwrap(),
-            residency, metadata,
+            residency,
+            callback: callback.and_then(|token| TaskToken::new(&token)),
+            metadata,
         }
     }
 }

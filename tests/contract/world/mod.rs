@@ -1,18 +1,21 @@
-//! A back end under test, and a clock that the test moves.
+//! A back end under test, what it is stated to be able to do, and a clock that the test moves.
 
-use std::path::{Path, PathBuf};
+pub(crate) mod aws;
+pub(crate) mod embedded;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use aquifer::embedded::{Entry, Line, Store};
+use aquifer::embedded::{Entry, Line};
 use aquifer::job::ident::{BatchKey, BatchName, Digest, JobId, JobKey, Tenant};
 use aquifer::job::lifecycle::Status;
 use aquifer::job::outcome::{Ending, Pointer, Usage};
 use aquifer::job::spec::{Job, MaxTokens, Priority, Request};
 use aquifer::job::units::Timestamp;
 use aquifer::ports::{Allowance, Bodies, ClaimReply, Claimed, Clock, Ledger, Notices, Outgoing, Queue};
-use serde_json::Map;
+use async_trait::async_trait;
+use serde_json::{Map, Value};
 
 /// Time passes when the test says so.
 #[derive(Debug)]
@@ -38,6 +41,46 @@ impl Clock for ManualClock {
     }
 }
 
+/// What a back end can do beyond what the ports promise of every one. A test that would ask for more than is stated here
+/// asks for what is left of it instead.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Can {
+    /// Delivers in the order of priority, and then of age.
+    pub(crate) order: bool,
+    /// Leaves messages of the models that a receiver passes over where they are.
+    pub(crate) pass_over: bool,
+    /// Holds bodies of no character, and with characters that XML does not know.
+    pub(crate) hold_any_text: bool,
+    /// Appends to the segment that it began, so that one is enough.
+    pub(crate) append: bool,
+    /// Keeps a batch within a cap on its cost; else a call under a cap is refused with an error, never let through.
+    pub(crate) cap_cost: bool,
+    /// Has an allowance whose time is the clock that it was given; else it is the service's own.
+    pub(crate) move_clock: bool,
+    /// How near to the end of a time something can be seen to be before it. Where time is real, requests take some of it.
+    pub(crate) precision: Duration,
+}
+
+pub(crate) const EMBEDDED: Can = Can {
+    order: true,
+    pass_over: true,
+    hold_any_text: true,
+    append: true,
+    cap_cost: true,
+    move_clock: true,
+    precision: Duration::from_millis(1),
+};
+
+pub(crate) const AWS: Can = Can {
+    order: false,
+    pass_over: false,
+    hold_any_text: false,
+    append: false,
+    cap_cost: false,
+    move_clock: false,
+    precision: Duration::from_secs(2),
+};
+
 /// The ports of one back end.
 pub(crate) struct World {
     pub(crate) queue: Arc<dyn Queue>,
@@ -45,51 +88,60 @@ pub(crate) struct World {
     pub(crate) allowance: Arc<dyn Allowance>,
     pub(crate) bodies: Arc<dyn Bodies>,
     pub(crate) notices: Arc<dyn Notices>,
+    /// The time of everything but the visibility of messages, which passes with [`World::pass`], and what [`Can`] excepts.
     pub(crate) clock: Arc<ManualClock>,
-    pub(crate) store: Store,
-    pub(crate) dir: tempfile::TempDir,
+    pub(crate) can: Can,
+    pub(crate) place: Box<dyn Place>,
 }
 
-pub(crate) async fn embedded() -> World {
-    let dir = tempfile::tempdir().unwrap();
-    let clock = ManualClock::new();
-    let store = open(dir.path(), &clock).await;
-    World {
-        queue: store.queue(None),
-        ledger: store.ledger(),
-        allowance: store.allowance(),
-        bodies: store.bodies(),
-        notices: store.notices(),
-        clock,
-        store,
-        dir,
-    }
-}
+/// What a test does to a back end that no port does.
+#[async_trait]
+pub(crate) trait Place: Send + Sync {
+    /// Lets time pass for messages.
+    async fn pass(&self, time: Duration);
 
-pub(crate) async fn open(dir: &Path, clock: &Arc<ManualClock>) -> Store {
-    Store::open(dir, Arc::clone(clock) as Arc<dyn Clock>).await.unwrap()
+    /// Says that a batch has so many jobs and no more come, however the back end is told.
+    async fn seal(&self, batch: &BatchName, total: u64);
+
+    /// The queue of one batch, as far as the back end keeps them apart.
+    fn queue_of(&self, batch: &BatchName) -> Arc<dyn Queue>;
+
+    /// Everything in the segment behind a pointer.
+    async fn segment(&self, pointer: &Pointer) -> Vec<u8>;
+
+    /// Puts something else where a segment was, or nothing.
+    async fn damage(&self, pointer: &Pointer, with: Option<&str>);
+
+    /// Where pointers must not lead: out of the store.
+    fn astray(&self) -> Vec<String>;
+
+    /// Every notice that came out on the other side, once there are so many.
+    async fn published(&self, at_least: usize) -> Vec<Value>;
+
+    /// The allowance as another worker on the same store has it.
+    async fn another_worker(&self) -> Arc<dyn Allowance>;
+
+    /// The back end after everybody has left and somebody has come.
+    async fn close_and_reopen(self: Box<Self>, clock: Arc<ManualClock>) -> World;
 }
 
 impl World {
-    /// Says that no more jobs come, however the back end is told.
-    pub(crate) async fn seal(&self, batch: &BatchName) {
-        self.store.begin_run(batch).await.unwrap().seal().await.unwrap();
+    pub(crate) async fn pass(&self, time: Duration) {
+        self.clock.pass(time);
+        self.place.pass(time).await;
     }
 
-    /// The allowance as another worker on the same store has it.
+    pub(crate) async fn seal(&self, batch: &BatchName, total: u64) {
+        self.place.seal(batch, total).await;
+    }
+
     pub(crate) async fn another_worker(&self) -> Arc<dyn Allowance> {
-        open(self.dir.path(), &self.clock).await.allowance()
+        self.place.another_worker().await
     }
 
-    /// The allowance after everybody has left and somebody has come; and what keeps the store's place.
-    pub(crate) async fn close_and_reopen(self) -> (Arc<dyn Allowance>, tempfile::TempDir) {
-        self.store.close().await.unwrap();
-        (open(self.dir.path(), &self.clock).await.allowance(), self.dir)
-    }
-
-    /// The file behind a pointer.
-    pub(crate) fn file(&self, pointer: &Pointer) -> PathBuf {
-        self.dir.path().join(&pointer.uri)
+    pub(crate) async fn close_and_reopen(self) -> World {
+        let World { place, clock, .. } = self;
+        place.close_and_reopen(clock).await
     }
 
     pub(crate) async fn claim(&self, id: &str) -> Claimed {
@@ -103,6 +155,8 @@ impl World {
         Ending { status, model_used: Some("m".to_owned()), usage, error: None, result }
     }
 }
+
+pub(crate) use self::embedded::{Local, embedded, open};
 
 pub(crate) const LEASE: Duration = Duration::from_secs(120);
 
@@ -144,6 +198,7 @@ pub(crate) fn job(id: &str, prompt: &str) -> Job {
         deadline: None,
         priority: Priority::default(),
         residency: None,
+        callback: None,
         metadata: Map::new(),
     }
 }

@@ -1,0 +1,366 @@
+//! How is a job's row read and written? Everything the ledger knows of a job is one item, small enough for one unit of
+//! write capacity whatever its names are.
+
+use aws_sdk_dynamodb::types::AttributeValue;
+
+use super::table::{self, Fields, Item, ROW_BYTES, needed, unreadable};
+use crate::job::failure::{Class, Failure};
+use crate::job::ident::{Digest, JobKey};
+use crate::job::lifecycle::{State, Status};
+use crate::job::outcome::{Ending, Pointer, Savings, Tally, Usage};
+use crate::job::units::{Timestamp, Usd};
+use crate::ports::{FencingToken, FinalRow, StoreError};
+
+/// What of a failure's message is kept, where the names leave room for it.
+const MESSAGE_BYTES: usize = 300;
+/// Longer ids of models and of requests are cut.
+const MODEL_BYTES: usize = 128;
+const REQUEST_BYTES: usize = 64;
+/// What an ended row holds that its end does not know: content, times, suspicion, former owner, and its time to live.
+const BESIDE: usize = 140;
+/// A token's upper half counts redrives.
+const GENERATION_BITS: u32 = 32;
+/// What a redrive adds to a token.
+pub(super) const GENERATION: u64 = 1 << GENERATION_BITS;
+
+/// A job's row.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Row {
+    pub(super) state: State,
+    pub(super) token: FencingToken,
+    pub(super) digest: Digest,
+    pub(super) enqueued: Timestamp,
+    pub(super) owner: Option<Owner>,
+    pub(super) tally: Tally,
+    pub(super) suspicion: f64,
+    /// The epoch it was last taken over from with a call open.
+    pub(super) taken_from: Option<String>,
+    pub(super) ended: Option<Ended>,
+}
+
+/// Who works on it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Owner {
+    pub(super) epoch: String,
+    /// Which claim of that process: two that race never share it.
+    pub(super) nth: u64,
+    /// When it was claimed.
+    pub(super) since: Timestamp,
+    /// When the lease ends.
+    pub(super) until: Timestamp,
+}
+
+/// What became of it, and when.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Ended {
+    pub(super) at: Timestamp,
+    pub(super) ending: Ending,
+}
+
+/// How often a person ran it again, as its token tells.
+pub(super) fn generation(token: FencingToken) -> u32 {
+    u32::try_from(token.0 >> GENERATION_BITS).unwrap_or(u32::MAX)
+}
+
+impl Row {
+    /// Reads the row of this job.
+    pub(super) fn read(key: &JobKey, item: &Item) -> Result<Self, StoreError> {
+        let fields = Fields(item);
+        let state = fields.text("st")?.and_then(State::from_word);
+        let state = needed("st", state)?;
+        Ok(Self {
+            state,
+            token: FencingToken(needed("tok", fields.number("tok")?)?),
+            digest: needed("dig", fields.digest("dig")?)?,
+            enqueued: Timestamp(needed("enq", fields.number("enq")?)?),
+            owner: match state {
+                State::Running => Some(Owner::read(fields)?),
+                State::Queued | State::Final(_) => None,
+            },
+            tally: read_tally(fields)?,
+            suspicion: fields.count("susp")?,
+            taken_from: fields.text("from")?.map(str::to_owned),
+            ended: match state {
+                State::Final(status) => Some(Ended::read(key, status, fields)?),
+                State::Queued | State::Running => None,
+            },
+        })
+    }
+
+    /// The row as the ports tell it, if it is final.
+    pub(super) fn final_row(&self, key: &JobKey) -> Option<FinalRow> {
+        let ending = self.ended.as_ref()?.ending.clone();
+        Some(FinalRow { key: key.clone(), generation: generation(self.token), tally: self.tally, ending })
+    }
+}
+
+impl Owner {
+    fn read(fields: Fields<'_>) -> Result<Self, StoreError> {
+        Ok(Self {
+            epoch: needed("own", fields.text("own")?)?.to_owned(),
+            nth: needed("nth", fields.number("nth")?)?,
+            since: Timestamp(needed("since", fields.number("since")?)?),
+            until: Timestamp(needed("until", fields.number("until")?)?),
+        })
+    }
+}
+
+impl Ended {
+    fn read(key: &JobKey, status: Status, fields: Fields<'_>) -> Result<Self, StoreError> {
+        let uri = match fields.text("at")? {
+            Some(short) => in_full(key, short),
+            None => needed("uri", fields.text("uri")?)?.to_owned(),
+        };
+        let ending = Ending {
+            status,
+            model_used: fields.text("model")?.map(str::to_owned),
+            usage: read_usage(fields)?,
+            error: read_failure(fields)?,
+            result: Pointer {
+                uri,
+                offset: fields.count("off")?,
+                length: fields.count("len")?,
+                sha256: needed("sha", fields.digest("sha")?)?,
+            },
+        };
+        Ok(Self { at: Timestamp(needed("end", fields.number("end")?)?), ending })
+    }
+}
+
+/// The attributes of a tally, and what each stands at; `None` where nothing was counted.
+pub(super) fn tally(tally: &Tally) -> [(&'static str, Option<AttributeValue>); 6] {
+    let savings = tally.savings;
+    [
+        ("att", counted(tally.attempts.into())),
+        ("calls", counted(tally.model_calls.into())),
+        ("cost", counted(tally.spent.nanos())),
+        ("unk", counted(tally.unknown.nanos())),
+        ("rer", counted(savings.reruns)),
+        // Which tokens an answer was spared is known only of the call that ends its job.
+        ("rcost", counted(savings.rerun_cost.nanos())),
+    ]
+}
+
+/// The attributes of an ending; those it has none of are left out.
+pub(super) fn ending(key: &JobKey, ending: &Ending) -> Vec<(&'static str, AttributeValue)> {
+    let Usage { input_tokens, output_tokens, cache_read_tokens, cache_write_tokens } = ending.usage;
+    let error = ending.error.as_ref();
+    let uri = ending.result.uri.as_str();
+    let place = match in_short(key, uri) {
+        Some(short) => ("at", Some(table::text(short))),
+        None => ("uri", Some(table::text(uri))),
+    };
+    let fields = [
+        ("model", ending.model_used.as_deref().map(table::text)),
+        (
+            "use",
+            Some(format!("{input_tokens} {output_tokens} {cache_read_tokens} {cache_write_tokens}")).map(table::text),
+        ),
+        ("class", error.map(|error| table::text(error.class.word()))),
+        ("msg", error.map(|error| table::text(error.message.as_str()))),
+        ("req", error.and_then(|error| error.request_id.as_deref()).map(table::text)),
+        place,
+        ("off", counted(ending.result.offset)),
+        ("len", counted(ending.result.length)),
+        ("sha", Some(table::bytes(ending.result.sha256.as_bytes()))),
+    ];
+    fields.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+}
+
+/// An ending as the row can hold it: ids of unheard-of length are cut, and messages to what the names leave room for.
+pub(super) fn fitted(key: &JobKey, counts: &Tally, mut end: Ending) -> Ending {
+    if let Some(model) = &mut end.model_used {
+        cut(model, MODEL_BYTES);
+    }
+    let Some(mut error) = end.error.take() else { return end };
+    if let Some(request) = &mut error.request_id {
+        cut(request, REQUEST_BYTES);
+    }
+    let message = std::mem::take(&mut error.message);
+    end.error = Some(error);
+    let room = ROW_BYTES.saturating_sub(ended_weight(key, counts, &end)).min(MESSAGE_BYTES);
+    if let Some(error) = &mut end.error {
+        error.message = message;
+        cut(&mut error.message, room);
+    }
+    end
+}
+
+/// What an ended row weighs at most.
+fn ended_weight(key: &JobKey, counts: &Tally, end: &Ending) -> usize {
+    let mut item = table::job(key);
+    item.insert("st".to_owned(), table::text(end.status.word()));
+    item.insert("tok".to_owned(), table::number(u64::MAX));
+    let counted = tally(counts).into_iter().filter_map(|(name, value)| Some((name, value?)));
+    item.extend(counted.chain(ending(key, end)).map(|(name, value)| (name.to_owned(), value)));
+    table::weight(&item) + BESIDE
+}
+
+/// Cut to so many bytes; a text that lost its end says so.
+fn cut(text: &mut String, bytes: usize) {
+    const MORE: &str = "...";
+    if text.len() > bytes {
+        let kept = table::beginning(text, bytes.saturating_sub(MORE.len())).len();
+        text.truncate(kept);
+        text.push_str(table::beginning(MORE, bytes));
+    }
+}
+
+/// A URI in which the batch's folder is `=`, and the job's id in the object's name `*`: the row's key has both already.
+/// `None` if it would not read back, as a bucket's keys may hold anything.
+fn in_short(key: &JobKey, uri: &str) -> Option<String> {
+    let short = uri.replacen(&format!("/{}/", table::folder(&key.batch_key())), "/=/", 1);
+    let (above, name) = short.rsplit_once('/')?;
+    let short = format!("{above}/{}", name.replacen(key.id.as_str(), "*", 1));
+    (in_full(key, &short) == uri).then_some(short)
+}
+
+fn in_full(key: &JobKey, short: &str) -> String {
+    let uri = short.replacen("/=/", &format!("/{}/", table::folder(&key.batch_key())), 1);
+    match uri.rsplit_once('/') {
+        Some((above, name)) => format!("{above}/{}", name.replacen('*', key.id.as_str(), 1)),
+        None => uri,
+    }
+}
+
+fn read_tally(fields: Fields<'_>) -> Result<Tally, StoreError> {
+    let usd = |name: &str| -> Result<Usd, StoreError> { Ok(Usd::from_nanos(fields.count(name)?)) };
+    let savings = Savings { reruns: fields.count("rer")?, rerun_cost: usd("rcost")?, ..Savings::default() };
+    Ok(Tally {
+        attempts: fields.count("att")?,
+        model_calls: fields.count("calls")?,
+        spent: usd("cost")?,
+        unknown: usd("unk")?,
+        savings,
+    })
+}
+
+fn read_usage(fields: Fields<'_>) -> Result<Usage, StoreError> {
+    let text = needed("use", fields.text("use")?)?;
+    let counts: Option<Vec<u64>> = text.split(' ').map(|count| count.parse().ok()).collect();
+    match counts.as_deref() {
+        Some(&[input_tokens, output_tokens, cache_read_tokens, cache_write_tokens]) => {
+            Ok(Usage { input_tokens, output_tokens, cache_read_tokens, cache_write_tokens })
+        }
+        _ => Err(unreadable("use")),
+    }
+}
+
+fn read_failure(fields: Fields<'_>) -> Result<Option<Failure>, StoreError> {
+    let Some(word) = fields.text("class")? else { return Ok(None) };
+    Ok(Some(Failure {
+        class: needed("class", Class::from_word(word))?,
+        message: fields.text("msg")?.unwrap_or_default().to_owned(),
+        request_id: fields.text("req")?.map(str::to_owned),
+    }))
+}
+
+fn counted(count: u64) -> Option<AttributeValue> {
+    (count > 0).then(|| table::number(count))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::job::ident::{BatchName, JobId, Tenant};
+
+    fn job(name: &str) -> JobKey {
+        JobKey {
+            tenant: Tenant::new(name).unwrap(),
+            batch: BatchName::new("reviews 2026").unwrap(),
+            id: JobId::new(name).unwrap(),
+        }
+    }
+
+    fn end(key: &JobKey, object: &str) -> Ending {
+        let folder = table::folder(&key.batch_key());
+        Ending {
+            status: Status::Failed,
+            model_used: Some("us.anthropic.claude-haiku-4-5-20251001-v1:0".to_owned()),
+            usage: Usage { input_tokens: 812, output_tokens: 97, cache_read_tokens: 0, cache_write_tokens: 5 },
+            error: Some(Failure {
+                class: Class::Invalid,
+                message: "the model refused it".to_owned(),
+                request_id: Some("req-1".to_owned()),
+            }),
+            result: Pointer {
+                uri: format!("s3://bucket/aquifer/results/date=2026-11-21/{folder}/{object}"),
+                offset: 0,
+                length: 812,
+                sha256: Digest::of(b"line"),
+            },
+        }
+    }
+
+    fn item(key: &JobKey, counts: &Tally, end: &Ending) -> Item {
+        let mut item = table::job(key);
+        let mut put = |name: &str, value: AttributeValue| item.insert(name.to_owned(), value);
+        put("st", table::text(end.status.word()));
+        put("tok", table::number(u64::MAX));
+        put("dig", table::bytes(Digest::of(b"content").as_bytes()));
+        put("enq", table::number(1_795_000_000_000_i64));
+        put("end", table::number(1_795_000_100_000_i64));
+        put("ttl", table::number(1_797_000_000_i64));
+        put("susp", table::number(0.333_333));
+        put("from", table::text("0123456789abcdef"));
+        for (name, value) in tally(counts) {
+            value.map(|value| put(name, value));
+        }
+        for (name, value) in ending(key, end) {
+            put(name, value);
+        }
+        item
+    }
+
+    #[test]
+    fn an_ended_row_reads_back_as_it_was_written() {
+        let key = job("acme");
+        for object in ["0123456789abcdef-7.jsonl", "acme.jsonl", "*=*"] {
+            let counts = Tally { attempts: 2, model_calls: 4, spent: Usd::from_nanos(1_297_000), ..Tally::default() };
+            let end = end(&key, object);
+            let row = Row::read(&key, &item(&key, &counts, &end)).unwrap();
+            assert_eq!((row.tally, row.ended.unwrap().ending), (counts, end));
+        }
+    }
+
+    #[test]
+    fn a_row_takes_one_unit_of_capacity_whatever_its_names_are() {
+        let long = "\u{1f980}".repeat(128);
+        let key = JobKey { batch: BatchName::new(&long).unwrap(), ..job(&"x".repeat(128)) };
+        let most = Usd::from_nanos(u64::MAX);
+        let counts =
+            Tally { attempts: 1_000, model_calls: u32::MAX, spent: most, unknown: most, savings: Savings::default() };
+        let mut end = end(&key, &format!("{}.jsonl", "x".repeat(128)));
+        end.result.uri = end.result.uri.replace("bucket/aquifer", &format!("{}/aquifer", "b".repeat(63)));
+        end.model_used = Some("m".repeat(2_048));
+        end.error = Some(Failure {
+            class: Class::ModelError,
+            message: "\u{e4}".repeat(5_000),
+            request_id: Some("r".repeat(500)),
+        });
+        (end.result.offset, end.result.length) = (64 << 20, 4 << 20);
+        let fitted = fitted(&key, &counts, end);
+        let item = item(&key, &counts, &fitted);
+        assert!(table::weight(&item) <= ROW_BYTES, "{} bytes", table::weight(&item));
+        assert_eq!(Row::read(&key, &item).unwrap().ended.unwrap().ending, fitted);
+        assert!(fitted.error.unwrap().message.ends_with("..."));
+    }
+
+    #[test]
+    fn a_short_message_is_kept_whole_and_a_long_one_says_that_it_was_cut() {
+        let key = job("acme");
+        let mut end = end(&key, "0123456789abcdef-7.jsonl");
+        assert_eq!(fitted(&key, &Tally::default(), end.clone()), end);
+        end.error.as_mut().unwrap().message = "a b ".repeat(200);
+        let message = fitted(&key, &Tally::default(), end).error.unwrap().message;
+        assert_eq!(message.len(), MESSAGE_BYTES);
+        assert!(message.ends_with("..."));
+    }
+
+    #[test]
+    fn a_token_tells_how_often_its_job_was_redriven() {
+        assert_eq!(generation(FencingToken(1)), 0);
+        assert_eq!(generation(FencingToken(7 + 2 * GENERATION)), 2);
+    }
+}

@@ -1,0 +1,155 @@
+//! The AWS back end on ministack, with queues, table, bucket and topic of its own.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use aquifer::aws::{Fleet, Settings};
+use aquifer::job::ident::BatchName;
+use aquifer::job::outcome::Pointer;
+use aquifer::ports::{Allowance, Clock, Queue};
+use async_trait::async_trait;
+use aws_sdk_sqs::types::QueueAttributeName;
+use serde_json::Value;
+
+use super::{AWS, ManualClock, Place, World};
+use crate::ministack;
+
+/// Beyond the time that is to pass: the service's clock and ours count from different moments.
+const SLACK: Duration = Duration::from_millis(50);
+/// From SNS to SQS it takes milliseconds.
+const DELIVERY: Duration = Duration::from_secs(20);
+
+pub(crate) async fn world() -> World {
+    let settings = ministack::settings();
+    let clock = ManualClock::new();
+    let created = connect(&settings, &clock).create_missing().await.unwrap();
+    assert_eq!(created.len(), 5, "somebody else uses these names: {created:?}");
+    let listener = listen(&settings).await;
+    of(settings, clock, listener).await
+}
+
+fn connect(settings: &Settings, clock: &Arc<ManualClock>) -> Fleet {
+    let emulated = ministack::emulated(ministack::url());
+    Fleet::connect_to(&emulated, settings.clone(), Arc::clone(clock) as Arc<dyn Clock>)
+}
+
+async fn of(settings: Settings, clock: Arc<ManualClock>, listener: String) -> World {
+    let fleet = connect(&settings, &clock);
+    // Until the last port is there, the embedded back end stands in for those that are not. Whoever adds one puts it
+    // here, as in `queue: fleet.queue()`, and `aws` behind its part in main.rs.
+    let stand_in = super::embedded::world().await;
+    let queue = fleet.queue();
+    World {
+        queue: Arc::clone(&queue),
+        ledger: stand_in.ledger,
+        allowance: stand_in.allowance,
+        bodies: fleet.bodies(),
+        notices: fleet.notices(),
+        clock: Arc::clone(&clock),
+        can: AWS,
+        place: Box::new(Services { settings, queue, listener, clock }),
+    }
+}
+
+/// The URL of a queue that hears what the topic publishes, as it was published.
+async fn listen(settings: &Settings) -> String {
+    let sdk = ministack::sdk(ministack::url());
+    let sqs = aws_sdk_sqs::Client::new(&sdk);
+    let made = sqs.create_queue().queue_name(format!("{}-heard", settings.table)).send().await.unwrap();
+    let url = made.queue_url.unwrap();
+    let asked = sqs.get_queue_attributes().queue_url(&url).attribute_names(QueueAttributeName::QueueArn).send().await;
+    let arn = asked.unwrap().attributes.unwrap().remove(&QueueAttributeName::QueueArn).unwrap();
+    let subscription = aws_sdk_sns::Client::new(&sdk).subscribe().protocol("sqs").endpoint(arn);
+    let topic = settings.topic_arn.clone().unwrap();
+    subscription.topic_arn(topic).attributes("RawMessageDelivery", "true").send().await.unwrap();
+    url
+}
+
+struct Services {
+    settings: Settings,
+    queue: Arc<dyn Queue>,
+    /// A queue that hears every notice.
+    listener: String,
+    clock: Arc<ManualClock>,
+}
+
+impl Services {
+    /// The key behind a pointer.
+    fn key<'a>(&self, pointer: &'a Pointer) -> &'a str {
+        let bucket = format!("s3://{}/", self.settings.bucket);
+        pointer.uri.strip_prefix(&bucket).unwrap_or_else(|| panic!("{} is not in {bucket}", pointer.uri))
+    }
+
+    fn s3(&self) -> aws_sdk_s3::Client {
+        ministack::s3(&ministack::sdk(ministack::url()))
+    }
+}
+
+#[async_trait]
+impl Place for Services {
+    async fn pass(&self, time: Duration) {
+        // SQS has no clock that could be moved.
+        tokio::time::sleep(time + SLACK).await;
+    }
+
+    async fn seal(&self, _batch: &BatchName, _total: u64) {
+        panic!("rolls are not there yet");
+    }
+
+    fn queue_of(&self, _batch: &BatchName) -> Arc<dyn Queue> {
+        Arc::clone(&self.queue)
+    }
+
+    async fn segment(&self, pointer: &Pointer) -> Vec<u8> {
+        let got = self.s3().get_object().bucket(&self.settings.bucket).key(self.key(pointer)).send().await.unwrap();
+        got.body.collect().await.unwrap().to_vec()
+    }
+
+    async fn damage(&self, pointer: &Pointer, with: Option<&str>) {
+        let (s3, key) = (self.s3(), self.key(pointer));
+        match with {
+            Some(text) => {
+                let body = text.to_owned().into_bytes().into();
+                s3.put_object().bucket(&self.settings.bucket).key(key).body(body).send().await.unwrap();
+            }
+            None => {
+                s3.delete_object().bucket(&self.settings.bucket).key(key).send().await.unwrap();
+            }
+        }
+    }
+
+    fn astray(&self) -> Vec<String> {
+        let Settings { bucket, prefix, .. } = &self.settings;
+        vec![
+            "/etc/passwd".to_owned(),
+            "https://example.com/x".to_owned(),
+            format!("s3://not-{bucket}/{prefix}results/x"),
+            format!("s3://{bucket}/elsewhere/x"),
+            format!("s3://{bucket}/{prefix}results/../../x"),
+        ]
+    }
+
+    async fn published(&self, at_least: usize) -> Vec<Value> {
+        let sqs = aws_sdk_sqs::Client::new(&ministack::sdk(ministack::url()));
+        let mut heard = Vec::new();
+        let end = Instant::now() + DELIVERY;
+        // Once more than needed: there must be no more than there are.
+        let mut last_look = false;
+        while !last_look && Instant::now() < end {
+            last_look = heard.len() >= at_least;
+            let receive = sqs.receive_message().queue_url(&self.listener).max_number_of_messages(10);
+            let got = receive.wait_time_seconds(1).send().await.unwrap();
+            let bodies = got.messages.unwrap_or_default().into_iter().map(|message| message.body.unwrap());
+            heard.extend(bodies.map(|body| serde_json::from_str(&body).unwrap()));
+        }
+        heard
+    }
+
+    async fn another_worker(&self) -> Arc<dyn Allowance> {
+        of(self.settings.clone(), Arc::clone(&self.clock), self.listener.clone()).await.allowance
+    }
+
+    async fn close_and_reopen(self: Box<Self>, clock: Arc<ManualClock>) -> World {
+        of(self.settings, clock, self.listener).await
+    }
+}
