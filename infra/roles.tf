@@ -80,7 +80,7 @@ data "aws_iam_policy_document" "worker" {
     actions   = ["sqs:SendMessage", "sqs:GetQueueUrl", "sqs:GetQueueAttributes"]
     resources = [aws_sqs_queue.dead.arn]
   }
-  # A transaction needs what its parts need. Nothing is deleted: what may go has a TTL.
+  # A transaction needs what its parts need. Of all rows only those of gates are deleted, below: the others have a TTL.
   statement {
     sid = "Record"
     actions = [
@@ -93,6 +93,17 @@ data "aws_iam_policy_document" "worker" {
       "dynamodb:ConditionCheckItem",
     ]
     resources = [aws_dynamodb_table.ledger.arn]
+  }
+  statement {
+    sid       = "OpenGates"
+    actions   = ["dynamodb:DeleteItem"]
+    resources = [aws_dynamodb_table.ledger.arn]
+
+    condition {
+      test     = "ForAllValues:StringEquals"
+      variable = "dynamodb:LeadingKeys"
+      values   = ["gates"]
+    }
   }
   statement {
     sid       = "Store"

@@ -1,18 +1,22 @@
-//! Does what Terraform makes fit the program? Alarms and the dashboard watch only what somebody emits, and workers get only
-//! settings that the configuration knows.
+//! Does what Terraform makes fit the program? Alarms and the dashboard watch only what somebody emits, workers get only
+//! settings that the configuration knows, and their role allows what the code asks of the services.
 //!
 //! `infra/metrics.json` says where each metric comes from: AWS's documentation, by its address, or a line of the workers'
 //! log, by its words. The Terraform files are read as tokens, so that a name in a comment is no use of it. Whether they
 //! apply is for `.ci/terraform.py` to say.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod code;
+mod reader;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aquifer::config::{self, Backend};
-use proc_macro2::{TokenStream, TokenTree};
 use serde::Deserialize;
+
+use crate::code::{operations, warnings_and_errors};
+use crate::reader::{Block, Token, blocks, read, root, terraform, tokens};
 
 /// What O4 asks for and something emits. Breakers, budgets, and utilisation and success as the worker itself counts them
 /// come with metrics of its own.
@@ -122,7 +126,7 @@ fn workers_are_told_only_settings_that_there_are() {
             (name.clone(), value.to_owned())
         })
         .collect();
-    let example = include_str!("../examples/aquifer.toml");
+    let example = include_str!("../../examples/aquifer.toml");
     let settings = config::resolve(Some(("aquifer.toml", example)), &told, |path| panic!("{path} is read")).unwrap();
     let Backend::Aws(aws) = settings.backend else { panic!("{:?}", settings.backend) };
     assert_eq!((aws.table.as_str(), aws.prefix.as_str()), ("aquifer", "aquifer/"));
@@ -144,6 +148,71 @@ fn variables_of(file: &str) -> BTreeSet<String> {
     names
 }
 
+#[test]
+fn a_worker_is_allowed_what_the_code_asks_of_the_services() {
+    let allowed = actions_of("worker");
+    let asked = operations();
+    assert!(asked.len() > 8, "found only {asked:?} in src/aws");
+    for (service, operation) in &asked {
+        for action in needed(service, operation) {
+            assert!(allowed.contains(*action), "{service}.{operation}() needs {action}: {allowed:?}");
+        }
+    }
+}
+
+/// What IAM calls an operation; an operation that is new here is a decision about every role.
+fn needed(service: &str, operation: &str) -> &'static [&'static str] {
+    match (service, operation) {
+        ("sqs", "receive_message") => &["sqs:ReceiveMessage"],
+        ("sqs", "send_message" | "send_message_batch") => &["sqs:SendMessage"],
+        ("sqs", "delete_message" | "delete_message_batch") => &["sqs:DeleteMessage"],
+        ("sqs", "change_message_visibility" | "change_message_visibility_batch") => &["sqs:ChangeMessageVisibility"],
+        ("sqs", "get_queue_attributes") => &["sqs:GetQueueAttributes"],
+        ("dynamodb", "get_item" | "transact_get_items") => &["dynamodb:GetItem"],
+        ("dynamodb", "batch_get_item") => &["dynamodb:BatchGetItem"],
+        ("dynamodb", "query") => &["dynamodb:Query"],
+        ("dynamodb", "put_item") => &["dynamodb:PutItem"],
+        ("dynamodb", "update_item") => &["dynamodb:UpdateItem"],
+        ("dynamodb", "delete_item") => &["dynamodb:DeleteItem"],
+        ("dynamodb", "transact_write_items") => {
+            &["dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:ConditionCheckItem"]
+        }
+        ("dynamodb", "describe_table") => &["dynamodb:DescribeTable"],
+        ("s3", "get_object" | "head_object") => &["s3:GetObject"],
+        ("s3", "put_object" | "create_multipart_upload" | "upload_part" | "complete_multipart_upload") => {
+            &["s3:PutObject"]
+        }
+        ("s3", "abort_multipart_upload") => &["s3:AbortMultipartUpload"],
+        ("s3", "list_objects_v2" | "head_bucket") => &["s3:ListBucket"],
+        ("s3", "get_bucket_location") => &["s3:GetBucketLocation"],
+        ("sns", "publish" | "publish_batch") => &["sns:Publish"],
+        ("sfn", "send_task_success") => &["states:SendTaskSuccess"],
+        ("sfn", "send_task_failure") => &["states:SendTaskFailure"],
+        (service, operation) => panic!("which permission does {service}.{operation}() need, and who has it?"),
+    }
+}
+
+/// Every action that a policy document of `roles.tf` names.
+fn actions_of(document: &str) -> BTreeSet<String> {
+    let tokens = tokens(&read(&root().join("infra/roles.tf")));
+    let header = [Token::Text("aws_iam_policy_document".to_owned()), Token::Text(document.to_owned())];
+    let start = tokens.windows(2).position(|pair| pair == header).expect("there is such a document");
+    let mut depth = 0_u32;
+    let body = tokens[start + 2..].iter().take_while(|token| {
+        match token {
+            Token::Mark('{') => depth += 1,
+            Token::Mark('}') => depth -= 1,
+            Token::Word(_) | Token::Text(_) | Token::Mark(_) => {}
+        }
+        depth > 0
+    });
+    let texts = body.filter_map(|token| match token {
+        Token::Text(text) if text.contains(':') && !text.contains(['$', '/']) => Some(text.clone()),
+        _ => None,
+    });
+    texts.collect()
+}
+
 // --------------------------------------------------------------------------------------------- what is listed, and said
 
 impl Listed {
@@ -154,28 +223,6 @@ impl Listed {
 
 fn listed() -> Vec<Listed> {
     serde_json::from_str(&read(&root().join("infra/metrics.json"))).unwrap()
-}
-
-/// The texts in `warn!` and `error!` of the list of events.
-fn warnings_and_errors() -> Vec<String> {
-    let source: TokenStream = read(&root().join("src/telemetry.rs")).parse().unwrap();
-    let mut texts = Vec::new();
-    collect_texts(source, &mut texts);
-    texts
-}
-
-fn collect_texts(source: TokenStream, texts: &mut Vec<String>) {
-    let tokens: Vec<TokenTree> = source.into_iter().collect();
-    for (place, token) in tokens.iter().enumerate() {
-        let TokenTree::Group(group) = token else { continue };
-        let before: String = tokens[place.saturating_sub(2)..place].iter().map(ToString::to_string).collect();
-        if before == "warn!" || before == "error!" {
-            let literals = group.stream().into_iter().filter(|token| matches!(token, TokenTree::Literal(_)));
-            texts.extend(literals.map(|literal| literal.to_string()));
-        } else {
-            collect_texts(group.stream(), texts);
-        }
-    }
 }
 
 // ------------------------------------------------------------------------------------------------ what is watched
@@ -220,159 +267,6 @@ fn charted() -> Vec<Metric> {
     }
     assert!(metrics.len() > 15, "found only {} rows on the dashboard", metrics.len());
     metrics
-}
-
-// ------------------------------------------------------------------------------------------------ Terraform's files
-
-/// `kind "label" "label" { ... }` or `name = { ... }`.
-#[derive(Clone, Debug, Default)]
-struct Block {
-    /// Kind and labels, or the name.
-    header: Vec<String>,
-    /// What is set in it, itself.
-    names: BTreeSet<String>,
-    /// Of that, what is a text.
-    attributes: BTreeMap<String, String>,
-    /// The names in its `dimensions`, in either form.
-    dimensions: BTreeSet<String>,
-    /// Namespace and name of its `metric_transformation`.
-    transformation: Option<(String, String)>,
-}
-
-#[derive(Clone, Debug, Eq, PartialEq)]
-enum Token {
-    Word(String),
-    /// What stands between the quotes, unescaped; what `${}` holds stays as it is.
-    Text(String),
-    Mark(char),
-}
-
-/// Every block of every file, inner ones before outer ones.
-fn terraform() -> Vec<Block> {
-    let mut files: Vec<PathBuf> =
-        std::fs::read_dir(root().join("infra")).unwrap().map(|file| file.unwrap().path()).collect();
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "tf"));
-    files.sort();
-    assert!(files.len() > 10, "found only {files:?}");
-    files.iter().flat_map(|file| blocks(&tokens(&read(file)))).collect()
-}
-
-fn blocks(tokens: &[Token]) -> Vec<Block> {
-    let mut done = Vec::new();
-    let mut open = vec![Block::default()];
-    for (place, token) in tokens.iter().enumerate() {
-        match token {
-            Token::Mark('{') => open.push(Block { header: header(&tokens[..place]), ..Block::default() }),
-            Token::Mark('}') => {
-                let block = open.pop().unwrap();
-                let outer = open.last_mut().expect("a brace is closed that was not opened");
-                match block.header.first().map(String::as_str) {
-                    Some("dimensions") => match (block.attributes.get("name"), block.names.contains("value")) {
-                        (Some(name), true) => drop(outer.dimensions.insert(name.clone())),
-                        _ => outer.dimensions.extend(block.names.iter().cloned()),
-                    },
-                    Some("metric_transformation") => {
-                        let [namespace, name] = ["namespace", "name"].map(|key| block.attributes[key].clone());
-                        outer.transformation = Some((namespace, name));
-                    }
-                    _ => {}
-                }
-                done.push(block);
-            }
-            Token::Mark('=') => {
-                let (Some(Token::Word(name)), Some(block)) = (tokens[..place].last(), open.last_mut()) else {
-                    continue;
-                };
-                block.names.insert(name.clone());
-                if let Some(Token::Text(text)) = tokens.get(place + 1) {
-                    block.attributes.insert(name.clone(), text.clone());
-                }
-            }
-            Token::Word(_) | Token::Text(_) | Token::Mark(_) => {}
-        }
-    }
-    assert_eq!(open.len(), 1, "a brace is not closed");
-    done
-}
-
-/// The words and texts right before a brace: what the block is called.
-fn header(before: &[Token]) -> Vec<String> {
-    let before = before.strip_suffix(&[Token::Mark('=')]).unwrap_or(before);
-    let mut header: Vec<String> = Vec::new();
-    for token in before.iter().rev() {
-        match token {
-            Token::Text(text) => header.push(text.clone()),
-            Token::Word(word) => {
-                header.push(word.clone());
-                break;
-            }
-            Token::Mark(_) => break,
-        }
-    }
-    header.reverse();
-    header
-}
-
-/// The language's tokens, as far as they matter here: no comments, and a word is all that numbers and names are made of.
-fn tokens(source: &str) -> Vec<Token> {
-    let mut tokens = Vec::new();
-    let mut rest = source;
-    while let Some(first) = rest.chars().next() {
-        if first == '#' {
-            rest = rest.find('\n').map_or("", |end| &rest[end..]);
-        } else if let Some(named) = rest.strip_prefix("<<-").or_else(|| rest.strip_prefix("<<")) {
-            let (name, text) = named.split_once('\n').unwrap();
-            let end = text.lines().position(|line| line.trim() == name.trim()).expect("a heredoc ends");
-            let length: usize = text.split_inclusive('\n').take(end + 1).map(str::len).sum();
-            tokens.push(Token::Text(text.lines().take(end).collect::<Vec<_>>().join("\n")));
-            rest = &text[length..];
-        } else if first == '"' {
-            let end = end_of_text(&rest[1..]) + 1;
-            tokens.push(Token::Text(rest[1..end].replace("\\\"", "\"")));
-            rest = &rest[end + 1..];
-        } else if first.is_alphanumeric() || first == '_' {
-            let end = rest.find(|c: char| !(c.is_alphanumeric() || "_-.".contains(c))).unwrap_or(rest.len());
-            tokens.push(Token::Word(rest[..end].to_owned()));
-            rest = &rest[end..];
-        } else {
-            if !first.is_whitespace() {
-                tokens.push(Token::Mark(first));
-            }
-            rest = &rest[first.len_utf8()..];
-        }
-    }
-    tokens
-}
-
-/// Where the quote is that ends the text; `${}` may hold texts of its own.
-fn end_of_text(text: &str) -> usize {
-    let mut depth = 0_u32;
-    let mut place = 0;
-    while let Some(next) = text[place..].chars().next() {
-        let rest = &text[place..];
-        match next {
-            '\\' => place += 1,
-            '"' if depth == 0 => return place,
-            '"' => place += end_of_text(&rest[1..]) + 1,
-            '$' if rest.starts_with("${") => {
-                depth += 1;
-                place += 1;
-            }
-            '{' if depth > 0 => depth += 1,
-            '}' if depth > 0 => depth -= 1,
-            _ => {}
-        }
-        place += text[place..].chars().next().map_or(0, char::len_utf8);
-    }
-    panic!("a text does not end: {text:.60}");
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn read(path: &Path) -> String {
-    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 #[test]
