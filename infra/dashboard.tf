@@ -135,8 +135,8 @@ resource "aws_cloudwatch_dashboard" "aquifer" {
           view   = "table"
           query = join(" | ", [
             "SOURCE '${aws_cloudwatch_log_group.worker.name}'",
-            "fields @timestamp, level, @message",
-            "filter level in ['WARN', 'ERROR']",
+            "fields @timestamp, @message",
+            "filter @message like /WARN|ERROR/",
             "sort @timestamp desc",
             "limit 50",
           ])
