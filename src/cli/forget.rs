@@ -4,9 +4,9 @@ use crate::job::ident::BatchName;
 
 use super::args::ForgetArgs;
 use super::exit::{Exit, Report};
-use super::states::States;
+use super::states::{States, place_of};
 use super::terminal::say;
-use super::wiring::{self, SIMULATED};
+use super::wiring;
 
 /// Purges it.
 ///
@@ -17,10 +17,8 @@ pub(crate) async fn forget(args: &ForgetArgs) -> Result<Exit, Report> {
         let states = States::open(&args.places.state)?;
         states.holding(&args.batch)?.simulated
     };
-    let below = args.places.state.join(SIMULATED);
-    let dir = if simulated && below.exists() { below } else { args.places.state.clone() };
     let batch = BatchName::new(&args.batch).map_err(Report::usage)?;
-    let store = wiring::store(&dir).await?;
+    let store = wiring::store(&place_of(&args.places.state, simulated)).await?;
     let forgotten = store.forget(&batch).await;
     store.close().await?;
     match forgotten {

@@ -15,9 +15,9 @@ use crate::rules::pace::{Counting, Hypothesis, Terms};
 use super::args::{HandArg, HandLane, LanesArgs};
 use super::exit::{Exit, Report};
 use super::run::short;
-use super::states::States;
+use super::states::{States, place_of};
 use super::terminal::say;
-use super::wiring::{self, SIMULATED};
+use super::wiring;
 use super::{SystemClock, out};
 
 /// Shows them, or sets the breaker of one.
@@ -166,9 +166,7 @@ async fn set(args: &HandLane, hand: Hand) -> Result<Exit, Report> {
     let no_lane = || Report::usage(format!("no lane is called `{name}`")).hint("`aquifer lanes` lists them all");
     let is_simulated = found.ok_or_else(no_lane)?;
     let lane = LaneId::parse(name).filter(is_a_models).ok_or_else(no_lane)?;
-    let below = args.places.state.join(SIMULATED);
-    let dir = if is_simulated && below.exists() { below } else { args.places.state.clone() };
-    let store = wiring::store(&dir).await?;
+    let store = wiring::store(&place_of(&args.places.state, is_simulated)).await?;
     let outcome = write(&*store.allowance(), &lane, hand).await;
     store.close().await?;
     outcome?;

@@ -1,6 +1,6 @@
 //! Which state is looked at? The real one, and the simulated one beside it, if they are there.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::embedded::{LaneGate, Reader};
 use crate::ports::Clock;
@@ -8,6 +8,12 @@ use crate::ports::Clock;
 use super::SystemClock;
 use super::exit::Report;
 use super::wiring::SIMULATED;
+
+/// Where a state lies that was opened below this directory.
+pub(crate) fn place_of(dir: &Path, is_simulated: bool) -> PathBuf {
+    let below = dir.join(SIMULATED);
+    if is_simulated && below.exists() { below } else { dir.to_owned() }
+}
 
 /// The states below one state directory, the real one first.
 pub(crate) struct States {

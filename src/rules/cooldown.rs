@@ -34,11 +34,10 @@ impl CoolDown {
     }
 
     /// A job has left the lane with a failure of `class`; the call was sent at `sent` and failed at `failed`, from when the
-    /// window counts. `base` is the first window. Returns until when the lane is left alone: the past, if the class cools
-    /// nothing or the job has left so late that the window is over.
-    pub fn stamp(&mut self, sent: Timestamp, failed: Timestamp, class: Class, base: Duration) -> Timestamp {
+    /// window counts. `base` is the first window. Nothing happens if the class cools nothing.
+    pub fn stamp(&mut self, sent: Timestamp, failed: Timestamp, class: Class, base: Duration) {
         if !cools(class) {
-            return self.available_at(failed);
+            return;
         }
         let is_news = self.stamp.is_none_or(|stamp| stamp.made < sent);
         if is_news {
@@ -47,7 +46,6 @@ impl CoolDown {
         let until = (failed + window(base, self.in_a_row)).max(self.available_at(failed));
         let made = self.stamp.filter(|_| !is_news).map_or(failed, |stamp| stamp.made);
         self.stamp = Some(Stamp { made, until });
-        until
     }
 
     /// A call on the lane was answered: the next failure starts with the first window again. What is stamped stays.
@@ -113,6 +111,11 @@ mod tests {
         Duration::from_secs(count)
     }
 
+    fn stamped(lane: &mut CoolDown, sent: Timestamp, failed: Timestamp, class: Class, base: Duration) -> Timestamp {
+        lane.stamp(sent, failed, class, base);
+        lane.available_at(failed)
+    }
+
     #[test]
     fn r07_available_at_the_very_end_of_the_window() {
         let now = START;
@@ -129,7 +132,7 @@ mod tests {
         let mut lane = CoolDown::new();
         let mut windows = Vec::new();
         for _ in 0..7 {
-            let until = lane.stamp(now, now, Class::Overloaded, BASE);
+            let until = stamped(&mut lane, now, now, Class::Overloaded, BASE);
             windows.push(until.since(now).as_secs());
             now = until;
         }
@@ -140,11 +143,11 @@ mod tests {
     fn r08_one_success_starts_again_with_the_first_window() {
         let now = START;
         let mut lane = CoolDown::new();
-        let first = lane.stamp(now, now, Class::Timeout, BASE);
+        let first = stamped(&mut lane, now, now, Class::Timeout, BASE);
         lane.stamp(first, first, Class::Timeout, BASE);
         lane.succeeded();
         let later = now + secs(300);
-        assert_eq!(lane.stamp(later, later, Class::Timeout, BASE), later + BASE);
+        assert_eq!(stamped(&mut lane, later, later, Class::Timeout, BASE), later + BASE);
     }
 
     #[test]
@@ -157,23 +160,23 @@ mod tests {
         }
         assert_eq!(lane.available_at(now), seen + Duration::from_millis(49) + BASE);
         let next = lane.available_at(now);
-        assert_eq!(lane.stamp(next, next, Class::Unavailable, BASE), next + 2 * BASE);
+        assert_eq!(stamped(&mut lane, next, next, Class::Unavailable, BASE), next + 2 * BASE);
     }
 
     #[test]
     fn r08_a_stamp_never_moves_back() {
         let now = START;
         let mut lane = CoolDown::new();
-        let long = lane.stamp(now, now, Class::Unavailable, secs(300));
+        let long = stamped(&mut lane, now, now, Class::Unavailable, secs(300));
         lane.succeeded();
         let later = now + secs(1);
-        assert_eq!(lane.stamp(later, later, Class::Unavailable, BASE), long);
+        assert_eq!(stamped(&mut lane, later, later, Class::Unavailable, BASE), long);
     }
 
     #[test]
     fn r08_a_long_base_is_not_cut() {
         let now = START;
-        assert_eq!(CoolDown::new().stamp(now, now, Class::Unavailable, secs(1_200)), now + secs(1_200));
+        assert_eq!(stamped(&mut CoolDown::new(), now, now, Class::Unavailable, secs(1_200)), now + secs(1_200));
     }
 
     #[test]

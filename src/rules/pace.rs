@@ -15,6 +15,8 @@ mod bucket;
 mod caution;
 mod charges;
 mod day;
+mod doubt;
+mod feel;
 mod flow;
 mod gate;
 mod learn;
@@ -306,8 +308,7 @@ impl LaneLedger {
                 self.admitted(now, &reservation);
                 self.book.first = First::Done;
                 if self.book.throttles.seen.is_none_or(|seen| reservation.made > seen) {
-                    let forgiven = self.book.throttles.forgiven;
-                    self.book.throttles = Throttles { forgiven, ..Throttles::default() };
+                    self.book.throttles = Throttles::default();
                 }
                 self.settle(now, &reservation, used);
                 self.hear_witnesses(now);
@@ -333,12 +334,6 @@ impl LaneLedger {
         Tokens(self.book.charges.most_since(self.book.latest - MINUTE).tokens)
     }
 
-    /// Until when the lane is paused whatever is asked, and why.
-    pub fn paused_until(&mut self, now: Timestamp) -> Option<(Timestamp, Binding)> {
-        self.advance(now);
-        self.book.pause.filter(|pause| self.book.latest < pause.until).map(|pause| (pause.until, pause.binding))
-    }
-
     /// The latest moment it has seen, by whichever worker's clock.
     pub fn latest(&self) -> Timestamp {
         self.book.latest
@@ -360,6 +355,14 @@ pub(super) mod tests {
     pub(super) const START: Timestamp = Timestamp(1_800_000_000_000);
     pub(super) const TICK: Duration = Duration::from_millis(1);
     pub(super) const SLIDING: Counting = Counting::Known(Hypothesis::Sliding);
+
+    impl LaneLedger {
+        /// Until when the lane is paused whatever is asked, and why.
+        pub(super) fn paused_until(&mut self, now: Timestamp) -> Option<(Timestamp, Binding)> {
+            self.advance(now);
+            self.book.pause.filter(|pause| self.book.latest < pause.until).map(|pause| (pause.until, pause.binding))
+        }
+    }
 
     pub(super) fn secs(count: u64) -> Duration {
         Duration::from_secs(count)

@@ -8,6 +8,7 @@ use super::bucket::Debt;
 use super::caution::Caution;
 use super::charges::Charges;
 use super::day::Day;
+use super::doubt::{Doubt, Odd};
 use super::flow::Emptied;
 use super::learn::{Beliefs, Hypothesis};
 use super::limit::{Configured, Learned, Quota};
@@ -30,6 +31,7 @@ pub(super) struct Book {
     pub(super) learned: Learned,
     pub(super) pause: Option<Pause>,
     pub(super) throttles: Throttles,
+    pub(super) doubt: Option<Doubt>,
     pub(super) odd: Odd,
     /// When a call last came to more than was reserved: the service knows of it before we do.
     pub(super) exceeded: Option<Timestamp>,
@@ -67,17 +69,8 @@ pub(super) struct Throttles {
     pub(super) in_a_row: u32,
     /// When the first refusal of the newest burst was seen: what was sent up to then belongs to the same burst.
     pub(super) seen: Option<Timestamp>,
-    /// When a refusal was last taken for a mishap.
-    pub(super) forgiven: Option<Timestamp>,
     /// When the refused call was sent by which the limit shrank in this burst.
     pub(super) shrunk_by: Option<Timestamp>,
-}
-
-/// Refusals while next to nothing was charged, within a minute from the first of them.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
-pub(super) struct Odd {
-    pub(super) since: Timestamp,
-    pub(super) count: u64,
 }
 
 /// The very first call of a lane goes alone.

@@ -109,6 +109,19 @@ impl Charges {
         self.entries.back().map(|entry| entry.last)
     }
 
+    /// When the oldest charge that is kept was made.
+    pub(super) fn oldest(&self) -> Option<Timestamp> {
+        self.entries.front().map(|entry| entry.first)
+    }
+
+    /// How many calls made after `since` are not settled, and when the newest of them were made.
+    pub(super) fn unsettled_since(&self, since: Timestamp) -> (u64, Option<Timestamp>) {
+        let young = self.entries.iter().rev().take_while(|entry| entry.last > since);
+        let open = young.map(|entry| (entry.most.requests.saturating_sub(entry.least.requests), entry.last));
+        open.filter(|(calls, _)| *calls > 0)
+            .fold((0, None), |(sum, newest), (calls, last)| (sum + calls, newest.or(Some(last))))
+    }
+
     /// What may count of all that was charged after `since`.
     pub(super) fn most_since(&self, since: Timestamp) -> Amount {
         self.entries

@@ -18,8 +18,13 @@ impl LaneLedger {
         self.advance(now);
         let now = self.book.latest;
         self.fits_at_all(tokens)?;
-        let gates =
-            [self.paused_gate(now), self.day_gate(tokens), self.waits_for_another(now), self.cautious_gate(now)];
+        let gates = [
+            self.paused_gate(now),
+            self.day_gate(tokens),
+            self.waits_for_another(now),
+            self.cautious_gate(now),
+            self.feeling_gate(now),
+        ];
         let shut = gates.into_iter().flatten().max_by_key(|(at, _)| *at);
         let by_the_minute = self.decide_by_the_minute(now, Amount { tokens: tokens.0, requests: 1 });
         match (shut, by_the_minute) {

@@ -21,7 +21,7 @@ pub(super) const DEEPEST_CUT: u64 = 4;
 /// One call that is admitted beyond the limit raises it by a thirty-second part at most, or by its own size if that is
 /// more: what follows should not be a burst of refusals.
 const STEP: u64 = 32;
-/// Who is refused soon after the limit fell cuts more: it is far too high.
+/// Who is refused soon after the limit fell, with as much admitted as it allows, cuts more: it is far too high.
 const SOON_AGAIN: Duration = Duration::from_secs(60);
 const REPEATED_CUT: u64 = 8;
 /// One call beyond the limit may have been let through by what our clock and the service's see differently.
@@ -29,8 +29,8 @@ const PROOFS: u8 = 2;
 /// Doublings of a raise that make no difference any more.
 const DOUBLINGS: u8 = 30;
 
-/// So many calls at least between two tries that fail, so that tries stay below one call in a hundred ...
-const CALLS_BETWEEN: u64 = 110;
+/// So many calls at least between two tries that fail, so that tries stay below half a call in a hundred ...
+const CALLS_BETWEEN: u64 = 220;
 /// ... but no longer than this while the limit stands below the configured one, so that strangers who leave are noticed.
 const SOON: Duration = Duration::from_secs(110);
 const SOONEST: Duration = Duration::from_secs(30);
@@ -231,8 +231,8 @@ fn told(configured: Configured, quota: Quota) -> Option<u64> {
 
 fn cut(before: Option<u64>, admitted: u64, again: bool) -> u64 {
     let Some(before) = before else { return admitted };
-    let less = if again { before / REPEATED_CUT } else { before / STEP };
-    admitted.min(before - less)
+    let step = before - before / STEP;
+    if again && admitted > step { before - before / REPEATED_CUT } else { admitted.min(step) }
 }
 
 #[cfg(test)]
@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_try_that_fails_is_put_off_the_longer_the_fewer_calls_there_are() {
-        for (calls, seconds) in [(1_000, 30), (110, 60), (60, 110), (0, 110)] {
+        for (calls, seconds) in [(1_000, 30), (220, 60), (120, 110), (0, 110)] {
             let mut learned = shrunk_to(2_000);
             learned.give_up_try(START, TOLD, calls);
             assert_eq!(learned.next_try(START), START.after(Duration::from_secs(seconds)), "{calls} calls a minute");

@@ -5,22 +5,16 @@
 
 use std::time::Duration;
 
-use super::book::{First, Levels, Odd, Pause, Tries};
+use super::book::{First, Pause, Tries};
 use super::caution::Caution;
 use super::learn::{Hypothesis, Struck};
-use super::limit::{DEEPEST_CUT, Quota};
-use super::{Amount, Binding, Counting, LONGEST_HINT, LaneLedger, MINUTE, Reservation, turn_before};
+use super::limit::Quota;
+use super::{Amount, Binding, Counting, LONGEST_HINT, LaneLedger, MINUTE, Reservation};
 use crate::job::units::Timestamp;
 
-const TICK: Duration = Duration::from_millis(1);
 /// After a throttle that nothing explains; doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// So few refusals within a minute may be mishaps, and so may more of them if they are less than this part of the calls.
-const ODD: u64 = 3;
-const COMMON: u64 = 8;
-/// Refusals further apart than this have nothing to do with each other.
-const FORGIVEN_FOR: Duration = Duration::from_secs(5 * 60);
 /// Between two raises of the limit of a bucket.
 const BUCKET_REST: Duration = Duration::from_secs(8);
 
@@ -75,17 +69,14 @@ impl LaneLedger {
         let trial = self.book.trial.take().filter(|trial| reservation.made.after(self.terms.slack) >= trial.made);
         self.book.first = First::Done;
         self.release(reservation);
+        let refused = Amount { tokens: reservation.tokens.0, requests: 1 };
         if self.book.throttles.seen.is_some_and(|seen| reservation.made <= seen) {
-            if let Some(made) = self.book.throttles.shrunk_by {
-                let (configured, admitted) = (self.configured(), self.admitted_before(made));
-                self.book.learned.lower(configured, quota, admitted.of(quota));
-            }
-            return self.pause_until(hinted.unwrap_or(now), Binding::Throttled);
+            let until = self.doubt_more(now, quota, refused).unwrap_or(now);
+            return self.pause_until(hinted.map_or(until, |hinted| hinted.max(until)), Binding::Throttled);
         }
         self.book.throttles.seen = Some(now);
         self.book.throttles.shrunk_by = None;
         let tries = trial.map(|trial| trial.tries);
-        let refused = Amount { tokens: reservation.tokens.0, requests: 1 };
         let (calls, configured) = (self.book.charges.most_since(now - MINUTE).requests, self.configured());
         if let Some(Tries::Limit(_)) = tries {
             // It was worth a try; what the ledger knows holds as before.
@@ -124,17 +115,7 @@ impl LaneLedger {
         };
         let is_known = self.terms.counting != Counting::Learn;
         if agree || is_limit || is_known {
-            if is_known && self.is_mishap(now) {
-                return;
-            }
-            if self.is_used(quota, made, DEEPEST_CUT) {
-                self.book.even_until = Some(now.after(MINUTE));
-            } else if self.is_odd(now) {
-                return;
-            }
-            self.book.throttles.shrunk_by = Some(made);
-            self.shrink(now, quota, made);
-            return;
+            return self.doubt(now, quota, made);
         }
         let lax = match tries {
             Some(Tries::Counting { admit, .. }) => {
@@ -160,56 +141,7 @@ impl LaneLedger {
         }
     }
 
-    /// A refusal while next to nothing is charged has other reasons than what was sent, if most calls are admitted all the
-    /// same: somebody's mishap, not a quota. Where it is not so rare, others have used the quota up.
-    fn is_odd(&mut self, now: Timestamp) -> bool {
-        let calls = self.book.charges.most_since(now - MINUTE).requests;
-        let odd = &mut self.book.odd;
-        if odd.since.after(MINUTE) <= now {
-            *odd = Odd { since: now, count: 0 };
-        }
-        odd.count += 1;
-        odd.count < ODD || odd.count * COMMON < calls
-    }
-
-    /// What is told is not doubted for one refusal: it says less of the limit than of a call that took too long on its way.
-    /// The second within a while is to be believed.
-    fn is_mishap(&mut self, now: Timestamp) -> bool {
-        let is_first = self.book.throttles.forgiven.is_none_or(|last| last.after(FORGIVEN_FOR) <= now);
-        if is_first && self.minute_limits() != (None, None) {
-            self.book.throttles.forgiven = Some(now);
-            return true;
-        }
-        false
-    }
-
-    /// Down to what was admitted in the minute before the refused call, as far as one can tell.
-    fn shrink(&mut self, now: Timestamp, quota: Quota, made: Timestamp) {
-        let is_new = self.minute_limits() == (None, None);
-        let admitted = self.admitted_before(made);
-        let configured = self.configured();
-        self.book.learned.shrink(now, configured, quota, admitted);
-        if is_new {
-            self.book.bucket = Levels::default();
-            self.book.bucket.tokens.add(admitted.tokens);
-            self.book.bucket.requests.add(admitted.requests);
-        }
-    }
-
-    /// What the service lets through in a minute, by what it had let through when it refused this call.
-    fn admitted_before(&self, made: Timestamp) -> Amount {
-        let is_fixed = self.standing() == [Hypothesis::Fixed];
-        let turn = turn_before(made - self.terms.slack) - self.terms.slack;
-        self.book.charges.most_between(if is_fixed { turn - TICK } else { made - MINUTE }, made)
-    }
-
-    /// Whether that was so large a part of the limit.
-    fn is_used(&self, quota: Quota, made: Timestamp, part: u64) -> bool {
-        let limit = self.book.learned.limit_of(self.configured(), quota);
-        limit.is_none_or(|limit| self.admitted_before(made).of(quota) >= limit / part)
-    }
-
-    fn soonest(&self, now: Timestamp, amount: Amount) -> Option<Timestamp> {
+    pub(super) fn soonest(&self, now: Timestamp, amount: Amount) -> Option<Timestamp> {
         let mut soonest = None;
         for hypothesis in self.standing() {
             let (at, _) = self.fits_at(hypothesis, now, amount)?;
@@ -258,6 +190,16 @@ mod tests {
             spend(&mut lane, START + secs(second), 100);
         }
         lane
+    }
+
+    /// A call that is refused, and the one that goes first after the pause.
+    fn refuse_twice(lane: &mut LaneLedger, now: Timestamp, tokens: u64) {
+        let mut now = now;
+        for _ in 0..2 {
+            let refused = take(lane, now, tokens);
+            refuse(lane, now, refused);
+            now = pause(lane, now).unwrap();
+        }
     }
 
     /// A trial that only clock minutes admit, at the turn of `minute`.
@@ -324,33 +266,15 @@ mod tests {
     #[test]
     fn a_refusal_that_all_admitted_shrinks_the_limit_to_what_was_admitted() {
         let mut lane = in_use();
-        let refused = take(&mut lane, START + secs(6), 200);
-        refuse(&mut lane, START + secs(6), refused);
+        refuse_twice(&mut lane, START + secs(6), 200);
         assert_eq!(lane.standing(), Hypothesis::ALL);
         assert_eq!(lane.tokens_per_minute(), Some(600));
-    }
-
-    /// The premise: a machine that stood still for two seconds sent a call when its charge had aged out; the limit fell by a
-    /// third for that, and took a minute to win back.
-    #[test]
-    fn a_single_refusal_is_a_mishap_where_the_counting_is_told_and_the_second_is_not() {
-        let mut lane = lane(SLIDING, tokens(1_000));
-        for second in 0..6 {
-            spend(&mut lane, START + secs(second), 100);
-        }
-        let refused = take(&mut lane, START + secs(6), 200);
-        refuse(&mut lane, START + secs(6), refused);
-        assert_eq!(lane.tokens_per_minute(), Some(1_000));
-        spend(&mut lane, START + secs(8), 100);
-        let refused = take(&mut lane, START + secs(9), 200);
-        refuse(&mut lane, START + secs(9), refused);
-        assert_eq!(lane.tokens_per_minute(), Some(700));
     }
 
     #[test]
     fn one_burst_shrinks_the_limit_once() {
         let mut lane = in_use();
-        let burst: Vec<_> = (0..3).map(|_| take(&mut lane, START + secs(6), 100)).collect();
+        let burst = [0, 0, 100].map(|later| take(&mut lane, START + secs(6) + TICK * later, 100));
         for refused in burst {
             refuse(&mut lane, START + secs(7), refused);
         }
@@ -396,11 +320,11 @@ mod tests {
             for second in 0..8 {
                 spend(&mut lane, START + secs(second), 100);
             }
-            let refused = take(&mut lane, START + secs(8), 100);
-            refuse(&mut lane, START + secs(8), refused);
+            refuse_twice(&mut lane, START + secs(8), 100);
             assert_eq!(lane.tokens_per_minute(), Some(800), "{counting:?}");
             assert!(lane.has_limits());
-            assert!(held(&mut lane, START + secs(9), 100).is_some(), "{counting:?}");
+            let second = lane.latest();
+            assert!(held(&mut lane, second + TICK, 100).is_some(), "{counting:?}");
         }
     }
 
