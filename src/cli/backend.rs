@@ -98,7 +98,7 @@ impl Backend {
     pub(crate) async fn begin(&self, batch: &BatchName) -> Result<Roll, StoreError> {
         match self {
             Self::Embedded(store) => Ok(Roll::Embedded(Arc::new(store.begin_run(batch).await?))),
-            Self::Fleet(fleet) => Ok(Roll::Fleet(FleetRoll::begin(fleet, batch).await?)),
+            Self::Fleet(fleet) => Ok(Roll::Fleet(Box::new(FleetRoll::begin(fleet, batch).await?))),
         }
     }
 
@@ -148,7 +148,7 @@ pub(crate) enum Roll {
     /// In the state database.
     Embedded(Arc<Run>),
     /// In a fleet's bucket.
-    Fleet(FleetRoll),
+    Fleet(Box<FleetRoll>),
 }
 
 impl Roll {

@@ -34,10 +34,10 @@ fn collect_operations(source: TokenStream, operations: &mut BTreeSet<(String, St
         let before: Vec<String> = tokens[place.saturating_sub(3)..place].iter().map(ToString::to_string).collect();
         match &before[..] {
             [.., module, name] if module == "mod" && name == "tests" => continue,
-            [client, dot, operation] if dot == "." && CLIENTS.contains(&client.as_str()) => {
-                if !NO_OPERATIONS.contains(&operation.as_str()) {
-                    operations.insert((client.clone(), operation.clone()));
-                }
+            [client, dot, operation]
+                if dot == "." && CLIENTS.contains(&client.as_str()) && !NO_OPERATIONS.contains(&operation.as_str()) =>
+            {
+                operations.insert((client.clone(), operation.clone()));
             }
             _ => {}
         }
