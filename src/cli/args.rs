@@ -29,6 +29,8 @@ Try it without an account:  aquifer run examples/reviews.jsonl --simulate";
 pub enum Command {
     /// Work a file of prompts: enqueue, work until drained, write results
     Run(Box<RunArgs>),
+    /// What a file of prompts will cost, how long it will take and which quota binds; sends nothing
+    Plan(Box<PlanArgs>),
     /// Counts, rates, ETA and cost of batches
     Status(StatusArgs),
     /// The results of a batch, one JSON line per job
@@ -88,6 +90,42 @@ pub struct RunArgs {
     #[command(flatten)]
     pub places: Places,
 }
+
+/// `aquifer plan`.
+#[derive(Args, Debug)]
+#[command(after_help = PLAN_HELP)]
+pub struct PlanArgs {
+    /// Files of jobs, one a line (.jsonl, also .gz and .zst); `-` reads standard input
+    #[arg(required = true, value_name = "INPUT")]
+    pub inputs: Vec<PathBuf>,
+    /// The length of an answer, in tokens [default: as in the answers that the state directory holds, else the cap]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub output_tokens: Option<u32>,
+    /// The model of jobs that name none: a configured name, or a model or inference-profile id
+    #[arg(long, value_name = "M")]
+    pub model: Option<String>,
+    /// The name of the batch, whose own answers say most about the next [default: the first input's file stem]
+    #[arg(long, value_name = "NAME")]
+    pub batch: Option<String>,
+    /// Plan a simulated run: its history is that in DIR/simulated, and without a configuration it has built-in models
+    #[arg(long)]
+    pub simulate: bool,
+    /// As one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Where things are.
+    #[command(flatten)]
+    pub places: Places,
+}
+
+const PLAN_HELP: &str = "\
+Nothing is sent, and no account is needed. The finish time is that of a rehearsal: the rules that pace real calls are run
+on a clock of their own. It is as good as what is known of the answers, so run a few hundred jobs first and plan the rest.
+
+Examples:
+  aquifer plan reviews.jsonl                         by the answers of earlier runs
+  aquifer plan reviews.jsonl --output-tokens 120     by a length of your own
+  aquifer plan reviews.jsonl --json | jq .finish_s   for scripts";
 
 /// `aquifer status`.
 #[derive(Args, Debug)]

@@ -7,11 +7,13 @@ mod forget;
 pub mod input;
 mod lanes;
 mod out;
+mod plan;
 mod results;
 pub mod run;
 mod simulate;
 mod states;
 mod status;
+mod survey;
 mod terminal;
 mod wiring;
 
@@ -27,6 +29,7 @@ pub use wiring::SystemClock;
 pub async fn carry_out(cli: Cli) -> Result<Exit, Report> {
     match cli.command {
         Command::Run(args) => run::run(*args).await,
+        Command::Plan(args) => plan::plan(*args).await,
         Command::Status(args) => status::status(&args).await,
         Command::Results(args) => results::results(&args).await,
         Command::Explain(args) => explain::explain(&args).await,

@@ -38,7 +38,7 @@ const CHUNK: usize = 500;
 /// Chunks read ahead of the ledger.
 const AHEAD: usize = 4;
 /// Refused lines are told to the person up to this many; all of them are in the results.
-pub(super) const TOLD: u64 = 20;
+pub(crate) const TOLD: u64 = 20;
 
 /// The model of jobs that name none.
 ///
@@ -326,7 +326,7 @@ fn conflict(id: &str, with: State) -> String {
 }
 
 /// A file as messages call it.
-pub(super) fn name_of(file: &str) -> &str {
+pub(crate) fn name_of(file: &str) -> &str {
     if file == "-" { "stdin" } else { file }
 }
 

@@ -36,6 +36,7 @@ use super::input::{batch_name_of, check_inputs};
 use super::terminal::say;
 use super::wiring::{self, SIMULATED, SystemClock};
 
+pub(crate) use intake::{TOLD, check_models, default_model, name_of};
 use progress::{Progress, View};
 pub(crate) use progress::{short, span};
 use results_file::Results;
