@@ -43,6 +43,10 @@ pub enum Command {
     Forget(ForgetArgs),
     /// The Bedrock simulator as a server
     Simulate(SimulateArgs),
+    /// What a shell needs to complete commands and flags
+    Completions(CompletionsArgs),
+    /// The manual page, for `man`
+    Man(ManArgs),
 }
 
 /// Where things are; understood by every command.
@@ -240,3 +244,32 @@ pub struct SimulateArgs {
     #[command(flatten)]
     pub places: Places,
 }
+
+/// `aquifer completions`.
+#[derive(Args, Debug)]
+#[command(after_help = COMPLETIONS_HELP)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+const COMPLETIONS_HELP: &str = "\
+Examples:
+  aquifer completions bash > ~/.local/share/bash-completion/completions/aquifer
+  aquifer completions zsh > \"${fpath[1]}/_aquifer\"
+  aquifer completions fish > ~/.config/fish/completions/aquifer.fish";
+
+/// `aquifer man`.
+#[derive(Args, Debug)]
+#[command(after_help = MAN_HELP)]
+pub struct ManArgs {
+    /// One page for each command, written into this directory [default: the main page, to standard output]
+    #[arg(long, value_name = "DIR")]
+    pub all: Option<PathBuf>,
+}
+
+const MAN_HELP: &str = "\
+Examples:
+  aquifer man | man -l -
+  aquifer man --all ~/.local/share/man/man1";

@@ -6,6 +6,7 @@ mod explain;
 mod forget;
 pub mod input;
 mod lanes;
+mod manual;
 mod out;
 mod plan;
 mod results;
@@ -36,5 +37,7 @@ pub async fn carry_out(cli: Cli) -> Result<Exit, Report> {
         Command::Lanes(args) => lanes::lanes(&args).await,
         Command::Forget(args) => forget::forget(&args).await,
         Command::Simulate(args) => simulate::simulate(&args).await,
+        Command::Completions(args) => manual::completions(&args),
+        Command::Man(args) => manual::man(&args),
     }
 }

@@ -10,6 +10,7 @@ mod commands;
 mod inputs;
 mod lanes;
 mod money;
+mod plan;
 mod results;
 mod right_sizing;
 mod signals;

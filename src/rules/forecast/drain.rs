@@ -55,15 +55,15 @@ struct Model {
     held: Option<(Hold, Timestamp)>,
     sent: Minutes,
     calls: u64,
-    last_sent: Timestamp,
+    /// When the call of each job was first sent, in the order of the jobs.
+    sent_after: Vec<Duration>,
     last_answer: Timestamp,
     told: WorkForecast,
 }
 
-/// The next job of a model, and how its call will turn out.
+/// A job, and how its call will turn out.
 #[derive(Clone, Copy)]
 struct Job {
-    number: u64,
     rehearsed: Rehearsed,
     input: u64,
     charged: u64,
@@ -139,7 +139,7 @@ impl Drain {
             held: None,
             sent: Minutes::default(),
             calls: 0,
-            last_sent: rehearsal.start,
+            sent_after: Vec::new(),
             last_answer: rehearsal.start,
             told: WorkForecast::default(),
         };
@@ -203,7 +203,7 @@ impl Drain {
         };
         model.held = None;
         let Some(job) = model.next_job(work, self.rehearsal.calls, now.since(start)) else { return false };
-        if job.is_late(work, start, now) {
+        if job.is_late(work, now) {
             model.told.late += 1;
             model.take_job();
             return true;
@@ -275,7 +275,9 @@ impl Drain {
         });
         self.open += 1;
         let Some(model) = self.models.get_mut(index) else { return false };
-        model.last_sent = now;
+        if job.cut.is_none() {
+            model.sent_after.push(now.since(self.rehearsal.start));
+        }
         let ticket = job.rehearsed.least_cap.map(|_| job.cut.unwrap_or_else(|| model.sizes.sent()));
         let latency = job.latency.max(Duration::from_millis(1));
         self.plan(now.after(latency.min(SETTLED_IN)), What::SettledIn(way.lane));
@@ -324,7 +326,8 @@ impl Drain {
         let (mut work, mut finish) = (Vec::new(), Duration::ZERO);
         let mut times = vec![1.0_f64; self.lanes.len()];
         for (spec, model) in self.rehearsal.work.iter().zip(&mut self.models) {
-            let (sent, answered) = (model.last_sent.since(start), model.last_answer.since(start));
+            let sent = model.sent_after.last().copied().unwrap_or_default();
+            let answered = model.last_answer.since(start);
             let left = float(spec.count.saturating_sub(model.next));
             let mut told = std::mem::take(&mut model.told);
             told.held.sort_by_key(|(_, waited)| Reverse(*waited));
@@ -343,7 +346,7 @@ impl Drain {
                 told.never = scaled(told.never, share);
                 told.cut = scaled(told.cut, share);
             }
-            told.late = scaled(told.late, spec.share());
+            told.late += scaled(late_of_sample(spec, model, start), spec.share());
             finish = finish.max(told.finish);
             work.push(told);
         }
@@ -409,7 +412,6 @@ impl Model {
         let experience = experience(work, self.next)?;
         let input = whole(rehearsed.input * experience.deviation);
         Some(Job {
-            number: self.next,
             rehearsed,
             input,
             charged: whole(float(input) * experience.charged),
@@ -465,15 +467,31 @@ impl Model {
 }
 
 impl Job {
-    /// Whether its deadline has passed when its turn comes: of a sample, the turn of those it stands for.
-    fn is_late(&self, work: &Work, start: Timestamp, now: Timestamp) -> bool {
-        let is_first_round = self.number < work.jobs.len() as u64;
-        let passed = now.since(start).mul_f64(work.share());
-        is_first_round && self.rehearsed.deadline.is_some_and(|deadline| passed >= deadline.since(start))
+    /// Whether its deadline has passed when its turn comes. Of a sample that is seen afterwards.
+    fn is_late(&self, work: &Work, now: Timestamp) -> bool {
+        !work.is_sample() && self.rehearsed.deadline.is_some_and(|deadline| deadline <= now)
     }
 }
 
+/// How many of a sample come too late: each has its turn when the job has that it stands for.
+fn late_of_sample(work: &Work, model: &Model, start: Timestamp) -> u64 {
+    let Some(last) = model.sent_after.last().copied().filter(|_| work.is_sample()) else { return 0 };
+    let rate = model.sent.rate(last).unwrap_or(f64::INFINITY);
+    let turn = |number: usize| {
+        let place = float(number as u64) * work.share();
+        let sent = usize::try_from(whole(place)).ok().and_then(|place| model.sent_after.get(place)).copied();
+        sent.unwrap_or_else(|| last.saturating_add(rest(place - float(model.sent_after.len() as u64), rate, None)))
+    };
+    let is_late =
+        |(number, job): &(usize, &Rehearsed)| job.deadline.is_some_and(|at| turn(*number) >= at.since(start));
+    work.jobs.iter().enumerate().filter(is_late).count() as u64
+}
+
 impl Work {
+    fn is_sample(&self) -> bool {
+        self.count > self.jobs.len() as u64
+    }
+
     /// How many jobs each of the sample stands for.
     fn share(&self) -> f64 {
         float(self.count.max(1)) / float((self.jobs.len() as u64).clamp(1, self.count.max(1)))
