@@ -62,6 +62,7 @@ pub struct Places {
 
 /// `aquifer run`.
 #[derive(Args, Debug)]
+#[command(after_help = RUN_HELP)]
 pub struct RunArgs {
     /// Files of jobs, one a line (.jsonl, also .gz and .zst); `-` reads standard input
     #[arg(required = true, value_name = "INPUT")]
@@ -94,6 +95,16 @@ pub struct RunArgs {
     #[command(flatten)]
     pub places: Places,
 }
+
+const RUN_HELP: &str = "\
+Ctrl-C stops it and loses nothing: the same command goes on where it was, and pays for nothing twice.
+
+Examples:
+  aquifer run examples/reviews.jsonl --simulate       without an account
+  aquifer run prompts.jsonl --dry-run                 is every line sound, and what would it cost at most?
+  aquifer run prompts.jsonl --max-cost 5              on Bedrock, for five dollars at most
+  aquifer run prompts.jsonl --retry-failed            again, what failed
+  cat prompts.jsonl | aquifer run - -o - > results    in a pipe";
 
 /// `aquifer plan`.
 #[derive(Args, Debug)]
@@ -133,6 +144,7 @@ Examples:
 
 /// `aquifer status`.
 #[derive(Args, Debug)]
+#[command(after_help = STATUS_HELP)]
 pub struct StatusArgs {
     /// Only this batch
     pub batch: Option<String>,
@@ -144,8 +156,14 @@ pub struct StatusArgs {
     pub places: Places,
 }
 
+const STATUS_HELP: &str = "\
+Examples:
+  aquifer status                 every batch
+  aquifer status reviews --json  one of them, for scripts";
+
 /// `aquifer results`.
 #[derive(Args, Debug)]
+#[command(after_help = RESULTS_HELP)]
 pub struct ResultsArgs {
     /// The batch
     pub batch: String,
@@ -160,6 +178,12 @@ pub struct ResultsArgs {
     pub places: Places,
 }
 
+const RESULTS_HELP: &str = "\
+Examples:
+  aquifer results reviews                     in the order of the input, to standard output
+  aquifer results reviews --order done -o r.jsonl
+  aquifer results reviews | jq -r .text";
+
 /// In which order results are listed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum ResultOrder {
@@ -171,7 +195,7 @@ pub enum ResultOrder {
 
 /// `aquifer lanes`.
 #[derive(Args, Debug)]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(args_conflicts_with_subcommands = true, after_help = LANES_HELP)]
 pub struct LanesArgs {
     /// What a person has to say of a breaker
     #[command(subcommand)]
@@ -183,6 +207,12 @@ pub struct LanesArgs {
     #[command(flatten)]
     pub places: Places,
 }
+
+const LANES_HELP: &str = "\
+Examples:
+  aquifer lanes                                        every lane
+  aquifer lanes open us-east-1/amazon.nova-micro-v1:0  send nothing there
+  aquifer lanes close us-east-1/amazon.nova-micro-v1:0 send calls there again";
 
 /// What a person has to say of a breaker.
 #[derive(Debug, Subcommand)]
@@ -207,6 +237,7 @@ pub struct HandLane {
 
 /// `aquifer explain`.
 #[derive(Args, Debug)]
+#[command(after_help = EXPLAIN_HELP)]
 pub struct ExplainArgs {
     /// The job's id
     pub job: String,
@@ -221,8 +252,14 @@ pub struct ExplainArgs {
     pub places: Places,
 }
 
+const EXPLAIN_HELP: &str = "\
+Examples:
+  aquifer explain order-1841
+  aquifer explain order-1841 --batch reviews --json";
+
 /// `aquifer forget`.
 #[derive(Args, Debug)]
+#[command(after_help = FORGET_HELP)]
 pub struct ForgetArgs {
     /// The batch; it must be complete
     pub batch: String,
@@ -231,8 +268,13 @@ pub struct ForgetArgs {
     pub places: Places,
 }
 
+const FORGET_HELP: &str = "\
+Example:
+  aquifer forget reviews";
+
 /// `aquifer simulate`.
 #[derive(Args, Debug)]
+#[command(after_help = SIMULATE_HELP)]
 pub struct SimulateArgs {
     /// The address to listen on; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9000")]
@@ -244,6 +286,11 @@ pub struct SimulateArgs {
     #[command(flatten)]
     pub places: Places,
 }
+
+const SIMULATE_HELP: &str = "\
+Examples:
+  aquifer simulate --scenario examples/scenarios/quota.toml
+  AWS_ENDPOINT_URL_BEDROCK_RUNTIME=http://127.0.0.1:9000 aquifer run prompts.jsonl";
 
 /// `aquifer completions`.
 #[derive(Args, Debug)]

@@ -11,6 +11,7 @@
 
 mod drain;
 mod flow;
+mod model;
 
 use std::time::Duration;
 

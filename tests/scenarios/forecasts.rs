@@ -69,9 +69,7 @@ async fn forecast_and_drain(counting: Hypothesis, burndown: u32, regions: &[&str
         Rehearsed { text, input, cap: 256, least_cap: None, deadline: None, routes: u64::MAX }
     };
     let work = Work {
-        ways: (0..regions.len())
-            .map(|lane| Way { lane, account: None, primary: true, rests_until: start })
-            .collect(),
+        ways: (0..regions.len()).map(|lane| Way { lane, account: None, primary: true, rests_until: start }).collect(),
         burndown,
         weights: Weights::new(None, burndown),
         largest: Some(QUOTA),

@@ -162,9 +162,9 @@ impl ModelLoad {
             }
         }
         let routes = job.residency.as_ref().map_or(u64::MAX, |regions| {
-            let allowed = (0..u64::BITS).zip(&self.plan.routes).filter(|(_, route)| {
-                regions.iter().any(|region| **region == *route.lane.id.region)
-            });
+            let allowed = (0..u64::BITS)
+                .zip(&self.plan.routes)
+                .filter(|(_, route)| regions.iter().any(|region| **region == *route.lane.id.region));
             allowed.fold(0, |mask, (bit, _)| mask | 1 << bit)
         });
         let job_as_is = Rehearsed {

@@ -228,7 +228,9 @@ fn assumptions(outlook: &Outlook) -> Vec<String> {
         said.push(match model.source {
             Source::History(calls) => format!("{name}: {calls} earlier answers"),
             Source::Told(tokens) => format!("{name}: answers of {tokens} tokens, as told"),
-            Source::Cap => format!("{name}: answers as long as their cap, for none is known; run some jobs and plan again"),
+            Source::Cap => {
+                format!("{name}: answers as long as their cap, for none is known; run some jobs and plan again")
+            }
         });
         if !model.known.has_sizes {
             said.push(format!("{name}: a token for every 3 bytes of input, which is more than most texts have"));

@@ -1,25 +1,16 @@
 //! The rehearsal itself: from one moment at which something happens to the next.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use super::flow::{DayUse, Minutes, add_hold, float, rest};
-use super::{Experience, Forecast, Hold, Rehearsal, Rehearsed, Work, WorkForecast};
+use super::model::{Job, Model, Sent, late_of_sample, scaled};
+use super::{Forecast, Hold, Rehearsal, Work};
 use crate::job::units::{PerDay, Timestamp, Tokens};
 use crate::rules::concurrency::{Concurrency, SETTLED_IN};
-use crate::rules::estimate::{InputEstimates, OutputEstimate};
 use crate::rules::pace::{Binding, Event, LaneLedger, Refusal, Reservation};
-use crate::rules::rightsize::{RightSize, Ticket, Whole};
-use crate::rules::route::{Candidate, Choice, Spread, choose};
-
-/// A flow that was watched for less is not known to be even.
-const WATCHED: Duration = Duration::from_secs(6 * 60);
-/// No answer is longer, but for one in a thousand; looked up again after so many.
-const LONGEST: f64 = 0.999;
-const REFRESH: u32 = 16;
-/// Successive multiples of the golden ratio fall evenly between 0 and 1, however many there are.
-const GOLDEN: f64 = 0.618_033_988_749_894_9;
+use crate::rules::route::{Candidate, Choice, choose};
 
 pub(super) struct Drain {
     rehearsal: Rehearsal,
@@ -41,38 +32,6 @@ struct Lane {
     used_today: f64,
 }
 
-struct Model {
-    next: u64,
-    again: VecDeque<Job>,
-    inputs: InputEstimates,
-    answers: OutputEstimate,
-    longest: u64,
-    until_refresh: u32,
-    sizes: RightSize,
-    is_pressed: bool,
-    spread: Spread,
-    /// What its next job waits for, and until when if nothing happens before.
-    held: Option<(Hold, Timestamp)>,
-    sent: Minutes,
-    calls: u64,
-    /// When the call of each job was first sent, in the order of the jobs.
-    sent_after: Vec<Duration>,
-    last_answer: Timestamp,
-    told: WorkForecast,
-}
-
-/// A job, and how its call will turn out.
-#[derive(Clone, Copy)]
-struct Job {
-    rehearsed: Rehearsed,
-    input: u64,
-    charged: u64,
-    output: u64,
-    latency: Duration,
-    /// Its answer was cut: under its full cap, and under the ticket of the first call.
-    cut: Option<Ticket>,
-}
-
 struct Due {
     at: Timestamp,
     order: u64,
@@ -90,9 +49,7 @@ struct Call {
     lane: usize,
     reservation: Reservation,
     account: Option<(usize, Reservation)>,
-    cap: u32,
-    ticket: Option<Ticket>,
-    job: Job,
+    sent: Sent,
 }
 
 impl PartialEq for Due {
@@ -126,30 +83,13 @@ impl Drain {
             used: 0.0,
             used_today: 0.0,
         };
-        let model = |_: &Work| Model {
-            next: 0,
-            again: VecDeque::new(),
-            inputs: InputEstimates::default(),
-            answers: OutputEstimate::new(),
-            longest: 0,
-            until_refresh: 0,
-            sizes: RightSize::default(),
-            is_pressed: false,
-            spread: Spread::new(),
-            held: None,
-            sent: Minutes::default(),
-            calls: 0,
-            sent_after: Vec::new(),
-            last_answer: rehearsal.start,
-            told: WorkForecast::default(),
-        };
         let mut lanes: Vec<Lane> = lanes.into_iter().map(lane).collect();
         for account in rehearsal.work.iter().flat_map(|work| &work.ways).filter_map(|way| way.account) {
             if let Some(lane) = lanes.get_mut(account) {
                 lane.concurrency = Concurrency::unbounded();
             }
         }
-        let models = rehearsal.work.iter().map(model).collect();
+        let models = rehearsal.work.iter().map(|_| Model::new(rehearsal.start)).collect();
         Self { now: rehearsal.start, rehearsal, lanes, models, open: 0, due: BinaryHeap::new(), order: 0 }
     }
 
@@ -281,7 +221,8 @@ impl Drain {
         let ticket = job.rehearsed.least_cap.map(|_| job.cut.unwrap_or_else(|| model.sizes.sent()));
         let latency = job.latency.max(Duration::from_millis(1));
         self.plan(now.after(latency.min(SETTLED_IN)), What::SettledIn(way.lane));
-        let call = Call { model: index, lane: way.lane, reservation, account, cap, ticket, job };
+        let sent = Sent { job, cap, ticket };
+        let call = Call { model: index, lane: way.lane, reservation, account, sent };
         self.plan(now.after(latency), What::Answered(Box::new(call)));
         true
     }
@@ -302,8 +243,8 @@ impl Drain {
         let (Some(work), Some(model)) = (self.rehearsal.work.get(call.model), self.models.get_mut(call.model)) else {
             return;
         };
-        let output = call.job.output.min(u64::from(call.cap));
-        let used = call.job.charged.saturating_add(output.saturating_mul(u64::from(work.burndown)));
+        let output = call.sent.job.output.min(u64::from(call.sent.cap));
+        let used = call.sent.job.charged.saturating_add(output.saturating_mul(u64::from(work.burndown)));
         self.open = self.open.saturating_sub(1);
         let sent = call.reservation.made.since(start);
         let charges = [Some((call.lane, call.reservation)), call.account];
@@ -318,7 +259,7 @@ impl Drain {
         model.sent.note(sent, used);
         model.calls += 1;
         model.last_answer = now;
-        model.learn(work, &call, output);
+        model.learn(work, &call.sent, output);
     }
 
     fn told(mut self) -> Forecast {
@@ -395,120 +336,4 @@ fn hold_of(lanes: &mut [Lane], way: &super::Way, now: Timestamp, reserve: Tokens
         }
     }
     HoldOf { gate, never }
-}
-
-impl Model {
-    /// The next job, if there is one to be rehearsed; it stays where it is until it is taken.
-    fn next_job(&mut self, work: &Work, calls: usize, passed: Duration) -> Option<Job> {
-        if let Some(job) = self.again.front() {
-            return Some(*job);
-        }
-        let sample = work.jobs.len() as u64;
-        let is_enough = self.next >= sample.min(calls as u64) && passed >= WATCHED;
-        if self.next >= work.count || sample == 0 || (is_enough && work.count > self.next) {
-            return None;
-        }
-        let rehearsed = *work.jobs.get(usize::try_from(self.next % sample).ok()?)?;
-        let experience = experience(work, self.next)?;
-        let input = whole(rehearsed.input * experience.deviation);
-        Some(Job {
-            rehearsed,
-            input,
-            charged: whole(float(input) * experience.charged),
-            output: experience.output,
-            latency: experience.latency,
-            cut: None,
-        })
-    }
-
-    fn take_job(&mut self) {
-        if self.again.pop_front().is_none() {
-            self.next += 1;
-        }
-    }
-
-    /// The cap and the input to reserve, in tokens.
-    fn size(&self, work: &Work, job: &Job) -> (u32, u64) {
-        let full = job.rehearsed.cap;
-        let cap = match job.rehearsed.least_cap.filter(|_| job.cut.is_none()) {
-            Some(least) => self.sizes.cap(full, least, &work.weights, self.is_pressed),
-            None => full,
-        };
-        (cap, self.inputs.reserve(job.rehearsed.text).0)
-    }
-
-    fn settled_output(&self, work: &Work, cap: u32, input: u64) -> u64 {
-        let burdened = self.longest.min(u64::from(cap)).saturating_mul(u64::from(work.burndown));
-        work.largest.map_or(burdened, |most| burdened.min(most.saturating_sub(input)))
-    }
-
-    fn learn(&mut self, work: &Work, call: &Call, output: u64) {
-        self.inputs.learn(call.job.rehearsed.text, Tokens(call.job.input));
-        let full = call.job.rehearsed.cap;
-        if call.cap < full && call.job.output > u64::from(call.cap) {
-            self.told.cut += 1;
-            self.sizes.cut(call.cap);
-            self.again.push_back(Job { cut: call.ticket, ..call.job });
-            return;
-        }
-        self.answers.learn(Tokens(output));
-        if self.until_refresh == 0 {
-            self.until_refresh = REFRESH;
-            self.longest = self.answers.percentile(LONGEST).unwrap_or_default().0;
-        }
-        self.until_refresh -= 1;
-        if let Some(ticket) = call.ticket {
-            let right_sized = call.cap < full;
-            let (input, latency) = (Tokens(call.job.input), call.job.latency);
-            let answer = Whole { output: Tokens(output), input, latency, right_sized };
-            self.sizes.answered(ticket, answer, &work.weights);
-        }
-    }
-}
-
-impl Job {
-    /// Whether its deadline has passed when its turn comes. Of a sample that is seen afterwards.
-    fn is_late(&self, work: &Work, now: Timestamp) -> bool {
-        !work.is_sample() && self.rehearsed.deadline.is_some_and(|deadline| deadline <= now)
-    }
-}
-
-/// How many of a sample come too late: each has its turn when the job has that it stands for.
-fn late_of_sample(work: &Work, model: &Model, start: Timestamp) -> u64 {
-    let Some(last) = model.sent_after.last().copied().filter(|_| work.is_sample()) else { return 0 };
-    let rate = model.sent.rate(last).unwrap_or(f64::INFINITY);
-    let turn = |number: usize| {
-        let place = float(number as u64) * work.share();
-        let sent = usize::try_from(whole(place)).ok().and_then(|place| model.sent_after.get(place)).copied();
-        sent.unwrap_or_else(|| last.saturating_add(rest(place - float(model.sent_after.len() as u64), rate, None)))
-    };
-    let is_late =
-        |(number, job): &(usize, &Rehearsed)| job.deadline.is_some_and(|at| turn(*number) >= at.since(start));
-    work.jobs.iter().enumerate().filter(is_late).count() as u64
-}
-
-impl Work {
-    fn is_sample(&self) -> bool {
-        self.count > self.jobs.len() as u64
-    }
-
-    /// How many jobs each of the sample stands for.
-    fn share(&self) -> f64 {
-        float(self.count.max(1)) / float((self.jobs.len() as u64).clamp(1, self.count.max(1)))
-    }
-}
-
-/// How this call turns out.
-fn experience(work: &Work, number: u64) -> Option<&Experience> {
-    let place = (float(number) * GOLDEN).fract() * float(work.experience.len() as u64);
-    work.experience.get(usize::try_from(whole(place.floor())).ok()?.min(work.experience.len().saturating_sub(1)))
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float beyond the range becomes its end")]
-fn whole(count: f64) -> u64 {
-    count.round() as u64
-}
-
-fn scaled(count: u64, share: f64) -> u64 {
-    whole(float(count) * share)
 }

@@ -41,8 +41,7 @@ fn work(count: u64, lanes: &[usize]) -> Work {
 }
 
 fn rehearsal(lanes: Vec<LaneLedger>, work: Vec<Work>) -> Rehearsal {
-    let rules =
-        RoutingRules { multi_region: true, spread_primaries: true, attempts_per_endpoint: NonZeroU32::MIN };
+    let rules = RoutingRules { multi_region: true, spread_primaries: true, attempts_per_endpoint: NonZeroU32::MIN };
     Rehearsal { start: START, slots: 256, rules, lanes, work, calls: 1 << 16 }
 }
 
@@ -54,11 +53,8 @@ fn near(value: Duration, expected: Duration, within: f64) {
 #[test]
 fn each_counting_finishes_at_its_own_optimum() {
     // 450 jobs of 1,000 tokens, 100 a minute.
-    let cases = [
-        (Hypothesis::Bucket, MINUTE.mul_f64(3.5)),
-        (Hypothesis::Sliding, 4 * MINUTE),
-        (Hypothesis::Fixed, 4 * MINUTE),
-    ];
+    let cases =
+        [(Hypothesis::Bucket, MINUTE.mul_f64(3.5)), (Hypothesis::Sliding, 4 * MINUTE), (Hypothesis::Fixed, 4 * MINUTE)];
     for (counting, optimum) in cases {
         let told = rehearse(rehearsal(vec![lane(counting, a_minute(100_000))], vec![work(450, &[0])]));
         near(told.finish, optimum + 2 * SECOND, 0.04);
@@ -97,7 +93,8 @@ fn a_day_that_is_used_up_is_waited_for() {
 #[test]
 fn a_quota_of_an_account_binds_all_its_lanes() {
     let account = lane(Hypothesis::Sliding, Limits { tokens_per_day: PerDay::new(1_000_000), ..Limits::default() });
-    let lanes = vec![lane(Hypothesis::Sliding, a_minute(1_000_000)), lane(Hypothesis::Sliding, a_minute(1_000_000)), account];
+    let lanes =
+        vec![lane(Hypothesis::Sliding, a_minute(1_000_000)), lane(Hypothesis::Sliding, a_minute(1_000_000)), account];
     let mut models = [work(700, &[0]), work(700, &[1])];
     for way in models.iter_mut().flat_map(|model| &mut model.ways) {
         way.account = Some(2);
