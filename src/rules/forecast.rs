@@ -156,9 +156,14 @@ pub struct WorkForecast {
 }
 
 impl WorkForecast {
-    /// What it waits for most, if it waits for anything worth speaking of.
+    /// What it waits for most, if it waits for anything worth speaking of. That a lane is approached carefully is none of
+    /// its limits.
     pub fn binding(&self) -> Option<Hold> {
-        let (hold, waited) = self.held.first()?;
+        let is_limit = |hold: &Hold| match hold {
+            Hold::Ramp | Hold::Quota { binding: Binding::Trial, .. } => false,
+            Hold::Quota { .. } | Hold::Slots | Hold::Rest => true,
+        };
+        let (hold, waited) = self.held.iter().find(|(hold, _)| is_limit(hold))?;
         (*waited * 10 >= self.rehearsed).then_some(*hold)
     }
 }

@@ -67,7 +67,7 @@ fn answers_of_earlier_runs_tell_how_long_the_next_ones_are() {
 #[test]
 fn refused_lines_and_deadlines_are_told() {
     let place = Place::new();
-    config(&place, 1_000);
+    config(&place, 2_000);
     let deadline = "2999-01-01T00:00:00Z";
     place.write_lines(
         "demo.jsonl",

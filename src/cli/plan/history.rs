@@ -55,8 +55,9 @@ struct Past {
 
 /// What is known of the calls of one model.
 pub(super) struct Known {
-    /// Input by size.
-    pub(super) input: InputEstimate,
+    input: InputEstimate,
+    /// What input came to, over what was expected of it: every request is reckoned to carry a few tokens beside its text.
+    scale: f64,
     /// How calls turned out; empty if none is known.
     pub(super) calls: Vec<Experience>,
     /// Of all input, what was read from and written to the cache: shares between 0 and 1.
@@ -118,6 +119,9 @@ impl History {
         for (bytes, tokens) in calls.iter().filter_map(|past| Some((past.bytes?, input_of(&past.usage)))) {
             input.learn(bytes, Tokens(tokens));
         }
+        let sized = calls.iter().filter_map(|past| Some((input.expected(past.bytes?).0, input_of(&past.usage))));
+        let (expected, actual) = sized.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        let scale = if expected == 0 { 1.0 } else { float(actual) / float(expected) };
         let share = |of: fn(&Usage) -> u64| {
             let (part, whole) = calls
                 .iter()
@@ -127,7 +131,9 @@ impl History {
         let turned_out = |past: &Past| {
             let tokens = input_of(&past.usage).max(1);
             Experience {
-                deviation: past.bytes.map_or(1.0, |bytes| float(tokens) / float(input.expected(bytes).0.max(1))),
+                deviation: past
+                    .bytes
+                    .map_or(1.0, |bytes| float(tokens) / (float(input.expected(bytes).0.max(1)) * scale)),
                 charged: float(past.usage.input_tokens + past.usage.cache_write_tokens) / float(tokens),
                 output: past.usage.output_tokens,
                 latency: past.latency,
@@ -139,7 +145,15 @@ impl History {
             cache_write: share(|usage| usage.cache_write_tokens),
             has_sizes: calls.iter().any(|past| past.bytes.is_some()),
             input,
+            scale,
         }
+    }
+}
+
+impl Known {
+    /// The tokens of a text of so many bytes, in the mean.
+    pub(super) fn expected(&self, bytes: u64) -> f64 {
+        float(self.input.expected(bytes).0) * self.scale
     }
 }
 

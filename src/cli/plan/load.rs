@@ -127,10 +127,9 @@ impl ModelLoad {
     }
 
     fn add(&mut self, job: &Job, size: &Size) {
-        let expected = self.known.input.expected(size.text.bytes);
+        let input = self.known.expected(size.text.bytes);
         let could_be = intake::has_place_for_cap(&job.request)
             .then(|| intake::thinking_budget(&job.request).map_or(1, |budget| budget.saturating_add(1_024)));
-        let input = float(expected.0);
         self.input.add(if self.known.has_sizes {
             let off = ERRORS * self.relative_error();
             Range { mean: input, low: input * (1.0 - off), high: input * (1.0 + off) }
