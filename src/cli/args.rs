@@ -3,7 +3,14 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
+
+pub use self::looking::{
+    DeadAct, DeadArgs, DeadFilter, ExplainArgs, ForgetArgs, HandArg, HandLane, LanesArgs, ResultOrder, ResultsArgs,
+    StatusArgs,
+};
+
+mod looking;
 
 use super::terminal::Audience;
 
@@ -32,6 +39,8 @@ Try it without an account:  aquifer run examples/reviews.jsonl --simulate";
 pub enum Command {
     /// Work a file of prompts: enqueue, work until drained, write results
     Run(Box<RunArgs>),
+    /// What a file of prompts will cost, how long it will take and which quota binds; sends nothing
+    Plan(Box<PlanArgs>),
     /// Work everything that is queued, until told to stop
     Worker(WorkerArgs),
     /// Check a file of prompts and queue it, for workers to work; prints the name of the batch
@@ -50,6 +59,10 @@ pub enum Command {
     Forget(ForgetArgs),
     /// The Bedrock simulator as a server
     Simulate(SimulateArgs),
+    /// What a shell needs to complete commands and flags
+    Completions(CompletionsArgs),
+    /// The manual page, for `man`
+    Man(ManArgs),
 }
 
 impl Command {
@@ -65,7 +78,10 @@ impl Command {
             | Self::Lanes(_)
             | Self::Dead(_)
             | Self::Forget(_)
-            | Self::Simulate(_) => Audience::Person,
+            | Self::Simulate(_)
+            | Self::Plan(_)
+            | Self::Completions(_)
+            | Self::Man(_) => Audience::Person,
         }
     }
 }
@@ -83,6 +99,7 @@ pub struct Places {
 
 /// `aquifer run`.
 #[derive(Args, Debug)]
+#[command(after_help = RUN_HELP)]
 pub struct RunArgs {
     /// Files of jobs, one a line (.jsonl, also .gz and .zst); `-` reads standard input
     #[arg(required = true, value_name = "INPUT")]
@@ -119,31 +136,51 @@ pub struct RunArgs {
     pub places: Places,
 }
 
-/// `aquifer worker`.
+const RUN_HELP: &str = "\
+Ctrl-C stops it and loses nothing: the same command goes on where it was, and pays for nothing twice.
+
+Examples:
+  aquifer run examples/reviews.jsonl --simulate       without an account
+  aquifer run prompts.jsonl --dry-run                 is every line sound, and what would it cost at most?
+  aquifer run prompts.jsonl --max-cost 5              on Bedrock, for five dollars at most
+  aquifer run prompts.jsonl --retry-failed            again, what failed
+  cat prompts.jsonl | aquifer run - -o - > results    in a pipe";
+
+/// `aquifer plan`.
 #[derive(Args, Debug)]
-#[command(after_help = WORKER_HELP)]
-pub struct WorkerArgs {
-    /// Call the built-in simulator instead of Bedrock, and work what is queued in DIR/simulated
-    #[arg(long, value_name = "SCENARIO.toml", num_args = 0..=1, require_equals = true)]
-    pub simulate: Option<Option<PathBuf>>,
-    /// Serve /healthz, /readyz and /api/status there [default: worker.listen, else 127.0.0.1:9464]
-    #[arg(long, value_name = "ADDR")]
-    pub listen: Option<SocketAddr>,
+#[command(after_help = PLAN_HELP)]
+pub struct PlanArgs {
+    /// Files of jobs, one a line (.jsonl, also .gz and .zst); `-` reads standard input
+    #[arg(required = true, value_name = "INPUT")]
+    pub inputs: Vec<PathBuf>,
+    /// The length of an answer, in tokens [default: as in the answers that the state directory holds, else the cap]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub output_tokens: Option<u32>,
+    /// The model of jobs that name none: a configured name, or a model or inference-profile id
+    #[arg(long, value_name = "M")]
+    pub model: Option<String>,
+    /// The name of the batch, whose own answers say most about the next [default: the first input's file stem]
+    #[arg(long, value_name = "NAME")]
+    pub batch: Option<String>,
+    /// Plan a simulated run: its history is that in DIR/simulated, and without a configuration it has built-in models
+    #[arg(long)]
+    pub simulate: bool,
+    /// As one JSON object
+    #[arg(long)]
+    pub json: bool,
     /// Where things are.
     #[command(flatten)]
     pub places: Places,
 }
 
-const WORKER_HELP: &str = "\
-SIGTERM or Ctrl-C: stop receiving, finish the calls already paid for within worker.drain, hand back the rest.
-A second one: hand everything back at once. Being told to stop is how a worker ends, so the exit status is 0.
-
-A store that is away, full or locked is waited for; the worker keeps what it holds and says so.
-Where standard error is no terminal its lines are JSON. AQUIFER_LOG says how much: warn, info (default), debug.
+const PLAN_HELP: &str = "\
+Nothing is sent, and no account is needed. The finish time is that of a rehearsal: the rules that pace real calls are run
+on a clock of their own. It is as good as what is known of the answers, so run a few hundred jobs first and plan the rest.
 
 Examples:
-  aquifer enqueue reviews.jsonl && aquifer worker
-  aquifer worker --simulate --listen 127.0.0.1:9465";
+  aquifer plan reviews.jsonl                         by the answers of earlier runs
+  aquifer plan reviews.jsonl --output-tokens 120     by a length of your own
+  aquifer plan reviews.jsonl --json | jq .finish_s   for scripts";
 
 /// `aquifer enqueue`.
 #[derive(Args, Debug)]
@@ -182,201 +219,35 @@ Examples:
   batch=$(aquifer enqueue reviews.jsonl) && aquifer status $batch
   zcat logs.gz | ./to-jobs | aquifer enqueue - --batch logs-2026-11-21";
 
-/// `aquifer dead`.
+/// `aquifer worker`.
 #[derive(Args, Debug)]
-#[command(after_help = DEAD_HELP)]
-pub struct DeadArgs {
-    /// What is to be done with them
-    #[command(subcommand)]
-    pub act: DeadAct,
+#[command(after_help = WORKER_HELP)]
+pub struct WorkerArgs {
+    /// Call the built-in simulator instead of Bedrock, and work what is queued in DIR/simulated
+    #[arg(long, value_name = "SCENARIO.toml", num_args = 0..=1, require_equals = true)]
+    pub simulate: Option<Option<PathBuf>>,
+    /// Serve /healthz, /readyz and /api/status there [default: worker.listen, else 127.0.0.1:9464]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// Where things are.
+    #[command(flatten)]
+    pub places: Places,
 }
 
-const DEAD_HELP: &str = "\
-Only `show` prints what a message holds: prompts stay out of lists and logs.
+const WORKER_HELP: &str = "\
+SIGTERM or Ctrl-C: stop receiving, finish the calls already paid for within worker.drain, hand back the rest.
+A second one: hand everything back at once. Being told to stop is how a worker ends, so the exit status is 0.
+
+A store that is away, full or locked is waited for; the worker keeps what it holds and says so.
+Where standard error is no terminal its lines are JSON. AQUIFER_LOG says how much: warn, info (default), debug.
 
 Examples:
-  aquifer dead list --batch reviews
-  aquifer dead show 17
-  aquifer dead redrive --class poison
-  aquifer dead drop --id 17 --yes";
-
-/// What is to be done with dead letters.
-#[derive(Debug, Subcommand)]
-pub enum DeadAct {
-    /// Each with its batch, job, reason and time
-    List {
-        /// Which of them
-        #[command(flatten)]
-        which: DeadFilter,
-        /// One JSON object each
-        #[arg(long)]
-        json: bool,
-        /// Where things are.
-        #[command(flatten)]
-        places: Places,
-    },
-    /// One of them, with all that it holds
-    Show {
-        /// Its number, as `list` gives it
-        id: String,
-        /// As JSON
-        #[arg(long)]
-        json: bool,
-        /// Where things are.
-        #[command(flatten)]
-        places: Places,
-    },
-    /// Put messages back into the queue; a job that failed or expired runs again
-    Redrive {
-        /// Which of them
-        #[command(flatten)]
-        which: DeadFilter,
-        /// All of them
-        #[arg(long)]
-        all: bool,
-        /// What was done, as JSON
-        #[arg(long)]
-        json: bool,
-        /// Where things are.
-        #[command(flatten)]
-        places: Places,
-    },
-    /// Throw messages away for good
-    Drop {
-        /// Which of them
-        #[command(flatten)]
-        which: DeadFilter,
-        /// All of them
-        #[arg(long)]
-        all: bool,
-        /// Yes, throw them away
-        #[arg(long)]
-        yes: bool,
-        /// What was done, as JSON
-        #[arg(long)]
-        json: bool,
-        /// Where things are.
-        #[command(flatten)]
-        places: Places,
-    },
-}
-
-/// Which dead letters: those to which all of it applies.
-#[derive(Args, Clone, Debug, Default)]
-pub struct DeadFilter {
-    /// Of this number, as `list` gives it; may be repeated
-    #[arg(long = "id", value_name = "ID")]
-    pub ids: Vec<String>,
-    /// Of this batch
-    #[arg(long, value_name = "NAME")]
-    pub batch: Option<String>,
-    /// With a reason of this class: bad_input, id_conflict, poison, ...
-    #[arg(long, value_name = "CLASS")]
-    pub class: Option<String>,
-}
-
-/// `aquifer status`.
-#[derive(Args, Debug)]
-pub struct StatusArgs {
-    /// Only this batch
-    pub batch: Option<String>,
-    /// One JSON object a batch
-    #[arg(long)]
-    pub json: bool,
-    /// Where things are.
-    #[command(flatten)]
-    pub places: Places,
-}
-
-/// `aquifer results`.
-#[derive(Args, Debug)]
-pub struct ResultsArgs {
-    /// The batch
-    pub batch: String,
-    /// Where results go [default: standard output]; never overwrites a file
-    #[arg(short, long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
-    /// In the order of the input, or as jobs were done
-    #[arg(long, value_enum, default_value_t = ResultOrder::Input)]
-    pub order: ResultOrder,
-    /// Where things are.
-    #[command(flatten)]
-    pub places: Places,
-}
-
-/// In which order results are listed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub enum ResultOrder {
-    /// As in the input.
-    Input,
-    /// As they were done.
-    Done,
-}
-
-/// `aquifer lanes`.
-#[derive(Args, Debug)]
-#[command(args_conflicts_with_subcommands = true)]
-pub struct LanesArgs {
-    /// What a person has to say of a breaker
-    #[command(subcommand)]
-    pub hand: Option<HandArg>,
-    /// One JSON object a lane
-    #[arg(long)]
-    pub json: bool,
-    /// Where things are.
-    #[command(flatten)]
-    pub places: Places,
-}
-
-/// What a person has to say of a breaker.
-#[derive(Debug, Subcommand)]
-pub enum HandArg {
-    /// Send nothing there until told otherwise
-    Open(HandLane),
-    /// Send calls there again
-    Close(HandLane),
-    /// Have the next call find out whether it is well
-    Probe(HandLane),
-}
-
-/// Which lane.
-#[derive(Args, Debug)]
-pub struct HandLane {
-    /// The lane, as `aquifer lanes` names it: REGION/MODEL-ID
-    pub lane: String,
-    /// Where things are.
-    #[command(flatten)]
-    pub places: Places,
-}
-
-/// `aquifer explain`.
-#[derive(Args, Debug)]
-pub struct ExplainArgs {
-    /// The job's id
-    pub job: String,
-    /// Its batch, if several have a job of that id
-    #[arg(long, value_name = "NAME")]
-    pub batch: Option<String>,
-    /// As JSON
-    #[arg(long)]
-    pub json: bool,
-    /// Where things are.
-    #[command(flatten)]
-    pub places: Places,
-}
-
-/// `aquifer forget`.
-#[derive(Args, Debug)]
-pub struct ForgetArgs {
-    /// The batch; it must be complete
-    pub batch: String,
-    /// Where things are.
-    #[command(flatten)]
-    pub places: Places,
-}
+  aquifer enqueue reviews.jsonl && aquifer worker
+  aquifer worker --simulate --listen 127.0.0.1:9465";
 
 /// `aquifer simulate`.
 #[derive(Args, Debug)]
+#[command(after_help = SIMULATE_HELP)]
 pub struct SimulateArgs {
     /// The address to listen on; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9000")]
@@ -388,3 +259,37 @@ pub struct SimulateArgs {
     #[command(flatten)]
     pub places: Places,
 }
+
+const SIMULATE_HELP: &str = "\
+Examples:
+  aquifer simulate --scenario examples/scenarios/quota.toml
+  AWS_ENDPOINT_URL_BEDROCK_RUNTIME=http://127.0.0.1:9000 aquifer run prompts.jsonl";
+
+/// `aquifer completions`.
+#[derive(Args, Debug)]
+#[command(after_help = COMPLETIONS_HELP)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+const COMPLETIONS_HELP: &str = "\
+Examples:
+  aquifer completions bash > ~/.local/share/bash-completion/completions/aquifer
+  aquifer completions zsh > \"${fpath[1]}/_aquifer\"
+  aquifer completions fish > ~/.config/fish/completions/aquifer.fish";
+
+/// `aquifer man`.
+#[derive(Args, Debug)]
+#[command(after_help = MAN_HELP)]
+pub struct ManArgs {
+    /// One page for each command, written into this directory [default: the main page, to standard output]
+    #[arg(long, value_name = "DIR")]
+    pub all: Option<PathBuf>,
+}
+
+const MAN_HELP: &str = "\
+Examples:
+  aquifer man | man -l -
+  aquifer man --all ~/.local/share/man/man1";

@@ -11,7 +11,9 @@ mod forget;
 pub mod input;
 mod intake;
 mod lanes;
+mod manual;
 mod out;
+mod plan;
 mod results;
 pub mod run;
 mod serve;
@@ -19,6 +21,7 @@ mod signals;
 mod simulate;
 mod states;
 mod status;
+mod survey;
 mod terminal;
 mod wiring;
 mod worker;
@@ -37,6 +40,7 @@ pub async fn carry_out(cli: Cli) -> Result<Exit, Report> {
         Command::Run(args) => run::run(*args).await,
         Command::Worker(args) => worker::worker(&args).await,
         Command::Enqueue(args) => enqueue::enqueue(&args).await,
+        Command::Plan(args) => plan::plan(*args).await,
         Command::Status(args) => status::status(&args).await,
         Command::Results(args) => results::results(&args).await,
         Command::Explain(args) => explain::explain(&args).await,
@@ -44,5 +48,7 @@ pub async fn carry_out(cli: Cli) -> Result<Exit, Report> {
         Command::Dead(args) => dead::dead(&args.act).await,
         Command::Forget(args) => forget::forget(&args).await,
         Command::Simulate(args) => simulate::simulate(&args).await,
+        Command::Completions(args) => manual::completions(&args),
+        Command::Man(args) => manual::man(&args),
     }
 }

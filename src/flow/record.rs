@@ -5,6 +5,7 @@ use std::time::Duration;
 use backon::{ConstantBuilder, Retryable};
 use bytes::Bytes;
 
+use crate::job::intake;
 use crate::job::lifecycle::Status;
 use crate::job::outcome::{Ending, JobResult, Timing, Usage};
 use crate::ports::{FinishReply, StoreError, StoreTrouble};
@@ -79,6 +80,7 @@ fn compose(context: &Context, claim: &Claim, verdict: Verdict) -> (JobResult, By
         Verdict::Ended { status, failure } => (status, None, None, false, Some(failure)),
     };
     let usage = answer.as_ref().map_or_else(Usage::default, |answer| answer.usage);
+    let text_bytes = answer.as_ref().map(|_| intake::text_bytes(&claim.job.request));
     let (text, output, stop_reason) = match answer {
         Some(answer) => (answer.text, Some(answer.output), answer.stop_reason),
         None => (None, None, None),
@@ -97,6 +99,7 @@ fn compose(context: &Context, claim: &Claim, verdict: Verdict) -> (JobResult, By
         output,
         stop_reason,
         usage,
+        text_bytes,
         cost_usd: claim.tally.spent,
         attempts: claim.tally.attempts,
         model_calls: claim.tally.model_calls,

@@ -83,6 +83,10 @@ pub struct JobResult {
     pub stop_reason: Option<String>,
     /// Tokens of the returned answer.
     pub usage: Usage,
+    /// Bytes of text that were sent, images and the like as what they weigh: beside `usage` that says how many bytes a token
+    /// has, which `plan` goes by. `None` where there is no answer.
+    #[serde(default)]
+    pub text_bytes: Option<u64>,
     /// The sum over every billed call.
     pub cost_usd: Usd,
     /// Calls that ended in a failure that counts.
@@ -117,6 +121,7 @@ impl JobResult {
             output: None,
             stop_reason: None,
             usage: Usage::default(),
+            text_bytes: None,
             cost_usd: Usd::ZERO,
             attempts: 0,
             model_calls: 0,

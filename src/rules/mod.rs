@@ -6,6 +6,7 @@
 //! | How many tokens will it take? | [`estimate`] |
 //! | How many tokens are reserved for an answer that may be of any length? | [`rightsize`] |
 //! | What will it cost, and where is the batch heading? | [`budget`] |
+//! | How long will all of it take, and what will hold it back? | [`forecast`] |
 //! | Which lane gets it? | [`route`] |
 //! | Is that lane's service well? | [`breaker`] |
 //! | How many calls may be open on it at once? | [`concurrency`] |
@@ -19,6 +20,7 @@ pub mod budget;
 pub mod concurrency;
 pub mod cooldown;
 pub mod estimate;
+pub mod forecast;
 pub mod lane;
 pub mod pace;
 pub mod recent;

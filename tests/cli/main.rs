@@ -12,6 +12,7 @@ mod enqueue;
 mod inputs;
 mod lanes;
 mod money;
+mod plan;
 mod results;
 mod right_sizing;
 mod signals;

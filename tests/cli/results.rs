@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Place, assert_all_succeeded, job, json_lines, sorted, sum};
 
-const FIELDS: [&str; 19] = [
+const FIELDS: [&str; 20] = [
     "attempts",
     "batch",
     "cost_usd",
@@ -22,6 +22,7 @@ const FIELDS: [&str; 19] = [
     "stop_reason",
     "tenant",
     "text",
+    "text_bytes",
     "timing",
     "usage",
 ];
@@ -33,7 +34,7 @@ fn fields(result: &Value) -> Vec<&str> {
 }
 
 /// A field that a result which never reached a model holds as null.
-const ANSWER: [&str; 5] = ["model_used", "region", "text", "output", "stop_reason"];
+const ANSWER: [&str; 6] = ["model_used", "region", "text", "output", "stop_reason", "text_bytes"];
 
 #[test]
 fn a_result_that_succeeded_has_every_field_of_the_contract() {

@@ -17,6 +17,7 @@ mod draws;
 mod examples;
 mod fallbacks;
 mod faults;
+mod forecasts;
 mod gates;
 mod language;
 mod play;

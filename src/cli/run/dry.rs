@@ -1,23 +1,18 @@
 //! `aquifer run --dry-run`: is the input sound, and what would it cost at most? Nothing is sent and nothing written.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde::Serialize;
 
 use crate::cli::args::RunArgs;
 use crate::cli::exit::{Exit, Report};
-use crate::cli::input::{LineKind, Lines};
-use crate::cli::intake::{TOLD, name_of};
-use crate::cli::terminal::say;
+use crate::cli::survey::Survey;
 use crate::cli::{out, wiring};
 use crate::config::{EndpointSettings, Settings};
-use crate::flow::lanes::{Catalogue, Plan};
+use crate::flow::lanes::{Catalogue, Plan, Size};
 use crate::job::ident::BatchName;
-use crate::job::intake::{Defaults, parse_line};
 use crate::job::spec::Job;
 use crate::job::units::{PerMinute, Usd};
-use crate::ports::Clock;
 use crate::rules::budget::reservation_price;
 
 use super::{short, span};
@@ -65,83 +60,12 @@ pub(crate) async fn run(
 }
 
 fn read(args: &RunArgs, catalogue: &Catalogue, batch: &BatchName, model: Option<&str>) -> Result<Estimate, Report> {
-    let is_known = |name: &str| catalogue.find(name).is_some();
-    let defaults = Defaults {
-        batch,
-        model: args.model.as_deref(),
-        only_model: model,
-        answers_callbacks: false,
-        is_known: &is_known,
-    };
+    let survey = Survey { inputs: &args.inputs, batch, named: args.model.as_deref(), default: model };
     let mut estimate = Estimate { cost_usd: Some(Usd::ZERO), ..Estimate::default() };
-    let mut seen = Seen::default();
     let mut load = Load::default();
-    let mut lines = Lines::open(&args.inputs).map_err(Report::usage)?;
-    let mut buffer = Vec::new();
-    let now = wiring::SystemClock.now();
-    while let Some(line) = lines.next_line(&mut buffer).map_err(Report::stuck)? {
-        let refusal = match line.kind {
-            LineKind::TooLong { length } => Some((None, format!("the line has {length} bytes"))),
-            LineKind::Text => match parse_line(&buffer, &defaults) {
-                Err(refusal) => Some((refusal.column, refusal.reason)),
-                Ok(draft) if draft.job.deadline.is_some_and(|deadline| deadline <= now) => {
-                    Some((None, "`deadline` has passed already".to_owned()))
-                }
-                Ok(draft) => match seen.note(&draft.job, draft.auto_id) {
-                    Sight::Conflict => {
-                        Some((None, format!("id `{}` stands for other content already", draft.job.key.id)))
-                    }
-                    Sight::Again => None,
-                    Sight::New => load.add(&mut estimate, catalogue, &draft.job).err().map(|reason| (None, reason)),
-                },
-            },
-        };
-        if let Some((column, reason)) = refusal {
-            estimate.rejected += 1;
-            if estimate.rejected <= TOLD {
-                let at = column.map_or_else(String::new, |column| format!(":{column}"));
-                say(&format!("refused {}:{}{at}: {reason}", name_of(&line.file), line.number));
-            }
-        }
-    }
-    if estimate.rejected > TOLD {
-        say(&format!("and {} more refused lines", estimate.rejected - TOLD));
-    }
+    estimate.rejected = survey.read(catalogue, |plan, job, size| load.add(&mut estimate, plan, job, size))?;
     (estimate.finish_s, estimate.binding) = load.longest();
     Ok(estimate)
-}
-
-/// Identities and contents that were seen, as hashes: exact enough for an estimate, and small.
-#[derive(Default)]
-struct Seen(HashMap<u64, u64>);
-
-enum Sight {
-    New,
-    Again,
-    Conflict,
-}
-
-impl Seen {
-    fn note(&mut self, job: &Job, auto_id: bool) -> Sight {
-        if auto_id {
-            return Sight::New;
-        }
-        let content = hash(job.digest());
-        match self.0.insert(hash(&job.key), content) {
-            None => Sight::New,
-            Some(first) if first == content => Sight::Again,
-            Some(first) => {
-                self.0.insert(hash(&job.key), first);
-                Sight::Conflict
-            }
-        }
-    }
-}
-
-fn hash(value: impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    value.hash(&mut hasher);
-    hasher.finish()
 }
 
 /// Tokens and requests by model, to see which quota takes longest.
@@ -149,12 +73,7 @@ fn hash(value: impl Hash) -> u64 {
 struct Load(HashMap<String, (u64, u64, u64, u64)>);
 
 impl Load {
-    fn add(&mut self, estimate: &mut Estimate, catalogue: &Catalogue, job: &Job) -> Result<(), String> {
-        let Some(plan) = catalogue.find(&job.model) else { return Err(format!("no model is called `{}`", job.model)) };
-        let size = plan.size_of(job);
-        if let Some(failure) = plan.no_residence(job).or_else(|| plan.too_large(&size)) {
-            return Err(failure.message);
-        }
+    fn add(&mut self, estimate: &mut Estimate, plan: &Plan, job: &Job, size: &Size) {
         let (input, cap) = (size.input, size.output());
         estimate.jobs += 1;
         estimate.input_tokens += input.0;
@@ -163,11 +82,10 @@ impl Load {
             (Some(sum), Some(price)) => Some(sum + reservation_price(&price, input, cap)),
             (_, None) | (None, _) => None,
         };
-        let (tokens, requests) = limits(&plan);
+        let (tokens, requests) = limits(plan);
         let entry = self.0.entry(job.model.clone()).or_insert((0, 0, tokens, requests));
         entry.0 += input.0 + cap.0.saturating_mul(u64::from(plan.burndown));
         entry.1 += 1;
-        Ok(())
     }
 
     /// Seconds, and what takes them. The first minute's worth needs no waiting.

@@ -13,7 +13,7 @@ use super::flow::Emptied;
 use super::learn::{Beliefs, Hypothesis};
 use super::limit::{Configured, Learned, Quota};
 use super::witness::Witness;
-use super::{Amount, Binding, Counting, LaneLedger, Reservation, TRIAL_LOST};
+use super::{Amount, Binding, Counting, LaneLedger, Limits, Reservation, TRIAL_LOST, Terms};
 use crate::job::units::{PerMinute, Timestamp, Tokens};
 
 /// A charge is kept for longer than it counts: what calls before an admission came to is known only when they are settled.
@@ -102,6 +102,14 @@ pub(super) enum Tries {
 }
 
 impl LaneLedger {
+    /// What is charged now, under these quotas and counted so: nothing that was learned goes along.
+    #[must_use]
+    pub fn under(&self, limits: Limits, counting: Hypothesis) -> Self {
+        let Book { latest, charges, bucket, day, pause, first, .. } = self.book.clone();
+        let terms = Terms { limits, counting: Counting::Known(counting), ..self.terms };
+        Self { terms, book: Book { latest, charges, bucket, day, pause, first, ..Book::default() } }
+    }
+
     pub(super) fn settle(&mut self, now: Timestamp, reservation: &Reservation, used: Tokens) {
         let refund = Amount { tokens: reservation.tokens.0.saturating_sub(used.0), requests: 0 };
         let excess = Amount { tokens: used.0.saturating_sub(reservation.tokens.0), requests: 0 };
