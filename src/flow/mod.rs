@@ -14,6 +14,7 @@ pub mod context;
 pub mod control;
 pub mod credentials;
 pub mod fallback;
+pub mod figures;
 pub mod gates;
 pub mod infer;
 pub mod lane;
