@@ -1,12 +1,14 @@
-# What must somebody know? Each alarm watches a metric that AWS documents, or one that logs.tf counts: metrics.json lists
-# them with their source, and a test compares.
+# What must somebody know? Each alarm watches a metric that AWS documents, one that logs.tf counts, or one that the workers
+# write into their log for CloudWatch: metrics.json lists them with their source, and a test compares.
 #
 # Two kinds. A page says that work is lost, stuck or failing. A note says that the quota binds, which is what a queue is
 # there for: nobody is woken.
 #
-# Not here yet, since nothing emits them: utilisation by reservation, breakers, budgets, jobs by status.
+# Not here yet, since there is none: budgets of tenants.
 
 locals {
+  # What workers say is said here, wherever the lane is.
+  lanes = { for call in local.called : "${call.name}-${call.region}" => "${call.region}/${call.id}" }
   # Metrics of a model lie in the region in which it was called; alarms see their own region only.
   models_here = {
     for call in local.called : call.name => {
@@ -53,7 +55,61 @@ resource "aws_cloudwatch_metric_alarm" "oldest_job" {
   ok_actions          = var.page_arns
 }
 
+# What SQS leaves out: the age of the oldest job that a worker holds, which may well be one that was handed back for hours.
+resource "aws_cloudwatch_metric_alarm" "oldest_job_in_hand" {
+  alarm_name          = "${var.name}-oldest-job-in-hand"
+  alarm_description   = "A job that a worker holds waits longer than promised. See: aquifer explain"
+  namespace           = "Aquifer"
+  metric_name         = "OldestJobSeconds"
+  statistic           = "Maximum"
+  period              = 60
+  evaluation_periods  = 5
+  comparison_operator = "GreaterThanThreshold"
+  threshold           = var.oldest_job_seconds
+  treat_missing_data  = "notBreaching"
+  alarm_actions       = var.page_arns
+  ok_actions          = var.page_arns
+}
+
 # ---------------------------------------------------------------------------------------------------------- models
+
+# Workers look once a minute, and an open breaker lets a probe through after a minute: three of five looks is a service that
+# stays away.
+resource "aws_cloudwatch_metric_alarm" "breaker_open" {
+  for_each            = local.lanes
+  alarm_name          = "${var.name}-breaker-open-${each.key}"
+  alarm_description   = "The service fails call after call, so none is sent there. See: aquifer lanes"
+  namespace           = "Aquifer"
+  metric_name         = "BreakerOpen"
+  dimensions          = { Lane = each.value }
+  statistic           = "Maximum"
+  period              = 60
+  evaluation_periods  = 5
+  datapoints_to_alarm = 3
+  comparison_operator = "GreaterThanThreshold"
+  threshold           = 0
+  treat_missing_data  = "notBreaching"
+  alarm_actions       = var.page_arns
+  ok_actions          = var.page_arns
+}
+
+# What the workers have charged to the quota they know of, reservations included. The one below is what the service has
+# settled, of the quota of the console: it sees others who use the account, too.
+resource "aws_cloudwatch_metric_alarm" "utilisation_reserved" {
+  for_each            = local.lanes
+  alarm_name          = "${var.name}-utilisation-reserved-${each.key}"
+  alarm_description   = "Workers reserve above 80 % of the tokens a minute for a quarter of an hour: the quota is what binds"
+  namespace           = "Aquifer"
+  metric_name         = "QuotaUtilisation"
+  dimensions          = { Lane = each.value }
+  statistic           = "Average"
+  period              = 60
+  evaluation_periods  = 15
+  comparison_operator = "GreaterThanThreshold"
+  threshold           = 80
+  treat_missing_data  = "notBreaching"
+  alarm_actions       = var.note_arns
+}
 
 resource "aws_cloudwatch_metric_alarm" "throttled_often" {
   for_each            = local.models_here
@@ -204,6 +260,47 @@ resource "aws_cloudwatch_metric_alarm" "success" {
       dimensions  = { ModelId = each.value.id }
       stat        = "Sum"
       period      = 600
+    }
+  }
+}
+
+# ------------------------------------------------------------------------------------------------------------ jobs
+
+# By what became of jobs, not of calls: one that succeeds at the third attempt has succeeded. Below 20 jobs it says nothing.
+resource "aws_cloudwatch_metric_alarm" "success_of_jobs" {
+  alarm_name          = "${var.name}-success-of-jobs"
+  alarm_description   = "Less than 95 % of jobs succeeded over 10 minutes. See: aquifer status, aquifer explain"
+  evaluation_periods  = 1
+  comparison_operator = "LessThanThreshold"
+  threshold           = 95
+  treat_missing_data  = "notBreaching"
+  alarm_actions       = var.page_arns
+  ok_actions          = var.page_arns
+
+  metric_query {
+    id          = "share"
+    label       = "% of jobs succeeded"
+    return_data = true
+    expression  = "IF(total >= 20, 100 * succeeded / total, 100)"
+  }
+  # A sum passes over what has no data: a status that did not occur.
+  metric_query {
+    id         = "total"
+    expression = "SUM([succeeded, failed, rejected, expired])"
+  }
+  dynamic "metric_query" {
+    for_each = ["succeeded", "failed", "rejected", "expired"]
+
+    content {
+      id = metric_query.value
+
+      metric {
+        namespace   = "Aquifer"
+        metric_name = "JobsEnded"
+        dimensions  = { Status = metric_query.value }
+        stat        = "Sum"
+        period      = 600
+      }
     }
   }
 }

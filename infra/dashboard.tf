@@ -35,6 +35,33 @@ locals {
         ]
       },
       {
+        title   = "Quota used, reservations included"
+        unit    = "% of tokens per minute"
+        stat    = "Average"
+        metrics = [for name, lane in local.lanes : ["Aquifer", "QuotaUtilisation", "Lane", lane, { label = name }]]
+      },
+      {
+        title = "Breakers open, and throttles, as workers see them"
+        unit  = "0 or 1, calls"
+        stat  = "Maximum"
+        metrics = flatten([for name, lane in local.lanes : [
+          { row = ["Aquifer", "BreakerOpen", "Lane", lane, { label = "${name}: breaker open" }] },
+          { row = ["Aquifer", "Throttles", "Lane", lane, { label = "${name}: throttles", stat = "Sum" }] },
+        ]])[*].row
+      },
+      {
+        title   = "Jobs ended"
+        unit    = "jobs"
+        stat    = "Sum"
+        metrics = [for status in ["succeeded", "failed", "rejected", "expired"] : ["Aquifer", "JobsEnded", "Status", status, { label = status }]]
+      },
+      {
+        title   = "Age of the oldest job that a worker holds"
+        unit    = "seconds"
+        stat    = "Maximum"
+        metrics = [["Aquifer", "OldestJobSeconds", { label = "oldest" }]]
+      },
+      {
         title   = "Throttles"
         unit    = "calls"
         stat    = "Sum"

@@ -1,5 +1,6 @@
-# What do the workers say, and what is counted of it? Their log, and the few of its lines that are worth an alarm as long
-# as workers emit no metrics of their own. A pattern is a phrase of src/telemetry.rs: a test compares.
+# What do the workers say, and what is counted of it? Their log, and the few of its lines that are worth an alarm whenever
+# they come. A pattern is a phrase of src/telemetry.rs: a test compares. Numbers stand in the log as well, once a minute, in a
+# form from which CloudWatch makes metrics by itself: src/telemetry/emf.rs lists them.
 
 resource "aws_cloudwatch_log_group" "worker" {
   name              = "/aquifer/${var.name}"

@@ -90,3 +90,69 @@ fn line(now: Timestamp, dimension: Option<(&str, &str)>, values: &[(Metric, Valu
     line.extend(values.iter().map(|(metric, value)| (metric.name.to_owned(), value.clone())));
     Value::Object(line)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::job::failure::{Class, Failure};
+    use crate::job::ident::Tenant;
+    use crate::job::units::Usd;
+    use crate::ports::LaneId;
+    use crate::telemetry::Meter;
+
+    const NOW: Timestamp = Timestamp(1_800_000_000_000);
+
+    #[test]
+    fn o4_lines_are_the_embedded_metric_format_and_name_only_what_is_listed() {
+        let meter = Meter::default();
+        let lane = LaneId { region: "us-east-1".into(), model_id: "m".into() };
+        let stands = LaneNow {
+            open: 0,
+            used: 85,
+            tokens_per_minute: Some(100),
+            utilisation: Some(0.85),
+            breaker: BreakerState::Held,
+            out: None,
+        };
+        let mut emf = Emf::default();
+        let mut seen = BTreeSet::new();
+        let throttle = Failure::new(Class::QuotaMinute, "Too many tokens");
+        for round in 1..=3 {
+            // Counts are those since the round before, whatever they have come to.
+            for _ in 0..round {
+                meter.call_failed(&lane, &throttle, Usd::ZERO);
+                meter.ended(&Tenant::unnamed(), Status::Failed, Some(Class::Timeout), Usd::ZERO);
+            }
+            let lines = emf.lines(NOW, &meter.figures(NOW, vec![(lane.clone(), stands)]));
+            let with =
+                |name: &str, value: &str| lines.iter().find(|line| line[name] == value).cloned().unwrap_or_default();
+            let of_lane = with("Lane", "us-east-1/m");
+            assert_eq!((&of_lane["Throttles"], &of_lane["BreakerOpen"]), (&json!(round), &json!(1)), "{of_lane}");
+            assert_eq!(of_lane["QuotaUtilisation"], json!(85.0));
+            assert_eq!(with("Status", "failed")["JobsEnded"], json!(round));
+            assert_eq!(with("Status", "succeeded")["JobsEnded"], json!(0));
+            for line in &lines {
+                assert!(!line.to_string().contains('\n') && line["level"] == "INFO" && line["message"] == "metrics");
+                assert_eq!(line["_aws"]["Timestamp"], json!(NOW.0));
+                let directive = &line["_aws"]["CloudWatchMetrics"][0];
+                assert_eq!(directive["Namespace"], NAMESPACE);
+                let dimension = directive["Dimensions"][0].as_array().unwrap().first();
+                assert!(dimension.is_none_or(|name| line[name.as_str().unwrap()].is_string()), "{line}");
+                for named in directive["Metrics"].as_array().unwrap() {
+                    let name = named["Name"].as_str().unwrap();
+                    let listed = ALL.iter().find(|metric| metric.name == name).unwrap();
+                    assert_eq!(
+                        (named["Unit"].as_str(), dimension.and_then(Value::as_str)),
+                        (Some(listed.unit), listed.dimension)
+                    );
+                    assert!(line[name].is_number(), "{line}");
+                    seen.insert(listed.name);
+                }
+            }
+        }
+        assert_eq!(seen.len(), ALL.len(), "some are never emitted: {seen:?}");
+    }
+}

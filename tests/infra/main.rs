@@ -1,26 +1,38 @@
 //! Does what Terraform makes fit the program? Alarms and the dashboard watch only what somebody emits, workers get only
 //! settings that the configuration knows, and their role allows what the code asks of the services.
 //!
-//! `infra/metrics.json` says where each metric comes from: AWS's documentation, by its address, or a line of the workers'
-//! log, by its words. The Terraform files are read as tokens, so that a name in a comment is no use of it. Whether they
+//! `infra/metrics.json` says where each metric comes from: AWS's documentation, by its address, a line of the workers'
+//! log, by its words, or the metrics that workers embed in that log. The Terraform files are read as tokens, so that a name in a comment is no use of it. Whether they
 //! apply is for `.ci/terraform.py` to say.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod code;
+mod metrics;
 mod reader;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use aquifer::config::{self, Backend};
+use aquifer::telemetry::emf;
 use serde::Deserialize;
 
 use crate::code::{operations, warnings_and_errors};
 use crate::reader::{Block, Token, blocks, read, root, terraform, tokens};
 
-/// What O4 asks for and something emits. Breakers, budgets, and utilisation and success as the worker itself counts them
-/// come with metrics of its own.
-const O4: &[&str] = &["dead_letters", "oldest_job", "throttled_often", "throttled_steadily", "utilisation", "success"];
+/// What O4 asks for and something emits: all but the budgets, of which there are none yet.
+const O4: &[&str] = &[
+    "dead_letters",
+    "oldest_job",
+    "oldest_job_in_hand",
+    "throttled_often",
+    "throttled_steadily",
+    "utilisation",
+    "utilisation_reserved",
+    "success",
+    "success_of_jobs",
+    "breaker_open",
+];
 
 /// A metric as it is named to CloudWatch: with the wrong dimensions there is no such metric either.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -47,6 +59,7 @@ struct Listed {
 enum Source {
     Aws,
     Log,
+    Emf,
 }
 
 #[test]
@@ -85,6 +98,26 @@ fn f21_a_metric_of_the_log_counts_a_line_that_workers_write() {
         assert_eq!(filters.get(&entry.metric()), Some(&format!("\"{event}\"")), "the filter of {entry:?}");
     }
     assert_eq!(filters.len(), entries.len(), "a filter counts what infra/metrics.json does not list: {filters:#?}");
+}
+
+#[test]
+fn f21_a_metric_of_the_workers_is_one_that_they_embed_in_their_log() {
+    let listed: BTreeSet<Metric> = listed()
+        .into_iter()
+        .filter(|entry| entry.source == Source::Emf)
+        .inspect(|entry| assert!(entry.documented.is_none() && entry.event.is_none(), "{entry:?}"))
+        .map(|entry| entry.metric())
+        .collect();
+    let embedded: BTreeSet<Metric> = emf::ALL
+        .iter()
+        .map(|metric| Metric {
+            namespace: emf::NAMESPACE.to_owned(),
+            name: metric.name.to_owned(),
+            dimensions: metric.dimension.into_iter().map(str::to_owned).collect(),
+        })
+        .collect();
+    // Each is paid for by the month: none is emitted that nobody looks at.
+    assert_eq!(listed, embedded);
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod callbacks;
 mod common;
 mod harness;
 mod killed;
+mod metrics;
 mod money;
 mod outage;
 mod rows;
