@@ -64,6 +64,9 @@ fn d10_a_worker_works_what_is_queued_meanwhile_and_exits_0_on_sigterm() {
     assert_eq!((&status["ended"], &status["without_success"], &status["ready"]), (&50.into(), &0.into(), &true.into()));
     assert_eq!(status["model_calls"], 50);
     assert!(!status.to_string().contains("Summarise"), "no prompt leaves by this door: {status}");
+    let metrics = get(&address, "/metrics").1;
+    assert!(metrics.contains("aquifer_jobs_ended_total{tenant=\"default\",status=\"succeeded\"} 50\n"), "{metrics}");
+    assert!(!metrics.contains("Summarise"), "nor by this one: {metrics}");
 
     worker.signal("TERM");
     let ended = worker.finish().exits(0);
@@ -73,6 +76,7 @@ fn d10_a_worker_works_what_is_queued_meanwhile_and_exits_0_on_sigterm() {
     let log = json_lines(ended.stderr.as_bytes());
     assert!(log.iter().all(|line| line["level"].is_string() && line["timestamp"].is_string()), "{}", ended.stderr);
     assert!(log.iter().any(|line| line["message"].as_str().unwrap().contains("50 jobs ended")), "{}", ended.stderr);
+    assert!(log.iter().all(|line| line["_aws"].is_null()), "CloudWatch does not read this log: {}", ended.stderr);
     assert!(ended.stdout.is_empty());
 }
 
