@@ -21,6 +21,7 @@ use crate::rules::breaker::BreakerRules;
 use crate::rules::pace::{Counting, Hypothesis, Limits};
 use crate::simulate::{Scenario, Simulator};
 
+use super::args::Places;
 use super::exit::Report;
 
 /// The configuration that is looked for where none is named.
@@ -100,6 +101,18 @@ pub(crate) async fn fleet(settings: &AwsSettings, keep: Duration) -> Result<Flee
         keep,
     };
     Fleet::connect(settings, Arc::new(SystemClock)).await.map_err(Report::usage)
+}
+
+/// The fleet that the configuration names, if it names one: what a command looks at that has no input of its own.
+///
+/// # Errors
+/// A report: the configuration is wrong, or there are no credentials.
+pub(crate) async fn configured_fleet(places: &Places) -> Result<Option<Fleet>, Report> {
+    let settings = settings(places.config.as_deref(), false)?;
+    match &settings.backend {
+        config::Backend::Embedded => Ok(None),
+        config::Backend::Aws(aws) => Ok(Some(fleet(aws, settings.keep).await?)),
+    }
 }
 
 /// Reads a small text file that a person named.
