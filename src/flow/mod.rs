@@ -13,6 +13,7 @@ pub mod admit;
 pub mod context;
 pub mod control;
 pub mod credentials;
+pub mod denial;
 pub mod fallback;
 pub mod gates;
 pub mod infer;

@@ -34,7 +34,7 @@ pub(super) fn json(context: &Context) -> Value {
                 "calls_open": state.open,
                 "tokens_last_minute": state.book.ledger.used(at).0,
                 "tokens_per_minute": state.book.ledger.tokens_per_minute(),
-                "out": state.out.as_ref().map(|failure| failure.class.word()),
+                "out": state.out.as_ref().map(|denial| denial.failure.class.word()),
             })
         })
         .collect();
