@@ -14,6 +14,7 @@ use crate::embedded::Store;
 use crate::flow::context;
 use crate::flow::lanes::{CallTimeout, Catalogue, PlanSpec, RouteSpec};
 use crate::flow::patience::Patience;
+use crate::flow::senders::Senders;
 use crate::job::intake::is_plausible_model_id;
 use crate::job::units::{Timestamp, Usd};
 use crate::ports::{Clock, LaneId, Model};
@@ -348,6 +349,7 @@ pub(crate) fn flow_settings(
         lease: settings.worker.lease,
         drain: settings.worker.drain,
         patience,
+        senders: senders(settings),
         max_claims: settings.worker.max_claims.get(),
         max_attempts: settings.routing.max_attempts.get(),
         attempts_per_endpoint: settings.routing.attempts_per_endpoint,
@@ -361,6 +363,11 @@ pub(crate) fn flow_settings(
         simulated,
         cost_cap,
     }
+}
+
+fn senders(settings: &Settings) -> Senders {
+    let named = settings.tenants.iter().filter_map(|tenant| Some((tenant.name.clone(), tenant.senders.clone()?)));
+    Senders::new(named.collect())
 }
 
 fn count(number: NonZeroU32) -> usize {

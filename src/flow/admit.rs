@@ -42,6 +42,10 @@ const CROWDED: Duration = Duration::from_secs(5);
 pub async fn admit(context: &Context, delivery: &Delivery) -> Result<Admitted, Exit> {
     let message = &delivery.message;
     let job = parse(context, &message.body, &message.id.0)?;
+    if !context.settings.senders.may_send(&job.key.tenant, message.sender.as_deref()) {
+        let reason = format!("{}: its sender may not send jobs of tenant `{}`", Class::BadInput, job.key.tenant);
+        return Err(Exit::Reject { reason });
+    }
     match context.catalogue.find(&job.model) {
         Some(own) if !delivery.place.turned_out(&own) => return Err(Exit::HandBack { after: CROWDED }),
         Some(_) => {}

@@ -28,6 +28,7 @@ pub mod proof;
 pub mod receive;
 pub mod record;
 pub mod route;
+pub mod senders;
 pub mod shares;
 pub mod sizing;
 pub mod stop;
