@@ -34,25 +34,46 @@ impl Fleet {
             topic::check(inner),
         );
         // Of what is not there every call is refused in one way or another.
-        let is_there = [&queues, &table, &bucket].iter().all(|found| found.is_there);
-        let denied = if is_there { permissions::check(inner).await } else { Vec::new() };
-        [queues.findings, table.findings, bucket.findings, topic, denied].concat()
+        let all_there = [&queues, &table, &bucket].iter().all(|looked| matches!(looked, Looked::There(_)));
+        let denied = if all_there { permissions::check(inner).await } else { Vec::new() };
+        [queues.findings(), table.findings(), bucket.findings(), topic, denied].concat()
+    }
+
+    /// What there is no working with, however long one waits: it is not there, or it is something else. What cannot be
+    /// looked at just now may be well.
+    pub async fn unfit(&self) -> Vec<Finding> {
+        let inner = &*self.inner;
+        let looks = async {
+            let (queues, table, bucket) =
+                futures_util::join!(queues::find(inner), store::find_table(inner), store::find_bucket(inner));
+            [queues, table.map(drop), bucket.map(drop)]
+        };
+        let Ok(looks) = tokio::time::timeout(LOOK_TIME, looks).await else { return Vec::new() };
+        let unfit = looks.into_iter().filter_map(|look| match look {
+            Err(Looked::Unfit(findings)) => Some(findings),
+            Err(Looked::There(_) | Looked::Unseen(_)) | Ok(()) => None,
+        });
+        unfit.flatten().collect()
     }
 }
 
-/// What was found of one thing, and whether there is such a thing at all.
-struct Looked {
-    is_there: bool,
-    findings: Vec<Finding>,
+/// Whoever starts waits no longer than this to be told that something is missing.
+const LOOK_TIME: Duration = Duration::from_secs(5);
+
+/// What was found of one thing.
+enum Looked {
+    /// It is there, and ours.
+    There(Vec<Finding>),
+    /// Nobody can say.
+    Unseen(Vec<Finding>),
+    /// It is not there, or it is something else.
+    Unfit(Vec<Finding>),
 }
 
 impl Looked {
-    fn missing(finding: Finding) -> Self {
-        Self { is_there: false, findings: vec![finding] }
-    }
-
-    fn there(findings: Vec<Finding>) -> Self {
-        Self { is_there: true, findings }
+    fn findings(self) -> Vec<Finding> {
+        let (Self::There(findings) | Self::Unseen(findings) | Self::Unfit(findings)) = self;
+        findings
     }
 }
 

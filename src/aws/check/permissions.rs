@@ -20,20 +20,30 @@ type Attempt<'a> = (&'static str, bool, BoxFuture<'a, Option<String>>);
 
 pub(super) async fn check(inner: &Inner) -> Vec<Finding> {
     let attempts = queue(inner).into_iter().chain(rows(inner)).chain(objects(inner));
-    let attempts: Vec<_> = attempts.map(|(action, is_workers, attempt)| attempt.map(move |refused| (action, is_workers, refused))).collect();
+    let attempts: Vec<_> = attempts
+        .map(|(action, is_workers, attempt)| attempt.map(move |refused| (action, is_workers, refused)))
+        .collect();
     let tried = attempts.len();
     let outcomes: Vec<_> = stream::iter(attempts).buffered(AT_ONCE).collect().await;
-    let mut findings: Vec<Finding> = outcomes.into_iter().filter_map(|(action, is_workers, refused)| {
-        let what = format!("{action} is refused: {}", refused?);
-        Some(if is_workers {
-            Finding::advice(PERMISSIONS, what, format!("a worker needs {action}; check with the worker's own role, see infra/roles.tf"))
-        } else {
-            Finding::error(PERMISSIONS, what, format!("allow {action}, see infra/roles.tf"))
+    let mut findings: Vec<Finding> = outcomes
+        .into_iter()
+        .filter_map(|(action, is_workers, refused)| {
+            let what = format!("{action} is refused: {}", refused?);
+            Some(if is_workers {
+                Finding::advice(
+                    PERMISSIONS,
+                    what,
+                    format!("a worker needs {action}; check with the worker's own role, see infra/roles.tf"),
+                )
+            } else {
+                Finding::error(PERMISSIONS, what, format!("allow {action}, see infra/roles.tf"))
+            })
         })
-    }).collect();
+        .collect();
     let allowed = tried - findings.len();
     let untried = "not tried, since it would be seen: sqs:SendMessage, sqs:ReceiveMessage, sns:Publish";
-    findings.push(Finding::ok(PERMISSIONS, format!("{allowed} of {tried} actions that were tried are allowed; {untried}")));
+    findings
+        .push(Finding::ok(PERMISSIONS, format!("{allowed} of {tried} actions that were tried are allowed; {untried}")));
     findings
 }
 

@@ -25,31 +25,44 @@ type Attributes = HashMap<Name, String>;
 
 pub(super) async fn check(inner: &Inner, expected: &Expected) -> Looked {
     let settings = &inner.settings;
-    let (queue, dead) = futures_util::join!(
-        look(inner, QUEUE, "aws.queue_url", &settings.queue_url),
-        look(inner, DEAD, "aws.dead_letter_url", &settings.dead_letter_url)
-    );
-    match (queue, dead) {
-        (Ok(queue), Ok(dead)) => {
+    match look_at_both(inner).await {
+        Ok((queue, dead)) => {
             let mut findings = of_queue(&settings.queue_url, &queue, &dead, expected);
             findings.extend(of_dead(&settings.dead_letter_url, &dead));
-            Looked::there(findings)
+            Looked::There(findings)
         }
-        (queue, dead) => {
-            let findings = [queue.err(), dead.err()].into_iter().flatten().collect();
-            Looked { is_there: false, findings }
-        }
+        Err(looked) => looked,
     }
 }
 
-async fn look(inner: &Inner, subject: &'static str, key: &str, url: &str) -> Result<Attributes, Finding> {
+/// Whether both are there.
+pub(super) async fn find(inner: &Inner) -> Result<(), Looked> {
+    look_at_both(inner).await.map(drop)
+}
+
+async fn look_at_both(inner: &Inner) -> Result<(Attributes, Attributes), Looked> {
+    let settings = &inner.settings;
+    let both = futures_util::join!(
+        look(inner, QUEUE, "aws.queue_url", &settings.queue_url),
+        look(inner, DEAD, "aws.dead_letter_url", &settings.dead_letter_url)
+    );
+    match both {
+        (Ok(queue), Ok(dead)) => Ok((queue, dead)),
+        (Err(Looked::Unfit(queue)), Err(Looked::Unfit(dead))) => Err(Looked::Unfit([queue, dead].concat())),
+        // What is known to be wrong is told before what nobody can say.
+        (Err(unfit @ Looked::Unfit(_)), _) | (_, Err(unfit @ Looked::Unfit(_))) => Err(unfit),
+        (Err(looked), _) | (_, Err(looked)) => Err(looked),
+    }
+}
+
+async fn look(inner: &Inner, subject: &'static str, key: &str, url: &str) -> Result<Attributes, Looked> {
     let asked = inner.clients.sqs.get_queue_attributes().queue_url(url).attribute_names(Name::All).send().await;
     match asked {
         Ok(reply) => Ok(reply.attributes.unwrap_or_default()),
         Err(error) if error.as_service_error().is_some_and(|error| error.is_queue_does_not_exist()) => {
-            Err(absent(subject, format!("there is no queue {url} in {}", region(inner)), key))
+            Err(Looked::Unfit(vec![absent(subject, format!("there is no queue {url} in {}", region(inner)), key)]))
         }
-        Err(error) => Err(unseen(subject, url, "sqs:GetQueueAttributes", &error)),
+        Err(error) => Err(Looked::Unseen(vec![unseen(subject, url, "sqs:GetQueueAttributes", &error)])),
     }
 }
 
@@ -93,7 +106,9 @@ fn retention(subject: &'static str, url: &str, attributes: &Attributes) -> Findi
         Some(seconds) if seconds >= RETENTION => Finding::ok(subject, "keeps messages for 14 days"),
         seconds => {
             let kept = seconds.map_or_else(|| "nobody knows how long".to_owned(), |seconds| time(seconds));
-            let what = format!("it keeps messages for {kept}: what is not worked by then is lost; SQS can keep it for 14 days");
+            let what = format!(
+                "it keeps messages for {kept}: what is not worked by then is lost; SQS can keep it for 14 days"
+            );
             Finding::error(subject, what, set(url, &format!("MessageRetentionPeriod={RETENTION}")))
         }
     }
@@ -151,7 +166,9 @@ fn redrive(url: &str, queue: &Attributes, dead: Option<&String>) -> Finding {
     let receives = policy.max_receive_count.to_string().trim_matches('"').parse().unwrap_or(0);
     let what = format!("maxReceiveCount {receives}: SQS also counts receives of jobs that merely waited for quota");
     match receives {
-        RECEIVES.. => Finding::ok(QUEUE, format!("redrive policy: after {receives} receives, to the dead-letter queue")),
+        RECEIVES.. => {
+            Finding::ok(QUEUE, format!("redrive policy: after {receives} receives, to the dead-letter queue"))
+        }
         FEW_RECEIVES..RECEIVES => Finding::advice(QUEUE, what, remedy(dead)),
         0..FEW_RECEIVES => Finding::error(QUEUE, format!("{what}; they would end as dead letters"), remedy(dead)),
     }
@@ -160,7 +177,10 @@ fn redrive(url: &str, queue: &Attributes, dead: Option<&String>) -> Finding {
 fn size(subject: &'static str, url: &str, attributes: &Attributes) -> Finding {
     match number(attributes, &Name::MaximumMessageSize) {
         Some(bytes) if bytes < MESSAGE_BYTES => {
-            let what = format!("it takes messages up to {} KiB; larger jobs go through the bucket, at a request each", bytes / 1_024);
+            let what = format!(
+                "it takes messages up to {} KiB; larger jobs go through the bucket, at a request each",
+                bytes / 1_024
+            );
             Finding::advice(subject, what, set(url, &format!("MaximumMessageSize={MESSAGE_BYTES}")))
         }
         Some(_) | None => Finding::ok(subject, "takes messages up to 1 MiB"),
@@ -219,7 +239,8 @@ mod tests {
     #[test]
     fn a_visibility_timeout_is_held_against_the_lease() {
         let (lease, longest_call) = (Duration::from_secs(120), Duration::from_secs(171));
-        let of = |seconds: u64| visibility("u", &with(Name::VisibilityTimeout, seconds), &Expected { lease, longest_call });
+        let of =
+            |seconds: u64| visibility("u", &with(Name::VisibilityTimeout, seconds), &Expected { lease, longest_call });
         assert_eq!((of(120).severity, of(119).severity), (Severity::Ok, Severity::Advice));
         assert!(of(120).what.contains("171 s"));
     }

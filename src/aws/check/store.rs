@@ -1,11 +1,14 @@
 //! Are table and bucket ours to work with?
 
-use aws_sdk_dynamodb::types::{BillingMode, KeyType, ScalarAttributeType, TableDescription, TableStatus, TimeToLiveStatus};
-use aws_sdk_s3::types::{ExpirationStatus, LifecycleRule};
+use aws_sdk_dynamodb::types::{
+    BillingMode, KeyType, ScalarAttributeType, TableDescription, TableStatus, TimeToLiveStatus,
+};
+use aws_sdk_s3::error::ProvideErrorMetadata as _;
+use aws_sdk_s3::types::{BucketLocationConstraint, ExpirationStatus, LifecycleRule};
 
 use super::{Looked, absent, region, unseen};
 use crate::aws::Inner;
-use crate::ports::Finding;
+use crate::ports::{Finding, Severity};
 
 const TABLE: &str = "table";
 const BUCKET: &str = "bucket";
@@ -13,29 +16,47 @@ const BUCKET: &str = "bucket";
 const JOB_DAYS: i32 = 29;
 
 pub(super) async fn check_table(inner: &Inner) -> Looked {
+    match find_table(inner).await {
+        Ok(table) => Looked::There(of_table(inner, &table).await),
+        Err(looked) => looked,
+    }
+}
+
+/// The table, if it is there and ours.
+pub(super) async fn find_table(inner: &Inner) -> Result<TableDescription, Looked> {
     let name = &inner.settings.table;
-    let dynamodb = &inner.clients.dynamodb;
-    let (described, expiry) = futures_util::join!(
-        dynamodb.describe_table().table_name(name).send(),
-        dynamodb.describe_time_to_live().table_name(name).send()
-    );
-    let table = match described {
+    let table = match inner.clients.dynamodb.describe_table().table_name(name).send().await {
         Ok(described) => described.table.unwrap_or_else(|| TableDescription::builder().build()),
         Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => {
             let what = format!("there is no table {name} in {}", region(inner));
-            return Looked::missing(absent(TABLE, what, "aws.table"));
+            return Err(Looked::Unfit(vec![absent(TABLE, what, "aws.table")]));
         }
-        Err(error) => return Looked::missing(unseen(TABLE, name, "dynamodb:DescribeTable", &error)),
+        Err(error) => return Err(Looked::Unseen(vec![unseen(TABLE, name, "dynamodb:DescribeTable", &error)])),
     };
-    if let Some(other) = other_schema(&table) {
-        let remedy = "name a table of ours in aws.table; `aquifer check --create` makes one that is not there";
-        return Looked::missing(Finding::error(TABLE, format!("{name} is a table of something else: {other}"), remedy));
+    match other_schema(&table) {
+        None => Ok(table),
+        Some(other) => {
+            let remedy = "name a table of ours in aws.table; `aquifer check --create` makes one that is not there";
+            let what = format!("{name} is a table of something else: {other}");
+            Err(Looked::Unfit(vec![Finding::error(TABLE, what, remedy)]))
+        }
     }
+}
+
+async fn of_table(inner: &Inner, table: &TableDescription) -> Vec<Finding> {
+    let name = &inner.settings.table;
     let mut findings = vec![Finding::ok(TABLE, format!("{name}, with keys pk and sk"))];
-    if let Some(status) = table.table_status().filter(|status| !matches!(status, TableStatus::Active | TableStatus::Updating)) {
-        findings.push(Finding::error(TABLE, format!("it is {}", status.as_str().to_lowercase()), "wait until it is active"));
+    if let Some(status) =
+        table.table_status().filter(|status| !matches!(status, TableStatus::Active | TableStatus::Updating))
+    {
+        findings.push(Finding::error(
+            TABLE,
+            format!("it is {}", status.as_str().to_lowercase()),
+            "wait until it is active",
+        ));
     }
-    let provisioned = table.billing_mode_summary().and_then(|billing| billing.billing_mode()) != Some(&BillingMode::PayPerRequest);
+    let provisioned =
+        table.billing_mode_summary().and_then(|billing| billing.billing_mode()) != Some(&BillingMode::PayPerRequest);
     findings.push(if provisioned {
         let remedy = format!("aws dynamodb update-table --table-name {name} --billing-mode PAY_PER_REQUEST");
         let what = "its capacity is provisioned: a cloudburst of jobs is throttled at it, and idle hours are paid for";
@@ -43,7 +64,7 @@ pub(super) async fn check_table(inner: &Inner) -> Looked {
     } else {
         Finding::ok(TABLE, "capacity on demand")
     });
-    findings.push(match expiry {
+    findings.push(match inner.clients.dynamodb.describe_time_to_live().table_name(name).send().await {
         Err(error) => unseen(TABLE, name, "dynamodb:DescribeTimeToLive", &error),
         Ok(reply) => {
             let expiry = reply.time_to_live_description;
@@ -61,7 +82,7 @@ pub(super) async fn check_table(inner: &Inner) -> Looked {
             }
         }
     });
-    Looked::there(findings)
+    findings
 }
 
 /// What its keys are, if they are not ours.
@@ -82,44 +103,55 @@ fn other_schema(table: &TableDescription) -> Option<String> {
 // ------------------------------------------------------------------------------------------------------ bucket
 
 pub(super) async fn check_bucket(inner: &Inner) -> Looked {
+    if let Err(looked) = find_bucket(inner).await {
+        return looked;
+    }
+    let mut findings = vec![Finding::ok(BUCKET, format!("{}, in {}", inner.settings.bucket, region(inner)))];
+    findings.extend(lifecycle(inner).await);
+    Looked::There(findings)
+}
+
+/// Whether the bucket is there, and in the region that calls go to.
+pub(super) async fn find_bucket(inner: &Inner) -> Result<(), Looked> {
     let name = &inner.settings.bucket;
     let here = region(inner);
     let elsewhere = |there: &str| {
         let what = format!("{name} lies in {there}, and calls go to {here}: S3 refuses them");
-        Looked::missing(Finding::error(BUCKET, what, format!("set AWS_REGION to the bucket's region, or name a bucket in {here}")))
+        let remedy = format!("set AWS_REGION to the bucket's region, or name a bucket in {here}");
+        Err(Looked::Unfit(vec![Finding::error(BUCKET, what, remedy)]))
     };
-    match inner.clients.s3.head_bucket().bucket(name).send().await {
-        Ok(head) => {
-            if let Some(there) = head.bucket_region().filter(|there| *there != here) {
-                return elsewhere(there);
-            }
-        }
-        Err(error) if error.as_service_error().is_some_and(|error| error.is_not_found()) => {
-            return Looked::missing(absent(BUCKET, format!("there is no bucket {name}"), "aws.bucket"));
-        }
-        // The answer to a HEAD has no words: only its status and headers say what is wrong.
-        Err(error) => {
-            let response = error.raw_response();
-            return match response.map(|response| response.status().as_u16()) {
-                Some(301 | 400) => {
-                    let header = response.and_then(|response| response.headers().get("x-amz-bucket-region"));
-                    elsewhere(header.unwrap_or("another region"))
-                }
-                Some(403) => {
-                    let what = format!("{name} belongs to somebody else, or these credentials may not see it");
-                    Looked::missing(Finding::error(BUCKET, what, "allow s3:ListBucket on it, or name a bucket of yours"))
-                }
-                _ => Looked::missing(unseen(BUCKET, name, "s3:ListBucket", &error)),
+    let error = match inner.clients.s3.get_bucket_location().bucket(name).send().await {
+        Ok(reply) => {
+            // The oldest regions go by other names than their own.
+            let there = match reply.location_constraint().map_or("", BucketLocationConstraint::as_str) {
+                "" => "us-east-1",
+                "EU" => "eu-west-1",
+                there => there,
             };
+            return if there == here { Ok(()) } else { elsewhere(there) };
         }
+        Err(error) => error,
+    };
+    let response = error.raw_response();
+    let is_redirect = response.is_some_and(|response| response.status().as_u16() == 301);
+    match error.code() {
+        Some("NoSuchBucket") => {
+            Err(Looked::Unfit(vec![absent(BUCKET, format!("there is no bucket {name}"), "aws.bucket")]))
+        }
+        Some("PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => elsewhere(
+            response.and_then(|response| response.headers().get("x-amz-bucket-region")).unwrap_or("another region"),
+        ),
+        _ if is_redirect => elsewhere("another region"),
+        Some("AccessDenied") => {
+            let what = format!("{name} belongs to somebody else, or these credentials may not see it");
+            let remedy = "allow s3:GetBucketLocation on it, or name a bucket of yours";
+            Err(Looked::Unseen(vec![Finding::error(BUCKET, what, remedy)]))
+        }
+        _ => Err(Looked::Unseen(vec![unseen(BUCKET, name, "s3:GetBucketLocation", &error)])),
     }
-    let mut findings = vec![Finding::ok(BUCKET, format!("{name}, in {here}"))];
-    findings.extend(lifecycle(inner).await);
-    Looked::there(findings)
 }
 
 async fn lifecycle(inner: &Inner) -> Vec<Finding> {
-    use aws_sdk_s3::error::ProvideErrorMetadata as _;
     let (name, prefix) = (&inner.settings.bucket, &inner.settings.prefix);
     let rules = match inner.clients.s3.get_bucket_lifecycle_configuration().bucket(name).send().await {
         Ok(reply) => reply.rules.unwrap_or_default(),
@@ -127,7 +159,7 @@ async fn lifecycle(inner: &Inner) -> Vec<Finding> {
         // That nobody may look does not keep anybody from working.
         Err(error) => {
             let unseen = unseen(BUCKET, name, "s3:GetLifecycleConfiguration", &error);
-            return vec![Finding { severity: crate::ports::Severity::Advice, ..unseen }];
+            return vec![Finding { severity: Severity::Advice, ..unseen }];
         }
     };
     judge(&rules, prefix)
@@ -140,7 +172,11 @@ fn judge(rules: &[LifecycleRule], prefix: &str) -> Vec<Finding> {
     let days = in_force.iter().filter(|rule| covers(rule, &jobs)).filter_map(|rule| rule.expiration()?.days()).min();
     let terraform = "infra/bucket.tf has the rules; `aws s3api put-bucket-lifecycle-configuration` sets them by hand";
     let expiry = match days {
-        None => Finding::advice(BUCKET, format!("no lifecycle rule for {jobs}: bodies of large jobs are kept for ever"), terraform),
+        None => Finding::advice(
+            BUCKET,
+            format!("no lifecycle rule for {jobs}: bodies of large jobs are kept for ever"),
+            terraform,
+        ),
         Some(days) if days < JOB_DAYS => {
             let what = format!(
                 "bodies of large jobs below {jobs} go after {days} days, and a job can wait for 14, and as many again as a dead letter"
@@ -178,7 +214,6 @@ mod tests {
     use aws_sdk_s3::types::{AbortIncompleteMultipartUpload, LifecycleExpiration, LifecycleRuleFilter};
 
     use super::*;
-    use crate::ports::Severity;
 
     fn rule(prefix: &str, days: Option<i32>) -> LifecycleRule {
         let expiration = days.map(|days| LifecycleExpiration::builder().days(days).build());
