@@ -35,6 +35,7 @@ mod listing;
 mod look_up;
 mod manifest;
 mod mark;
+mod message_size;
 mod notices;
 mod objects;
 mod provision;

@@ -56,8 +56,8 @@ fn tell(made: &[String], findings: &[Finding]) -> Result<(), Report> {
     let (errors, advice) = (count(findings, Severity::Error), count(findings, Severity::Advice));
     say(&match (errors, advice) {
         (0, 0) => "all is well".to_owned(),
-        (0, advice) => format!("no errors, {advice} pieces of advice"),
-        (errors, advice) => format!("{errors} errors, {advice} pieces of advice"),
+        (0, advice) => format!("nothing is wrong; advice: {advice}"),
+        (errors, advice) => format!("errors: {errors}; advice: {advice}"),
     });
     Ok(())
 }

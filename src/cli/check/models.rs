@@ -30,7 +30,10 @@ pub(super) async fn check(settings: &Settings, calls: bool) -> Vec<Finding> {
     for endpoint in &endpoints {
         findings.push(match wiring::reach(std::slice::from_ref(endpoint)).await {
             Ok(()) => Finding::ok(ENDPOINT, format!("{} can be reached", endpoint.region)),
-            Err(report) => as_error(ENDPOINT, report),
+            Err(report) => {
+                let found = as_error(ENDPOINT, report);
+                Finding { what: format!("{}: {}", endpoint.region, found.what), ..found }
+            }
         });
     }
     let bedrock = match wiring::signed(&endpoints).await {
