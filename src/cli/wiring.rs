@@ -40,15 +40,17 @@ impl Clock for SystemClock {
     }
 }
 
+/// The configuration that is read: the one that was named, or the one that is here.
+pub(crate) fn config_file(named: Option<&Path>) -> Option<&Path> {
+    named.or_else(|| Some(Path::new(DEFAULT_CONFIG)).filter(|file| file.exists()))
+}
+
 /// Reads and resolves the configuration.
 ///
 /// # Errors
 /// A report that lists everything wrong with it.
 pub(crate) fn settings(file: Option<&Path>, simulate: bool) -> Result<Settings, Report> {
-    let found = match file {
-        Some(file) => Some(file),
-        None => Some(Path::new(DEFAULT_CONFIG)).filter(|file| file.exists()),
-    };
+    let found = config_file(file);
     let text = match found {
         Some(file) => Some((file.display().to_string(), read(file)?)),
         None => None,
@@ -187,8 +189,18 @@ pub(crate) async fn endpoints(settings: &Settings, is_simulated: bool) -> Result
 /// # Errors
 /// A report: no credentials, or no endpoint can be reached.
 pub(crate) async fn bedrock(endpoints: &[EndpointSettings]) -> Result<Bedrock, Report> {
+    let bedrock = signed(endpoints).await?;
+    reach(endpoints).await?;
+    Ok(bedrock)
+}
+
+/// Bedrock with somebody to sign the calls; none is made.
+///
+/// # Errors
+/// A report: no credentials.
+pub(crate) async fn signed(endpoints: &[EndpointSettings]) -> Result<Bedrock, Report> {
     let connected = Bedrock::connect(to_endpoints(endpoints), Credentials::FromEnvironment).await;
-    let bedrock = connected.map_err(|error| match error {
+    connected.map_err(|error| match error {
         ConnectError::NoCredentials { why } => {
             // Below its first line stands what each provider in turn did not find.
             let why = why.lines().next().unwrap_or_default();
@@ -198,9 +210,7 @@ pub(crate) async fn bedrock(endpoints: &[EndpointSettings]) -> Result<Bedrock, R
             )
         }
         other => Report::usage(other),
-    })?;
-    reach(endpoints).await?;
-    Ok(bedrock)
+    })
 }
 
 /// Connects to a simulator on this machine.
@@ -225,8 +235,11 @@ fn to_endpoints(endpoints: &[EndpointSettings]) -> Vec<Endpoint> {
 
 const REACH_WITHIN: Duration = Duration::from_secs(5);
 
-/// A misspelt region or endpoint shows now; a service that goes away later is waited for.
-async fn reach(endpoints: &[EndpointSettings]) -> Result<(), Report> {
+/// A misspelt region or endpoint shows now; a service that goes away later is waited for. One that answers will do.
+///
+/// # Errors
+/// A report: none can be reached.
+pub(crate) async fn reach(endpoints: &[EndpointSettings]) -> Result<(), Report> {
     // Through a proxy only the proxy knows.
     if ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"].iter().any(|name| std::env::var_os(name).is_some()) {
         return Ok(());
