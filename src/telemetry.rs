@@ -9,15 +9,24 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use crate::job::failure::{Class, Consequence, Failure};
+use crate::job::failure::{Class, Failure};
+use crate::job::ident::{BatchName, Tenant};
 use crate::job::lifecycle::Status;
 use crate::job::outcome::Usage;
-use crate::job::units::{Tokens, Usd};
-use crate::ports::{EntryError, Gate, LaneId, StoreError};
+use crate::job::units::{Timestamp, Tokens, Usd};
+use crate::ports::{Depth, EntryError, Gate, LaneId, StoreError};
 
+use figures::{BreakerState, Figures, LaneFigures, LaneNow};
+use metrics::is_throttle;
+use tallies::{OTHER, Tallies};
 pub use troubles::Trouble;
 use troubles::{Troubles, Word};
 
+pub mod emf;
+pub mod exposition;
+pub mod figures;
+pub mod metrics;
+pub mod tallies;
 mod troubles;
 
 /// The same trouble is said again only after this.
@@ -26,20 +35,16 @@ const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// Counts and logs what happens. One a worker.
 #[derive(Debug, Default)]
 pub struct Meter {
-    calls: AtomicU64,
-    answers: AtomicU64,
-    throttles: AtomicU64,
-    call_failures: AtomicU64,
-    input_tokens: AtomicU64,
-    output_tokens: AtomicU64,
-    spent_nanos: AtomicU64,
+    tallies: Mutex<Tallies>,
     reservation_saved: AtomicU64,
     reruns: AtomicU64,
     rerun_nanos: AtomicU64,
-    ended: [AtomicU64; Status::ALL.len()],
     received: AtomicU64,
-    in_hand: AtomicU64,
+    /// When those were queued that are in hand, and how many of each moment.
+    in_hand: Mutex<BTreeMap<Timestamp, u64>>,
     queue_answered: AtomicBool,
+    /// `None` if the queue did not say when it was last asked.
+    depth: Mutex<Option<Depth>>,
     troubles: Mutex<Troubles>,
     gates: Mutex<BTreeMap<String, Gate>>,
     said: Mutex<BTreeMap<String, Instant>>,
@@ -78,25 +83,74 @@ pub struct Counts {
     pub in_hand: u64,
 }
 
+/// A call that was answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Answered {
+    /// Tokens of the answer.
+    pub usage: Usage,
+    /// What had been reserved for it.
+    pub reserved: Tokens,
+    /// What the quota was charged.
+    pub used: Tokens,
+    /// What it cost.
+    pub cost: Usd,
+    /// How long it took.
+    pub took: Duration,
+}
+
 /// A delivery that is being worked.
 #[derive(Debug)]
-pub struct InHand<'a>(&'a Meter);
+pub struct InHand<'a> {
+    meter: &'a Meter,
+    queued: Timestamp,
+}
 
 impl Drop for InHand<'_> {
     fn drop(&mut self) {
-        self.0.in_hand.fetch_sub(1, Ordering::Relaxed);
+        let mut in_hand = lock(&self.meter.in_hand);
+        if let Some(count) = in_hand.get_mut(&self.queued) {
+            *count -= 1;
+            if *count == 0 {
+                in_hand.remove(&self.queued);
+            }
+        }
     }
 }
 
 impl Meter {
-    /// A call was answered; `used` is what the quota was charged.
-    pub fn answered(&self, lane: &LaneId, usage: &Usage, used: Tokens, cost: Usd) {
-        add(&self.calls, 1);
-        add(&self.answers, 1);
-        add(&self.input_tokens, usage.input_tokens);
-        add(&self.output_tokens, usage.output_tokens);
-        add(&self.spent_nanos, cost.nanos());
+    /// A call was answered.
+    pub fn answered(&self, lane: &LaneId, answered: &Answered) {
+        let Answered { usage, reserved, used, cost, took } = answered;
+        {
+            let mut tallies = lock(&self.tallies);
+            let tally = tallies.lane(lane);
+            tally.answers += 1;
+            tally.usage.input_tokens += usage.input_tokens;
+            tally.usage.output_tokens += usage.output_tokens;
+            tally.usage.cache_read_tokens += usage.cache_read_tokens;
+            tally.usage.cache_write_tokens += usage.cache_write_tokens;
+            tally.reserved += *reserved;
+            tally.settled += *used;
+            tally.spent += *cost;
+            tally.latency.note(*took);
+        }
         debug!(%lane, input = usage.input_tokens, output = usage.output_tokens, quota = used.0, "call answered");
+    }
+
+    /// A job had waited for so long when its call on this lane could go.
+    pub fn paced(&self, lane: &LaneId, waited: Duration) {
+        lock(&self.tallies).lane(lane).paced.note(waited);
+    }
+
+    /// A failed call used up an attempt of a job that goes on.
+    pub fn tried_again(&self, lane: &LaneId) {
+        lock(&self.tallies).lane(lane).retries += 1;
+    }
+
+    /// A job goes on to another model, because its own is overloaded wherever it may go.
+    pub fn fell_back(&self, from: &str, to: &str) {
+        *lock(&self.tallies).fallback(from, to) += 1;
+        debug!(from, to, "fell back to another model");
     }
 
     /// An answer was whole under this cap, where `full_cap` would have been reserved without right-sizing.
@@ -113,18 +167,41 @@ impl Meter {
 
     /// A call failed.
     pub fn call_failed(&self, lane: &LaneId, failure: &Failure, billed: Usd) {
-        add(&self.calls, 1);
-        add(&self.spent_nanos, billed.nanos());
+        {
+            let mut tallies = lock(&self.tallies);
+            let tally = tallies.lane(lane);
+            tally.failures[failure.class as usize] += 1;
+            tally.spent += billed;
+        }
         let request_id = failure.request_id.as_deref().unwrap_or("-");
-        if failure.class.consequence() == Consequence::Wait {
-            add(&self.throttles, 1);
+        if is_throttle(failure.class) {
             debug!(%lane, class = %failure.class, request_id, "call throttled");
         } else {
-            add(&self.call_failures, 1);
             info!(%lane, class = %failure.class, request_id, "call failed: {}", failure.message);
         }
         if failure.class == Class::Credentials && self.once("credentials") {
             error!("credentials refused: {}; waiting for new ones", failure.message);
+        }
+    }
+
+    /// This worker changed the breaker of a lane for all; open `until` then, or until a person says so.
+    pub fn breaker(&self, lane: &LaneId, state: BreakerState, until: Option<Timestamp>) {
+        let until = until.map_or_else(|| "-".to_owned(), |until| until.to_string());
+        match state {
+            BreakerState::Open => {
+                lock(&self.tallies).lane(lane).breaker_opened += 1;
+                warn!(%lane, until, "breaker is open: no calls go, after failures in a row");
+            }
+            BreakerState::Closed | BreakerState::HalfOpen | BreakerState::Held => {
+                info!(%lane, until, "breaker is {}", state.word());
+            }
+        }
+    }
+
+    /// A batch may cost no more: no further call of it is made.
+    pub fn cap_reached(&self, batch: &BatchName, committed: Usd) {
+        if self.once(&format!("cap {batch}")) {
+            info!(%batch, %committed, "the cost cap is reached");
         }
     }
 
@@ -135,9 +212,15 @@ impl Meter {
         }
     }
 
-    /// A job's end is on record.
-    pub fn ended(&self, status: Status) {
-        add(&self.ended[status as usize], 1);
+    /// A job's end is on record: with which failure, if any, and what its calls cost together.
+    pub fn ended(&self, tenant: &Tenant, status: Status, failed: Option<Class>, spent: Usd) {
+        let mut tallies = lock(&self.tallies);
+        let tally = tallies.tenant(tenant.as_str());
+        tally.ended[status as usize] += 1;
+        tally.spent += spent;
+        if let Some(class) = failed {
+            tallies.failed[class as usize] += 1;
+        }
     }
 
     /// The queue was asked, and answered with so many messages.
@@ -151,10 +234,15 @@ impl Meter {
         self.queue_answered.load(Ordering::Relaxed)
     }
 
-    /// A delivery is being worked, for as long as what is returned lives.
-    pub fn takes_in_hand(&self) -> InHand<'_> {
-        add(&self.in_hand, 1);
-        InHand(self)
+    /// A delivery is being worked that was queued then, for as long as what is returned lives.
+    pub fn takes_in_hand(&self, queued: Timestamp) -> InHand<'_> {
+        *lock(&self.in_hand).entry(queued).or_default() += 1;
+        InHand { meter: self, queued }
+    }
+
+    /// The queue was asked how much waits; `None` if it did not say.
+    pub fn waits(&self, depth: Option<Depth>) {
+        *lock(&self.depth) = depth;
     }
 
     /// A store is in trouble. Said once, and then now and then until it is over.
@@ -212,26 +300,63 @@ impl Meter {
 
     /// What was counted so far.
     pub fn counts(&self) -> Counts {
+        self.counts_with(&lock(&self.tallies))
+    }
+
+    fn counts_with(&self, tallies: &Tallies) -> Counts {
+        let mut counts = self.counts_beside_tallies();
+        for (_, lane) in tallies.lanes() {
+            let throttles = lane.failed(is_throttle);
+            let failures = lane.failed(|class| !is_throttle(class));
+            counts.calls += lane.answers + throttles + failures;
+            counts.answers += lane.answers;
+            counts.throttles += throttles;
+            counts.call_failures += failures;
+            counts.input_tokens += lane.usage.input_tokens;
+            counts.output_tokens += lane.usage.output_tokens;
+            counts.spent += lane.spent;
+        }
+        for (_, tenant) in tallies.tenants() {
+            let ended: u64 = tenant.ended.iter().sum();
+            counts.ended += ended;
+            counts.unsuccessful += ended - tenant.ended[Status::Succeeded as usize];
+        }
+        counts
+    }
+
+    fn counts_beside_tallies(&self) -> Counts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Counts {
-            calls: read(&self.calls),
-            answers: read(&self.answers),
-            throttles: read(&self.throttles),
-            call_failures: read(&self.call_failures),
-            input_tokens: read(&self.input_tokens),
-            output_tokens: read(&self.output_tokens),
-            spent: Usd::from_nanos(read(&self.spent_nanos)),
             reservation_saved: Tokens(read(&self.reservation_saved)),
             reruns: read(&self.reruns),
             rerun_cost: Usd::from_nanos(read(&self.rerun_nanos)),
-            ended: self.ended.iter().map(read).sum(),
-            unsuccessful: Status::ALL
-                .iter()
-                .filter(|status| **status != Status::Succeeded)
-                .map(|status| read(&self.ended[*status as usize]))
-                .sum(),
             received: read(&self.received),
-            in_hand: read(&self.in_hand),
+            in_hand: lock(&self.in_hand).values().sum(),
+            ..Counts::default()
+        }
+    }
+
+    /// How this worker stands at `now`, with its lanes as they stand. A lane that is beyond what is counted apart shows as
+    /// one with the others of its kind.
+    pub fn figures(&self, now: Timestamp, lanes: Vec<(LaneId, LaneNow)>) -> Figures {
+        let mut tallies = lock(&self.tallies);
+        let other = LaneId { region: OTHER.into(), model_id: OTHER.into() };
+        let mut standing: BTreeMap<LaneId, LaneNow> = BTreeMap::new();
+        for (lane, state) in lanes {
+            let shown = if tallies.has_own(&lane) { lane } else { other.clone() };
+            standing.entry(shown).and_modify(|before| *before = before.with(state)).or_insert(state);
+        }
+        let shown = tallies.lanes().map(|(lane, tally)| LaneFigures { now: standing.remove(&lane), lane, tally });
+        Figures {
+            counts: self.counts_with(&tallies),
+            lanes: shown.collect(),
+            tenants: tallies.tenants().collect(),
+            fallbacks: tallies.fallbacks().collect(),
+            failed: tallies.failed,
+            queue: *lock(&self.depth),
+            oldest_in_hand: lock(&self.in_hand).keys().next().map(|queued| now.since(*queued)),
+            troubles: lock(&self.troubles).all().len(),
+            ..Figures::default()
         }
     }
 

@@ -17,7 +17,7 @@ pub(crate) async fn open(listen: Listen, context: &Arc<Context>) -> Result<Optio
     let Listen { address, is_set } = listen;
     match Page::open(address, Arc::clone(context)).await {
         Ok(page) => {
-            say(&format!("http://{0}/healthz, /readyz and /api/status say how it is", page.address()));
+            say(&format!("http://{0}/healthz, /readyz, /api/status and /metrics say how it is", page.address()));
             Ok(Some(page))
         }
         Err(error) if is_set => Err(Report::stuck(format!("cannot listen on {address}: {error}"))

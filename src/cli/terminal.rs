@@ -39,6 +39,14 @@ pub fn say(text: &str) {
     }
 }
 
+/// Writes a line of its own form to the log, whatever `AQUIFER_LOG` asks for: it is read by a machine. Nothing where a person
+/// reads.
+pub(crate) fn record(line: &serde_json::Value) {
+    if JSON.load(Ordering::Relaxed) {
+        write_line(&line.to_string());
+    }
+}
+
 fn write_line(text: &str) {
     let bar = BAR.lock().unwrap_or_else(PoisonError::into_inner).clone();
     match bar {

@@ -6,19 +6,21 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::config::{Listen, Settings};
+use crate::config::{self, Listen, Settings};
 use crate::flow::context::Context;
+use crate::flow::figures::figures;
 use crate::flow::patience::Patience;
 use crate::flow::stop::{Reason, Stop};
 use crate::flow::worker::Worker;
 use crate::ports::Gate;
+use crate::telemetry::emf::Emf;
 use crate::telemetry::{Counts, Trouble};
 
 use super::args::WorkerArgs;
 use super::backend::{self, Backend};
 use super::exit::{Exit, Report};
 use super::run::{Pace, clock, short};
-use super::terminal::{can_draw, say, share_with};
+use super::terminal::{can_draw, record, say, share_with};
 use super::wiring::{self, Connected, connect};
 use super::{serve, signals};
 
@@ -26,6 +28,8 @@ use super::{serve, signals};
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Between two lines in a log, where there is news.
 const LINE_EVERY: Duration = Duration::from_secs(10);
+/// Between two records of the metrics in the log.
+const MEASURE_EVERY: Duration = Duration::from_secs(60);
 /// What has been complete for longer than `state.keep` is purged this often.
 const PURGE_EVERY: Duration = Duration::from_secs(3_600);
 
@@ -48,7 +52,9 @@ pub(crate) async fn worker(args: &WorkerArgs) -> Result<Exit, Report> {
     say(&format!("working {}: {}", backend.name(&args.places, is_simulated), what_answers(&settings, &context)));
 
     let purging = tokio::spawn(purge(backend.clone(), settings.keep));
-    watch(&context).await;
+    // CloudWatch reads the log of a fleet; on a machine of its own a worker is scraped.
+    let is_fleet = matches!(settings.backend, config::Backend::Aws(_));
+    watch(&context, is_fleet.then(Emf::default)).await;
     purging.abort();
     signals.abort();
     drop(page);
@@ -71,19 +77,27 @@ pub(crate) async fn worker(args: &WorkerArgs) -> Result<Exit, Report> {
     }
 }
 
-/// Works until told to stop, and shows how it goes.
-async fn watch(context: &Arc<Context>) {
+/// Works until told to stop, and shows how it goes: to people, and to CloudWatch if that reads the log.
+async fn watch(context: &Arc<Context>, mut emf: Option<Emf>) {
     let worker = Worker::new(Arc::clone(context));
     let mut working = tokio::spawn(async move { worker.run().await });
     let mut look = tokio::time::interval(LOOK_EVERY);
+    let mut measure = tokio::time::interval(MEASURE_EVERY);
     let mut progress = Progress::new();
     while !working.is_finished() {
         tokio::select! {
             _ = look.tick() => progress.show(Instant::now(), &View::of(context)),
+            _ = measure.tick() => record_metrics(context, emf.as_mut()),
             _ = &mut working => {}
         }
     }
+    record_metrics(context, emf.as_mut());
     progress.finish();
+}
+
+fn record_metrics(context: &Context, emf: Option<&mut Emf>) {
+    let lines = emf.map(|emf| emf.lines(context.now(), &figures(context)));
+    lines.iter().flatten().for_each(record);
 }
 
 /// Purges what is complete and old, now and then. Should it fail, the next time will do.

@@ -31,8 +31,9 @@ pub(super) fn fall_back(context: &Context, claim: &mut Claim) -> bool {
         return false;
     }
     let mut left = own.fallback.iter().enumerate().skip(claim.journey.fallen);
-    if let Some((place, _)) = left.find(|(_, name)| could_do(context, claim, name)) {
+    if let Some((place, name)) = left.find(|(_, name)| could_do(context, claim, name)) {
         claim.journey.fallen = place + 1;
+        context.meter.fell_back(plan.names.first().unwrap_or(name), name);
         claim.journey.not_before = None;
         return true;
     }

@@ -10,6 +10,7 @@ use crate::job::units::{Timestamp, Tokens, Usd};
 use crate::ports::{BeginReply, Billing, CallFailure, LaneId, ModelCall, StoreError};
 use crate::rules::pace::{LONGEST_HINT, Quota};
 use crate::rules::retry;
+use crate::telemetry::Answered;
 
 use super::context::Context;
 use super::denial::Denial;
@@ -84,7 +85,7 @@ pub async fn infer(
     let took = started.elapsed();
     claim.journey.in_calls += took;
     if let Some(usage) = sizing::cut(&size, &reply) {
-        let cost = accept(context, claim, &plan, held, &size, &usage);
+        let cost = accept(context, claim, &plan, held, &size, (&usage, took));
         claim.tally.savings.cut(cost);
         claim.journey.sizing.cut(&size);
         context.meter.answer_cut(&lane, size.cap, size.full_cap, cost);
@@ -93,7 +94,7 @@ pub async fn infer(
     }
     match reply {
         Ok(answer) => {
-            accept(context, claim, &plan, held, &size, &answer.usage);
+            accept(context, claim, &plan, held, &size, (&answer.usage, took));
             plan.estimates().learn_output(&claim.job.key.batch, Tokens(answer.usage.output_tokens));
             claim.journey.sizing.answered(&mut claim.tally, &size, &answer.usage, took);
             context.meter.right_sized(size.cap, size.full_cap);
@@ -139,14 +140,22 @@ async fn settle(context: &Context, claim: &Claim) -> Result<(), Exit> {
     settled.map_err(|_| Exit::Lost)
 }
 
-/// The service answered, whatever the answer is worth: it is paid for, and its tokens are known. What it cost.
-fn accept(context: &Context, claim: &mut Claim, plan: &Plan, held: Held, size: &Size, usage: &Usage) -> Usd {
+/// The service answered, after so long, whatever the answer is worth: it is paid for, and its tokens are known. What it cost.
+fn accept(
+    context: &Context,
+    claim: &mut Claim,
+    plan: &Plan,
+    held: Held,
+    size: &Size,
+    (usage, took): (&Usage, Duration),
+) -> Usd {
     let cost = plan.price.map_or(Usd::ZERO, |price| price.of(usage));
     claim.tally.spent += cost;
     let used = usage.quota_tokens(plan.burndown);
     plan.estimates().learn_input(size.text, usage);
     context.credentials.accepted();
-    context.meter.answered(&held.lane().id, usage, used, cost);
+    let answered = Answered { usage: *usage, reserved: size.reserve(), used, cost, took };
+    context.meter.answered(&held.lane().id, &answered);
     held.answered(used);
     cost
 }
@@ -174,6 +183,7 @@ async fn begin(context: &Context, claim: &mut Claim, price: Usd) -> Result<bool,
             Ok(false)
         }
         BeginReply::OverCap { committed, .. } => {
+            context.meter.cap_reached(&claim.job.key.batch, committed);
             context.stop.drain(Reason::CapReached { committed });
             Err(Exit::HandBack { after: Duration::ZERO })
         }
@@ -231,6 +241,7 @@ fn consequence(
             if claim.tally.attempts >= context.settings.max_attempts {
                 return Inferred::Over(Verdict::of_failure(failure));
             }
+            context.meter.tried_again(lane);
             let back_off = retry::back_off(failure.class, claim.tally.attempts, rand::random());
             let hint = retry_after.unwrap_or_default().min(LONGEST_HINT);
             claim.journey.not_before = Some(now() + back_off.max(hint));

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::job::units::{Timestamp, Tokens};
 use crate::ports::{Allowance, Gate as Posted, LaneId, Shared, StoreError, StoreTrouble, Swap, Version};
-use crate::rules::breaker::{BreakerRules, Gate, Permit};
+use crate::rules::breaker::{BreakerRules, Gate, Permit, Phase};
 use crate::rules::concurrency::Concurrency;
 use crate::rules::lane::{LaneBook, Loaded, Word};
 use crate::rules::pace::{Event, Reservation, Terms};
@@ -84,6 +84,21 @@ struct Row {
     /// Swaps whose end is not known: what each was signed with, and how many words were in it.
     in_doubt: Vec<(u64, usize)>,
     signature: u64,
+    /// How the breaker stands there.
+    breaker: Phase,
+    /// How this worker has set it there, since somebody last asked.
+    turns: Vec<Phase>,
+}
+
+impl Row {
+    /// The row says so now, by this worker's hand; whether that is a change.
+    fn turned(&mut self, phase: Phase) -> bool {
+        let is_news = std::mem::replace(&mut self.breaker, phase) != phase;
+        if is_news {
+            self.turns.push(phase);
+        }
+        is_news
+    }
 }
 
 /// What was taken for one call.
@@ -107,7 +122,15 @@ impl Lane {
         clock: Arc<PaceClock>,
         said: Arc<Notify>,
     ) -> Self {
-        let row = Row { version: None, seen: None, words: Vec::new(), in_doubt: Vec::new(), signature: rand::random() };
+        let row = Row {
+            version: None,
+            seen: None,
+            words: Vec::new(),
+            in_doubt: Vec::new(),
+            signature: rand::random(),
+            breaker: Phase::Closed,
+            turns: Vec::new(),
+        };
         let state = LaneState {
             book: LaneBook::new(terms, breaker),
             concurrency: Concurrency::new(),
@@ -221,6 +244,12 @@ impl Lane {
         !self.state().row.words.is_empty()
     }
 
+    /// How this worker has set the breaker for all since this was last asked, in order. Nobody else is told of the same
+    /// change: only one swap of a row can win.
+    pub fn take_turns(&self) -> Vec<Phase> {
+        std::mem::take(&mut self.state().row.turns)
+    }
+
     /// Looks whether others have written anything, if the copy is not from just now: a lane that rests, or is not well,
     /// does so for everybody, and nobody asks before a call that needs no quota.
     ///
@@ -280,14 +309,15 @@ impl Lane {
 
     /// Offers the copy as the new row.
     async fn swap(&self, allowance: &dyn Allowance) -> Result<Offer, StoreError> {
-        let (expected, bytes, count) = {
+        let (expected, bytes, count, phase) = {
             let mut state = self.state();
             let state = &mut *state;
             state.row.signature = state.row.signature.wrapping_add(1);
             let bytes = state.book.save(state.row.signature).map_err(|error| unwritable(&self.id, &error))?;
             let count = state.row.words.len();
             state.row.in_doubt.push((state.row.signature, count));
-            (state.row.version.unwrap_or(Version(0)), Bytes::from(bytes), count)
+            let phase = state.book.breaker.standing().phase();
+            (state.row.version.unwrap_or(Version(0)), Bytes::from(bytes), count, phase)
         };
         let swapped = allowance.swap(&self.id, expected, bytes).await;
         match swapped {
@@ -296,6 +326,9 @@ impl Lane {
                 (state.row.version, state.row.seen) = (Some(version), Some(Instant::now()));
                 state.row.words.drain(..count);
                 state.row.in_doubt.clear();
+                if state.row.turned(phase) {
+                    self.said.notify_one();
+                }
                 Ok(Offer::Taken)
             }
             Ok(Swap::Stale(shared)) => Ok(Offer::Lost(self.adopt(&shared))),
@@ -313,11 +346,16 @@ impl Lane {
         (state.row.version, state.row.seen) = (Some(shared.version), Some(Instant::now()));
         // A row that is empty, or was written by another version of the program, replaces nothing and is written anew.
         let loaded = if shared.state.is_empty() { None } else { state.book.load(&shared.state).ok() };
+        let phase = if loaded.is_some() { state.book.breaker.standing().phase() } else { Phase::Closed };
         if let Some(Loaded { writer, .. }) = loaded
             && let Some((_, count)) = state.row.in_doubt.iter().find(|(signed, _)| *signed == writer)
         {
             state.row.words.drain(..*count);
+            if state.row.turned(phase) {
+                self.said.notify_one();
+            }
         }
+        state.row.breaker = phase;
         state.row.in_doubt.clear();
         self.clock.catch_up(state.book.ledger.latest());
         let now = self.now();

@@ -15,6 +15,7 @@ pub mod control;
 pub mod credentials;
 pub mod denial;
 pub mod fallback;
+pub mod figures;
 pub mod gates;
 pub mod infer;
 pub mod lane;

@@ -30,12 +30,12 @@ pub async fn record(context: &Context, delivery: &Delivery, claim: &Claim, verdi
     if delivery.lease.is_lost() {
         return Err(Exit::Lost);
     }
-    let status = result.status;
+    let (status, failed) = (result.status, result.error.as_ref().map(|failure| failure.class));
     let reply = write(context, claim, result, line)
         .await
         .inspect_err(|error| context.stop.drain(Reason::Store(error.clone())))?;
     let receipt = Receipt::recorded(reply).ok_or(Exit::Lost)?;
-    context.meter.ended(status);
+    context.meter.ended(&claim.fence.key.tenant, status, failed, claim.tally.spent);
     Ok(receipt)
 }
 

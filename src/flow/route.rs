@@ -52,7 +52,11 @@ pub async fn route(context: &Context, delivery: &Delivery, claim: &mut Claim) ->
     let started = now();
     let routed = find_place(context, delivery, claim).await;
     delivery.place.leave();
-    claim.journey.paced += now().duration_since(started);
+    let waited = now().duration_since(started);
+    claim.journey.paced += waited;
+    if let Ok(Routed::Placed(placement)) = &routed {
+        context.meter.paced(&placement.held.lane().id, waited);
+    }
     routed
 }
 

@@ -13,6 +13,7 @@ use super::acknowledge::acknowledge;
 use super::admit::{Admitted, admit};
 use super::context::Context;
 use super::control;
+use super::figures;
 use super::infer::{Inferred, infer};
 use super::lane::SAID_WITHIN;
 use super::lease::LeaseKeeper;
@@ -73,6 +74,11 @@ impl Worker {
             async move { say_what_is_over(&context, ended).await }
         });
 
+        helpers.spawn({
+            let (context, ended) = (Arc::clone(context), ended.clone());
+            async move { figures::ask_how_much_waits(&context, ended).await }
+        });
+
         let (out, mut deliveries) = mpsc::channel(context.settings.slots);
         for _ in 0..RECEIVERS.min(context.settings.slots) {
             let (context, slots, shares) = (Arc::clone(context), Arc::clone(&slots), shares.clone());
@@ -101,7 +107,7 @@ impl Worker {
         while let Some(delivery) = deliveries.recv().await {
             let worker = self.clone();
             jobs.spawn(async move {
-                let _in_hand = worker.context.meter.takes_in_hand();
+                let _in_hand = worker.context.meter.takes_in_hand(delivery.message.sent);
                 worker.deliver(delivery).await;
             });
         }
@@ -221,6 +227,7 @@ async fn write_what_lanes_say(context: &Context, ended: CancellationToken) {
                 context.meter.store_trouble(&error);
             }
             is_left |= lane.has_more_to_say();
+            figures::tell_turns(context, &lane);
         }
         if is_over {
             return;

@@ -5,6 +5,7 @@
 //! /healthz      200 while the process lives
 //! /readyz       200 while it receives and its stores answer; else 503, and why in words
 //! /api/status   what it has in hand, has done, and waits for, as JSON
+//! /metrics      the same numbers for Prometheus; telemetry/metrics.rs lists them
 //! ```
 //!
 //! It tells counts, names of lanes and what stores said; never a prompt or an answer.
@@ -29,6 +30,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::flow::context::Context;
+use crate::flow::figures::figures;
+use crate::telemetry::exposition;
 
 pub use status::unreadiness;
 
@@ -94,6 +97,7 @@ async fn serve(stream: TcpStream, context: Arc<Context>) {
 }
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const METRICS: HeaderValue = HeaderValue::from_static(exposition::MEDIA_TYPE);
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 fn respond(context: &Context, method: &Method, path: &str) -> Response<Full<Bytes>> {
@@ -109,7 +113,8 @@ fn respond(context: &Context, method: &Method, path: &str) -> Response<Full<Byte
             Some(why) => answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{why}\n")),
         },
         "/api/status" => answer(StatusCode::OK, JSON, format!("{}\n", status::json(context))),
-        _ => answer(StatusCode::NOT_FOUND, TEXT, "there are /healthz, /readyz and /api/status\n".to_owned()),
+        "/metrics" => answer(StatusCode::OK, METRICS, exposition::text(&figures(context))),
+        _ => answer(StatusCode::NOT_FOUND, TEXT, "there are /healthz, /readyz, /api/status and /metrics\n".to_owned()),
     }
 }
 

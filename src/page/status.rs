@@ -3,6 +3,9 @@
 use serde_json::{Value, json};
 
 use crate::flow::context::Context;
+use crate::flow::figures::figures;
+use crate::job::failure::Class;
+use crate::telemetry::metrics::is_throttle;
 
 /// Why the worker cannot work just now, in words; `None` if it can.
 pub fn unreadiness(context: &Context) -> Option<String> {
@@ -20,25 +23,24 @@ pub fn unreadiness(context: &Context) -> Option<String> {
 }
 
 pub(super) fn json(context: &Context) -> Value {
-    let (counts, now) = (context.meter.counts(), context.now());
-    let mut lanes: Vec<Value> = context
-        .catalogue
-        .lanes()
-        .iter()
-        .map(|lane| {
-            let at = lane.now();
-            let mut state = lane.state();
-            let state = &mut *state;
-            json!({
-                "lane": lane.id.to_string(),
-                "calls_open": state.open,
-                "tokens_last_minute": state.book.ledger.used(at).0,
-                "tokens_per_minute": state.book.ledger.tokens_per_minute(),
-                "out": state.out.as_ref().map(|denial| denial.failure.class.word()),
-            })
-        })
-        .collect();
-    lanes.sort_by_key(|lane| lane["lane"].to_string());
+    let (figures, now) = (figures(context), context.now());
+    let counts = figures.counts;
+    let lanes = figures.lanes.iter().filter_map(|lane| {
+        let stands = lane.now?;
+        Some(json!({
+            "lane": lane.lane.to_string(),
+            "calls_open": stands.open,
+            "tokens_last_minute": stands.used,
+            "tokens_per_minute": stands.tokens_per_minute,
+            "utilisation": stands.utilisation,
+            "breaker": stands.breaker.word(),
+            "out": stands.out.map(Class::word),
+            "answered": lane.tally.answers,
+            "throttled": lane.tally.failed(is_throttle),
+            "call_failures": lane.tally.failed(|class| !is_throttle(class)),
+            "cost_usd": lane.tally.spent,
+        }))
+    });
     let gates = context.meter.gates().into_iter().filter(|(_, gate)| gate.until > now);
     json!({
         "ready": unreadiness(context).is_none(),
@@ -55,7 +57,14 @@ pub(super) fn json(context: &Context) -> Value {
         "output_tokens": counts.output_tokens,
         "cost_usd": counts.spent,
         "simulated": context.settings.simulated,
-        "lanes": lanes,
+        "queue": figures.queue.map(|depth| json!({
+            "ready": depth.ready,
+            "in_flight": depth.in_flight,
+            "delayed": depth.delayed,
+            "dead": depth.dead,
+        })),
+        "oldest_in_hand_s": figures.oldest_in_hand.map(|age| age.as_secs()),
+        "lanes": lanes.collect::<Vec<_>>(),
         "gates": gates.map(|(lane, gate)| json!({
             "lane": lane,
             "reason": gate.reason,

@@ -112,6 +112,22 @@ impl Default for State {
     }
 }
 
+/// In which of its states a breaker is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Phase {
+    /// Calls go.
+    Closed,
+    /// No call goes before.
+    Open {
+        /// The end of the open time.
+        until: Timestamp,
+    },
+    /// Probes decide.
+    HalfOpen,
+    /// Opened by a person.
+    Held,
+}
+
 const PROBE_CHECK: Duration = Duration::from_secs(1);
 /// Whoever waits for a person looks so often.
 const HELD_CHECK: Duration = Duration::from_secs(5);
@@ -130,6 +146,16 @@ impl Standing {
     fn enter(&mut self, state: State) {
         self.state = state;
         self.period += 1;
+    }
+
+    /// Its state, whatever the time is.
+    pub fn phase(&self) -> Phase {
+        match &self.state {
+            State::Closed { .. } => Phase::Closed,
+            State::Open { until } => Phase::Open { until: *until },
+            State::HalfOpen { .. } => Phase::HalfOpen,
+            State::Held => Phase::Held,
+        }
     }
 
     /// In words.

@@ -1,0 +1,89 @@
+//! How does a worker stand? What it has counted, and its lanes as they are at this moment; and what is said of that by itself:
+//! how much waits in the queue, and which breakers have turned.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::job::units::Timestamp;
+use crate::rules::breaker::Phase;
+use crate::telemetry::figures::{BreakerState, Figures, LaneNow};
+
+use super::context::Context;
+use super::lane::Lane;
+
+/// Between two questions to the queue how much waits.
+const ASK_QUEUE_EVERY: Duration = Duration::from_secs(15);
+
+/// How this worker stands now.
+pub fn figures(context: &Context) -> Figures {
+    let lanes = context.catalogue.lanes();
+    let lanes = lanes.iter().map(|lane| (lane.id.clone(), stands(lane))).collect();
+    Figures {
+        slots: context.settings.slots,
+        are_credentials_refused: context.credentials.trouble().is_some(),
+        ..context.meter.figures(context.now(), lanes)
+    }
+}
+
+fn stands(lane: &Lane) -> LaneNow {
+    let now = lane.now();
+    let mut state = lane.state();
+    let state = &mut *state;
+    let (used, limit) = (state.book.ledger.used(now).0, state.book.ledger.tokens_per_minute());
+    LaneNow {
+        open: state.open,
+        used,
+        tokens_per_minute: limit,
+        utilisation: limit.filter(|limit| *limit > 0).map(|limit| share(used, limit)),
+        breaker: match state.book.breaker.standing().phase() {
+            // Its time is over; nobody has had a call for it since.
+            Phase::Open { until } if until <= now => BreakerState::HalfOpen,
+            phase => named(phase).0,
+        },
+        out: state.out.as_ref().map(|denial| denial.failure.class),
+    }
+}
+
+/// Tokens a minute are far below 2^53.
+#[allow(clippy::cast_precision_loss, reason = "see above")]
+fn share(used: u64, limit: u64) -> f64 {
+    used as f64 / limit as f64
+}
+
+fn named(phase: Phase) -> (BreakerState, Option<Timestamp>) {
+    match phase {
+        Phase::Closed => (BreakerState::Closed, None),
+        Phase::HalfOpen => (BreakerState::HalfOpen, None),
+        Phase::Open { until } => (BreakerState::Open, Some(until)),
+        Phase::Held => (BreakerState::Held, None),
+    }
+}
+
+/// Says how this worker has changed the breaker of a lane for all.
+pub(super) fn tell_turns(context: &Context, lane: &Lane) {
+    for phase in lane.take_turns() {
+        let (state, until) = named(phase);
+        context.meter.breaker(&lane.id, state, until);
+    }
+}
+
+/// Asks the queue how much waits, now and then. An answer that does not come is no trouble: nothing waits for it.
+pub(super) async fn ask_how_much_waits(context: &Context, ended: CancellationToken) {
+    let mut tick = tokio::time::interval(ASK_QUEUE_EVERY);
+    loop {
+        tokio::select! {
+            () = ended.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        let depth = tokio::select! {
+            () = ended.cancelled() => return,
+            depth = context.queue.depth() => depth,
+        };
+        if let Err(error) = &depth {
+            debug!("how much waits is not known: {error}");
+        }
+        context.meter.waits(depth.ok());
+    }
+}

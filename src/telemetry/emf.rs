@@ -1,0 +1,92 @@
+//! What of the figures goes to CloudWatch? A few lines of the worker's log a minute, in the embedded metric format, from which
+//! CloudWatch makes metrics by itself: no agent, no call that could fail, no permission. Few on purpose, since every name
+//! with every value of its dimension is paid for by the month.
+//!
+//! Counts are those since the line before, so that the sum over all workers is right.
+
+use serde_json::{Map, Value, json};
+
+use crate::job::lifecycle::Status;
+use crate::job::units::Timestamp;
+
+use super::figures::{BreakerState, Figures, LaneNow};
+use super::metrics::is_throttle;
+
+/// The namespace of all of them.
+pub const NAMESPACE: &str = "Aquifer";
+
+/// A metric as CloudWatch knows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// Its name.
+    pub name: &'static str,
+    /// By what it is told apart, if at all: `Lane` is `region/model-id`, `Status` that of a job.
+    pub dimension: Option<&'static str>,
+    /// CloudWatch's word for it.
+    pub unit: &'static str,
+}
+
+const BREAKER_OPEN: Metric = Metric { name: "BreakerOpen", dimension: Some("Lane"), unit: "None" };
+const QUOTA_UTILISATION: Metric = Metric { name: "QuotaUtilisation", dimension: Some("Lane"), unit: "Percent" };
+const THROTTLES: Metric = Metric { name: "Throttles", dimension: Some("Lane"), unit: "Count" };
+const JOBS_ENDED: Metric = Metric { name: "JobsEnded", dimension: Some("Status"), unit: "Count" };
+const OLDEST_JOB: Metric = Metric { name: "OldestJobSeconds", dimension: None, unit: "Seconds" };
+
+/// All of them.
+pub const ALL: &[Metric] = &[BREAKER_OPEN, QUOTA_UTILISATION, THROTTLES, JOBS_ENDED, OLDEST_JOB];
+
+/// Writes down what has changed from line to line.
+#[derive(Debug, Default)]
+pub struct Emf {
+    throttles: std::collections::BTreeMap<String, u64>,
+    ended: [u64; Status::ALL.len()],
+}
+
+impl Emf {
+    /// The lines of this moment, each a JSON object.
+    pub fn lines(&mut self, now: Timestamp, figures: &Figures) -> Vec<Value> {
+        let mut lines = Vec::new();
+        for lane in &figures.lanes {
+            let name = lane.lane.to_string();
+            let throttles = lane.tally.failed(is_throttle);
+            let before = self.throttles.insert(name.clone(), throttles).unwrap_or_default();
+            let mut values = vec![(THROTTLES, json!(throttles.saturating_sub(before)))];
+            if let Some(LaneNow { breaker, utilisation, .. }) = lane.now {
+                values.push((BREAKER_OPEN, json!(u8::from(BreakerState::is_open(breaker)))));
+                values.extend(utilisation.map(|share| (QUOTA_UTILISATION, json!(share * 100.0))));
+            }
+            lines.push(line(now, Some(("Lane", &name)), &values));
+        }
+        for status in Status::ALL {
+            let ended: u64 = figures.tenants.iter().map(|(_, tally)| tally.ended[status as usize]).sum();
+            let more = ended.saturating_sub(std::mem::replace(&mut self.ended[status as usize], ended));
+            // Success always, so that a share can be taken of it; a status that never occurs is no metric to pay for.
+            if more > 0 || status == Status::Succeeded {
+                lines.push(line(now, Some(("Status", status.word())), &[(JOBS_ENDED, json!(more))]));
+            }
+        }
+        let oldest = figures.oldest_in_hand.unwrap_or_default().as_secs_f64();
+        lines.push(line(now, None, &[(OLDEST_JOB, json!(oldest))]));
+        lines
+    }
+}
+
+fn line(now: Timestamp, dimension: Option<(&str, &str)>, values: &[(Metric, Value)]) -> Value {
+    let metrics: Vec<Value> =
+        values.iter().map(|(metric, _)| json!({ "Name": metric.name, "Unit": metric.unit })).collect();
+    let names: Vec<&str> = dimension.iter().map(|(name, _)| *name).collect();
+    let mut line = Map::new();
+    line.insert("timestamp".to_owned(), json!(now.to_string()));
+    line.insert("level".to_owned(), json!("INFO"));
+    line.insert("message".to_owned(), json!("metrics"));
+    line.insert(
+        "_aws".to_owned(),
+        json!({
+            "Timestamp": now.0,
+            "CloudWatchMetrics": [{ "Namespace": NAMESPACE, "Dimensions": [names], "Metrics": metrics }],
+        }),
+    );
+    line.extend(dimension.map(|(name, value)| (name.to_owned(), json!(value))));
+    line.extend(values.iter().map(|(metric, value)| (metric.name.to_owned(), value.clone())));
+    Value::Object(line)
+}
