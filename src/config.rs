@@ -11,6 +11,7 @@ mod endpoints_file;
 mod environment;
 mod error;
 mod model;
+mod tenant;
 mod typed;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ pub use self::builtin::simulated;
 pub use self::endpoint::{EndpointSettings, QuotaOverride};
 pub use self::error::{ConfigError, ConfigErrors};
 pub use self::model::{Counting, ModelSettings, Quota, burndown_of};
+pub use self::tenant::TenantSettings;
 
 use self::endpoints_file::EndpointsFile;
 use self::typed::{Problems, Section};
@@ -30,7 +32,7 @@ use self::typed::{Problems, Section};
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 /// Sections of versions to come.
-const LATER: [&str; 2] = ["upload", "tenant"];
+const LATER: [&str; 1] = ["upload"];
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Everything that can be set, checked and complete.
@@ -61,6 +63,8 @@ pub struct Settings {
     pub keep: Duration,
     /// `[notify]`.
     pub notify: NotifySettings,
+    /// `[tenant.NAME]`, of those of which something is said.
+    pub tenants: Vec<TenantSettings>,
 }
 
 /// Where queue, ledger and bodies are.
@@ -214,6 +218,7 @@ fn settings(
     {
         top.problem(ConfigError::Missing { key: "aws.topic_arn".to_owned() });
     }
+    let tenants = tenant::read(&mut top);
     for later in LATER {
         top.later(later);
     }
@@ -221,7 +226,7 @@ fn settings(
     model::check(&models, problems);
     endpoint::check(&endpoints, &models, problems);
     let endpoints = endpoint::merge(listed, endpoints);
-    Settings { backend, models, endpoints, routing, breaker, worker, keep, notify }
+    Settings { backend, models, endpoints, routing, breaker, worker, keep, notify, tenants }
 }
 
 fn backend(top: &mut Section<'_>) -> Backend {

@@ -19,8 +19,10 @@ use crate::job::outcome::{Ending, Pointer, Tally, Usage};
 use crate::job::spec::TaskToken;
 use crate::job::units::{Timestamp, Usd};
 
+pub use self::finding::{Finding, Severity};
 pub use self::queue::{BATCH_ENTRIES, Depth, Message, MessageId, Outgoing, Queue, ReceiptHandle};
 
+mod finding;
 mod queue;
 
 // ---------------------------------------------------------------------------------------------------- errors

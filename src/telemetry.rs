@@ -205,7 +205,7 @@ impl Meter {
         }
     }
 
-    /// A lane is out for good.
+    /// Calls are not permitted on a lane.
     pub fn lane_out(&self, lane: &LaneId, failure: &Failure) {
         if self.once(&format!("out {lane}")) {
             error!(%lane, "lane is out: {}", failure.message);

@@ -8,6 +8,11 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use aws_smithy_http_client::pool::{self, ConnectionPool};
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::Provider;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
 /// A service that takes longer to accept a connection is away.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -70,6 +75,12 @@ pub enum ConnectError {
         /// What the chain of providers said.
         why: String,
     },
+    /// The HTTP client could not be made.
+    #[error("cannot set up HTTPS ({why}): check that the system's CA certificates are installed")]
+    Https {
+        /// What the library said.
+        why: String,
+    },
 }
 
 /// One client a service, all on one pool of connections.
@@ -127,10 +138,20 @@ fn timeouts() -> TimeoutConfig {
     TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_attempt_timeout(ATTEMPT_TIMEOUT).build()
 }
 
+fn http_client() -> Result<SharedHttpClient, ConnectError> {
+    let pool = ConnectionPool::builder().tcp_nodelay(true).proxy_config(ProxyConfig::from_env());
+    let pool = pool.tls_provider(Provider::rustls(CryptoMode::AwsLc)).build_https();
+    let pool = pool.map_err(|error| ConnectError::Https { why: in_words(&error) })?;
+    let client = pool::Client::new(&pool).map_err(|error| ConnectError::Https { why: in_words(&error) })?;
+    Ok(SharedHttpClient::new(client))
+}
+
 async fn environment() -> Result<SdkConfig, ConnectError> {
     let config = aws_config::defaults(BehaviorVersion::latest())
         .retry_config(RetryConfig::standard())
         .timeout_config(timeouts())
+        // Left to themselves, clients would have a pool each, and each read the host's root certificates.
+        .http_client(http_client()?)
         .load()
         .await;
     if config.region().is_none() {

@@ -19,6 +19,7 @@ mod calls;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod canned;
+mod check;
 mod claim_check;
 mod claims;
 mod clients;
@@ -34,6 +35,7 @@ mod listing;
 mod look_up;
 mod manifest;
 mod mark;
+mod message_size;
 mod notices;
 mod objects;
 mod provision;
@@ -61,6 +63,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use batches::Seal;
+pub use check::Expected;
 pub use clients::{ConnectError, Emulated, Results, Settings};
 pub use provision::Created;
 pub use reader::{Order, ResultLines};

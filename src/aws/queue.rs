@@ -20,6 +20,7 @@ use super::batch_calls::{self, Letter, seconds};
 use super::claim_check::{self, ClaimChecks, Resolved};
 use super::company::{Company, Room};
 use super::in_flight::{self, InFlight};
+use super::message_size::MessageSize;
 use super::objects::Objects;
 use super::{Inner, text, trouble};
 use crate::job::intake::PAYLOAD_BYTES;
@@ -29,9 +30,6 @@ use crate::ports::{
     StoreTrouble,
 };
 
-/// What a message may weigh, and all messages of a call together: 1 MiB, less what attributes take when the message
-/// becomes a dead letter.
-const MESSAGE_BYTES: usize = (1 << 20) - (8 << 10);
 /// What a dead letter's reason is cut to.
 const REASON_CHARS: usize = 1_024;
 /// The longest delay that SQS takes.
@@ -49,6 +47,8 @@ pub(super) struct SqsQueue {
     inner: Arc<Inner>,
     claim_checks: ClaimChecks,
     in_flight: InFlight,
+    size: MessageSize,
+    dead_size: MessageSize,
     hiding: Company<(ReceiptHandle, Duration), Entry>,
     deleting: Company<ReceiptHandle, Entry>,
 }
@@ -63,6 +63,8 @@ impl SqsQueue {
             inner: Arc::clone(inner),
             claim_checks: ClaimChecks::new(objects, &settings.prefix),
             in_flight: InFlight::default(),
+            size: MessageSize::of(&settings.queue_url),
+            dead_size: MessageSize::of(&settings.dead_letter_url),
             hiding: Company::new("changing the visibility of messages", HANDLES, move |group| {
                 let inner = Arc::clone(&hiding);
                 Box::pin(async move { batch_calls::hide(&inner, group).await })
@@ -129,13 +131,14 @@ impl SqsQueue {
         whole
     }
 
-    /// The body as a message of ours can carry it: itself, or the claim check for it.
-    async fn carriable(&self, body: String) -> Result<String, StoreError> {
-        if fits(&body) { Ok(body) } else { self.claim_checks.put_away(&body).await }
+    /// The body as a message of at most so many bytes can carry it: itself, or the claim check for it.
+    async fn carriable(&self, body: String, limit: usize) -> Result<String, StoreError> {
+        let fits = body.len() <= limit && text::can_be_sent(&body);
+        if fits { Ok(body) } else { self.claim_checks.put_away(&body).await }
     }
 
     /// Makes a letter of a message that is to be sent.
-    async fn prepare(&self, outgoing: Outgoing) -> Result<Entry<Arc<Letter>>, StoreError> {
+    async fn prepare(&self, outgoing: Outgoing, limit: usize) -> Result<Entry<Arc<Letter>>, StoreError> {
         if outgoing.delay > LONGEST_DELAY {
             let (delay, longest) = (outgoing.delay.as_secs(), LONGEST_DELAY.as_secs());
             return Ok(Err(EntryError::Refused(format!("a delay of {delay} s, at most {longest} s are allowed"))));
@@ -148,7 +151,7 @@ impl SqsQueue {
             let (length, limit) = (outgoing.body.len(), PAYLOAD_BYTES);
             return Ok(Err(EntryError::Refused(format!("{length} bytes, at most {limit} are allowed"))));
         }
-        let body = self.carriable(outgoing.body).await?;
+        let body = self.carriable(outgoing.body, limit).await?;
         Ok(Ok(Arc::new(Letter { body, group: outgoing.tenant.to_string(), delay: outgoing.delay })))
     }
 }
@@ -157,12 +160,14 @@ impl SqsQueue {
 impl Queue for SqsQueue {
     async fn send(&self, entries: Vec<Outgoing>) -> Result<Vec<Entry<MessageId>>, StoreError> {
         check("sending messages", entries.len())?;
-        let prepared = join_all(entries.into_iter().map(|entry| self.prepare(entry))).await;
+        let limit = self.size.bytes(&self.inner).await;
+        let prepared = join_all(entries.into_iter().map(|entry| self.prepare(entry, limit))).await;
         let prepared: Vec<Entry<Arc<Letter>>> = prepared.into_iter().collect::<Result<_, _>>()?;
         let letters: Vec<Arc<Letter>> = prepared.iter().flatten().cloned().collect();
         let weights: Vec<usize> = letters.iter().map(|letter| letter.body.len()).collect();
         let mut sent = Vec::with_capacity(letters.len());
-        for group in groups(&weights, MESSAGE_BYTES) {
+        // Nobody says whether a queue that takes less in a message takes more in a call.
+        for group in groups(&weights, limit) {
             sent.extend(batch_calls::post(&self.inner, letters.get(group).unwrap_or_default().to_vec()).await);
         }
         let mut sent = sent.into_iter();
@@ -219,9 +224,10 @@ impl Queue for SqsQueue {
         let reason = reason.unwrap_or_else(|| "no reason was given".to_owned());
         let doing = "moving a message to the dead letters";
         let unbuilt = |error: BuildError| trouble::of_ours(StoreTrouble::Other, doing, error.to_string());
+        let limit = self.dead_size.bytes(&self.inner).await;
         let request = self.inner.clients.sqs.send_message().queue_url(&self.inner.settings.dead_letter_url);
         let request = request
-            .message_body(self.carriable(message.body.clone()).await?)
+            .message_body(self.carriable(message.body.clone(), limit).await?)
             .message_attributes("aquifer.reason", words(reason).map_err(unbuilt)?)
             .message_attributes("aquifer.message_id", words(message.id.0.clone()).map_err(unbuilt)?);
         request.send().await.map_err(|error| trouble::of_sdk(doing, &error))?;
@@ -271,10 +277,6 @@ fn delivered(message: aws_sdk_sqs::types::Message, asked: Timestamp, visibility:
 /// that was delivered too often to the dead letters.
 fn patience(receives: u32) -> Duration {
     Duration::from_secs(1 << receives.saturating_sub(1).min(6))
-}
-
-fn fits(body: &str) -> bool {
-    body.len() <= MESSAGE_BYTES && text::can_be_sent(body)
 }
 
 /// Which entries share a call, in their order: as many as weigh at most `room` together.

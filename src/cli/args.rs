@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub use self::looking::{
-    DeadAct, DeadArgs, DeadFilter, ExplainArgs, ForgetArgs, HandArg, HandLane, LanesArgs, ResultOrder, ResultsArgs,
-    StatusArgs,
+    CheckArgs, DeadAct, DeadArgs, DeadFilter, ExplainArgs, ForgetArgs, HandArg, HandLane, LanesArgs, ResultOrder,
+    ResultsArgs, StatusArgs,
 };
 
 mod looking;
@@ -55,6 +55,8 @@ pub enum Command {
     Lanes(LanesArgs),
     /// What could not be worked: messages that are no jobs, ids in conflict, poison
     Dead(DeadArgs),
+    /// Configuration, permissions and queue settings: what is wrong, and what mends it
+    Check(CheckArgs),
     /// Purge bodies and rows of a batch that is complete
     Forget(ForgetArgs),
     /// The Bedrock simulator as a server
@@ -78,6 +80,7 @@ impl Command {
             | Self::Lanes(_)
             | Self::Dead(_)
             | Self::Forget(_)
+            | Self::Check(_)
             | Self::Simulate(_)
             | Self::Plan(_)
             | Self::Completions(_)

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::aws::Fleet;
+use crate::aws::{self, Fleet};
 use crate::config::{self, Settings};
-use crate::embedded::{Entry, Run, Sealed, Standing, Store};
+use crate::embedded::{self, Entry, Run, Sealed, Standing, Store};
 use crate::flow::context::{self, Context};
 use crate::flow::credentials::CredentialsGate;
 use crate::flow::lanes::Catalogue;
@@ -15,14 +15,16 @@ use crate::flow::notify::Announcer;
 use crate::flow::patience::ClaimGate;
 use crate::flow::stop::Stop;
 use crate::job::ident::{BatchKey, BatchName, Digest};
-use crate::ports::{Allowance, Bodies, Callbacks, Ledger, Model, Notices, Queue, Seals, StoreError};
+use crate::ports::{
+    Allowance, Bodies, Callbacks, Finding, Ledger, Model, Notices, Queue, Seals, StoreError, StoreTrouble,
+};
 use crate::telemetry::Meter;
 
-use super::SystemClock;
 use super::args::Places;
 use super::exit::Report;
 use super::fleet_roll::FleetRoll;
 use super::wiring::{self, SIMULATED};
+use super::{SystemClock, check};
 
 /// An open back end.
 #[derive(Clone, Debug)]
@@ -51,9 +53,46 @@ impl Backend {
     /// A report: it cannot be reached, or it is not one of ours.
     pub(crate) async fn open(settings: &Settings, places: &Places, is_simulated: bool) -> Result<Self, Report> {
         match &settings.backend {
-            config::Backend::Aws(aws) if !is_simulated => Ok(Self::Fleet(wiring::fleet(aws, settings.keep).await?)),
+            config::Backend::Aws(aws) if !is_simulated => {
+                let fleet = wiring::fleet(aws, settings.keep).await?;
+                fit(&fleet).await?;
+                Ok(Self::Fleet(fleet))
+            }
             config::Backend::Aws(_) | config::Backend::Embedded => {
                 Ok(Self::Embedded(wiring::store(&state_dir(places, is_simulated)).await?))
+            }
+        }
+    }
+
+    /// Makes the services of a fleet that are missing; what was made, for a person.
+    ///
+    /// # Errors
+    /// A report: there is no fleet in the configuration, or something cannot be made.
+    pub(crate) async fn create_missing(settings: &Settings) -> Result<Vec<String>, Report> {
+        let config::Backend::Aws(aws) = &settings.backend else {
+            return Err(Report::usage(
+                "there is nothing to make: the back end is `embedded`, which makes its own directory",
+            )
+            .hint("set backend = \"aws\" and an [aws] section in aquifer.toml"));
+        };
+        let made = wiring::fleet(aws, settings.keep).await?.create_missing().await.map_err(of_fleet)?;
+        Ok(made.iter().map(ToString::to_string).collect())
+    }
+
+    /// Looks at the configured one; nothing is opened or made.
+    ///
+    /// # Errors
+    /// A report: not even that can be done.
+    pub(crate) async fn check(settings: &Settings, places: &Places) -> Result<Vec<Finding>, Report> {
+        match &settings.backend {
+            config::Backend::Aws(aws) => {
+                let expected =
+                    aws::Expected { lease: settings.worker.lease, longest_call: check::longest_call(settings) };
+                Ok(wiring::fleet(aws, settings.keep).await?.check(&expected).await)
+            }
+            config::Backend::Embedded => {
+                let dir = state_dir(places, false);
+                tokio::task::spawn_blocking(move || embedded::check(&dir)).await.map_err(Report::stuck)
             }
         }
     }
@@ -135,6 +174,32 @@ impl Backend {
             Self::Fleet(_) => Ok(()),
         }
     }
+}
+
+/// What is missing or is something else will not come by waiting for it.
+async fn fit(fleet: &Fleet) -> Result<(), Report> {
+    let unfit = fleet.unfit().await;
+    let Some(first) = unfit.first() else { return Ok(()) };
+    let all: Vec<&str> = unfit.iter().map(|finding| finding.what.as_str()).collect();
+    let report = Report::usage(all.join("; "));
+    Err(match &first.remedy {
+        Some(remedy) => report.hint(remedy),
+        None => report,
+    })
+}
+
+/// The same trouble, with what helps against it on AWS.
+pub(crate) fn of_fleet(error: StoreError) -> Report {
+    let hint = match error.kind {
+        StoreTrouble::Denied => {
+            "check the account, the region and the permissions of these credentials (infra/roles.tf lists them)"
+        }
+        StoreTrouble::Away => "check AWS_REGION, AWS_ENDPOINT_URL and the network, and run the same command again",
+        StoreTrouble::Full | StoreTrouble::Newer | StoreTrouble::Damaged | StoreTrouble::Other => {
+            "`aquifer check` says whether the services are as they should be"
+        }
+    };
+    Report::stuck(error).hint(hint)
 }
 
 /// Where the embedded back end keeps its state.

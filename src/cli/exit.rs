@@ -50,6 +50,11 @@ impl Report {
         Self { exit: Exit::CouldNotGoOn, what: what.to_string(), hint: None }
     }
 
+    /// What it says, and what to do about it: a finding of `aquifer check` is put in the same words.
+    pub(crate) fn into_parts(self) -> (String, Option<String>) {
+        (self.what, self.hint)
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl fmt::Display) -> Self {

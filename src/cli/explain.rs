@@ -3,11 +3,14 @@
 
 use serde_json::json;
 
+use crate::aws::{self, Fleet};
 use crate::config::Settings;
-use crate::embedded::{JobReport, LaneGate};
-use crate::job::ident::{BatchName, JobId};
+use crate::embedded::{DeadLetter, JobReport, LaneGate, Waiting};
+use crate::job::ident::{BatchName, JobId, JobKey};
 use crate::job::lifecycle::State;
-use crate::ports::Clock;
+use crate::job::outcome::Tally;
+use crate::job::units::Timestamp;
+use crate::ports::{Clock, FinalRow, Gate};
 
 use super::args::ExplainArgs;
 use super::exit::{Exit, Report};
@@ -20,7 +23,6 @@ use super::{SystemClock, out};
 /// # Errors
 /// A report: no such job, or the state cannot be read.
 pub(crate) async fn explain(args: &ExplainArgs) -> Result<Exit, Report> {
-    let states = States::open(&args.places.state)?;
     let unknown = || {
         Report::usage(format!("no job is called `{}`", args.job))
             .hint("lines that were refused are no jobs: the results name them with file, line and reason")
@@ -30,31 +32,117 @@ pub(crate) async fn explain(args: &ExplainArgs) -> Result<Exit, Report> {
         Some(name) => Some(BatchName::new(name).map_err(|_| no_batch(name))?),
         None => None,
     };
+    if let Some(fleet) = wiring::configured_fleet(&args.places).await? {
+        return of_fleet(&fleet, batch.as_ref(), &id, args).await;
+    }
+    let states = States::open(&args.places.state)?;
     let mut found = 0;
     for state in &states.readers {
         let every_gate = state.reader.gates()?;
         for job in state.reader.job(batch.as_ref(), &id, None)? {
             found += 1;
-            let gates = gates_of(&job, &every_gate, &wiring::settings(args.places.config.as_deref(), state.simulated)?);
-            if args.json {
-                out::line(&as_json(&job, state.simulated, &gates).to_string())?;
-            } else {
-                for line in as_text(&job, state.simulated, &gates) {
-                    out::line(&line)?;
-                }
-            }
+            let settings = wiring::settings(args.places.config.as_deref(), state.simulated)?;
+            let gates = gates_of(&job, &every_gate, &settings);
+            tell(&Known::of(job, gates, state.simulated), args)?;
         }
     }
     if found == 0 { Err(unknown()) } else { Ok(Exit::AllSucceeded) }
 }
 
-fn as_json(job: &JobReport, simulated: bool, gates: &[LaneGate]) -> serde_json::Value {
+async fn of_fleet(fleet: &Fleet, batch: Option<&BatchName>, id: &JobId, args: &ExplainArgs) -> Result<Exit, Report> {
+    let jobs = fleet.jobs(batch, id, None).await?;
+    if jobs.is_empty() {
+        let ready = fleet.queue().depth().await?.ready;
+        return Err(Report::usage(format!("no worker has taken up a job called `{id}`")).hint(format!(
+            "it may be among the {ready} that wait in the queue, or it was refused (the results name such lines), or never sent"
+        )));
+    }
+    let now = SystemClock.now();
+    let gates: Vec<_> = fleet.gates().await?.into_iter().filter(|gate| gate.gate.until > now).collect();
+    for job in jobs {
+        tell(&Known::of_fleet(job, &gates), args)?;
+    }
+    Ok(Exit::AllSucceeded)
+}
+
+fn tell(job: &Known, args: &ExplainArgs) -> Result<(), Report> {
+    if args.json {
+        return out::line(&as_json(job).to_string());
+    }
+    as_text(job).iter().try_for_each(|line| out::line(line))
+}
+
+/// What is known of a job, wherever it stands.
+struct Known {
+    key: JobKey,
+    simulated: bool,
+    state: State,
+    generation: u32,
+    claims: u64,
+    owner: Option<String>,
+    tally: Tally,
+    /// Whether a call is on its way; where only its worker knows, `false`.
+    has_open_call: bool,
+    enqueued: Timestamp,
+    ended: Option<Timestamp>,
+    ending: Option<FinalRow>,
+    waiting: Option<Waiting>,
+    dead: Option<DeadLetter>,
+    redriven: Option<(Timestamp, String)>,
+    gates: Vec<(String, Gate)>,
+}
+
+impl Known {
+    fn of(job: JobReport, gates: Vec<LaneGate>, simulated: bool) -> Self {
+        Self {
+            key: job.key,
+            simulated,
+            state: job.state,
+            generation: job.generation,
+            claims: job.claims,
+            owner: job.owner.map(|epoch| epoch.to_string()),
+            tally: job.tally,
+            has_open_call: job.open.is_some(),
+            enqueued: job.enqueued,
+            ended: job.ended,
+            ending: job.ending,
+            waiting: job.waiting,
+            dead: job.dead,
+            redriven: job.redriven,
+            gates: gates.into_iter().map(|gate| (gate.lane, gate.gate)).collect(),
+        }
+    }
+
+    /// A row does not say for which model it waits: every lane that lets nothing through is named.
+    fn of_fleet(job: aws::JobReport, gates: &[aws::LaneGate]) -> Self {
+        let waits = matches!(job.state, State::Queued | State::Running);
+        Self {
+            key: job.key,
+            simulated: false,
+            state: job.state,
+            generation: job.generation,
+            claims: u64::from(job.claims),
+            owner: job.owner.map(|owner| owner.epoch),
+            tally: job.tally,
+            has_open_call: false,
+            enqueued: job.enqueued,
+            ended: job.ended,
+            ending: job.ending,
+            waiting: None,
+            dead: None,
+            redriven: None,
+            gates: gates.iter().filter(|_| waits).map(|gate| (gate.lane.clone(), gate.gate.clone())).collect(),
+        }
+    }
+}
+
+fn as_json(job: &Known) -> serde_json::Value {
     let ending = job.ending.as_ref().map(|row| &row.ending);
     json!({
         "id": job.key.id,
         "batch": job.key.batch,
         "tenant": job.key.tenant,
-        "simulated": simulated,
+        "simulated": job.simulated,
         "state": job.state.word(),
         "generation": job.generation,
         "claims": job.claims,
@@ -64,7 +152,7 @@ fn as_json(job: &JobReport, simulated: bool, gates: &[LaneGate]) -> serde_json::
         "unknown_usd": job.tally.unknown,
         "enqueued": job.enqueued.to_string(),
         "ended": job.ended.map(|time| time.to_string()),
-        "call_open": job.open.is_some(),
+        "call_open": job.has_open_call,
         "model_used": ending.and_then(|ending| ending.model_used.clone()),
         "usage": ending.map(|ending| ending.usage),
         "error": ending.and_then(|ending| ending.error.clone()),
@@ -73,11 +161,11 @@ fn as_json(job: &JobReport, simulated: bool, gates: &[LaneGate]) -> serde_json::
         "hidden_until": job.waiting.and_then(|waiting| waiting.hidden_until).map(|time| time.to_string()),
         "dead_letter": job.dead.as_ref().map(|dead| &dead.reason),
         "redriven": job.redriven.as_ref().map(|(at, reason)| json!({ "at": at.to_string(), "dead_letter": reason })),
-        "gates": gates.iter().map(|gate| json!({
-            "lane": gate.lane,
-            "reason": gate.gate.reason,
-            "since": gate.gate.since.to_string(),
-            "until": gate.gate.until.to_string(),
+        "gates": job.gates.iter().map(|(lane, gate)| json!({
+            "lane": lane,
+            "reason": gate.reason,
+            "since": gate.since.to_string(),
+            "until": gate.until.to_string(),
         })).collect::<Vec<_>>(),
     })
 }
@@ -99,8 +187,8 @@ fn gates_of(job: &JobReport, gates: &[LaneGate], settings: &Settings) -> Vec<Lan
     gates.iter().filter(|gate| gate.gate.until > now).filter(holds).cloned().collect()
 }
 
-fn as_text(job: &JobReport, simulated: bool, gates: &[LaneGate]) -> Vec<String> {
-    let mark = if simulated { " (simulated)" } else { "" };
+fn as_text(job: &Known) -> Vec<String> {
+    let mark = if job.simulated { " (simulated)" } else { "" };
     let mut lines =
         vec![format!("job `{}` of batch `{}`, tenant `{}`{mark}", job.key.id, job.key.batch, job.key.tenant)];
     let now = SystemClock.now();
@@ -118,7 +206,7 @@ fn as_text(job: &JobReport, simulated: bool, gates: &[LaneGate]) -> Vec<String> 
     if job.generation > 0 {
         tell("generation", format!("run again {} times", job.generation));
     }
-    let call = if job.open.is_some() { ", one of them open" } else { "" };
+    let call = if job.has_open_call { ", one of them open" } else { "" };
     tell(
         "calls",
         format!("{} to the model{call}; {} failed in a way that counts", job.tally.model_calls, job.tally.attempts),
@@ -150,18 +238,17 @@ fn as_text(job: &JobReport, simulated: bool, gates: &[LaneGate]) -> Vec<String> 
     if let Some((at, reason)) = &job.redriven {
         tell("redriven", format!("out of the dead-letter queue at {at}, where it lay because of this: {reason}"));
     }
-    for gate in gates {
-        let LaneGate { lane, gate } = gate;
+    for (lane, gate) in &job.gates {
         tell("waits", format!("{lane}: {}, since {}, until {} as things stand", gate.reason, gate.since, gate.until));
     }
     lines
 }
 
-fn state(job: &JobReport, now: crate::job::units::Timestamp) -> String {
+fn state(job: &Known, now: Timestamp) -> String {
     match job.state {
         State::Queued => format!("queued for {}", super::run::span(now.since(job.enqueued))),
         State::Running => {
-            let owner = job.owner.map_or_else(String::new, |epoch| format!(" by process {epoch}"));
+            let owner = job.owner.as_ref().map_or_else(String::new, |epoch| format!(" by process {epoch}"));
             format!("running{owner}, claim {}", job.claims)
         }
         State::Final(status) => match job.ended {

@@ -12,7 +12,7 @@ use crate::rules::breaker::Hand;
 use crate::rules::lane::LaneBook;
 use crate::rules::pace::{Counting, Hypothesis, Terms};
 
-use super::args::{HandArg, HandLane, LanesArgs};
+use super::args::{HandArg, HandLane, LanesArgs, Places};
 use super::exit::{Exit, Report};
 use super::run::short;
 use super::states::{States, place_of};
@@ -26,7 +26,7 @@ use super::{SystemClock, out};
 /// A report: there is no state, or no such lane.
 pub(crate) async fn lanes(args: &LanesArgs) -> Result<Exit, Report> {
     match &args.hand {
-        None => show(args, &Known::of(args)?),
+        None => show(args, &Known::of(args)?).await,
         Some(HandArg::Open(lane)) => set(lane, Hand::Open).await,
         Some(HandArg::Close(lane)) => set(lane, Hand::Close).await,
         Some(HandArg::Probe(lane)) => set(lane, Hand::Probe).await,
@@ -58,25 +58,45 @@ fn is_a_models(lane: &LaneId) -> bool {
     *lane.model_id != *ACCOUNT
 }
 
-fn show(args: &LanesArgs, known: &Known) -> Result<Exit, Report> {
+async fn show(args: &LanesArgs, known: &Known) -> Result<Exit, Report> {
     let now = SystemClock.now();
-    let states = States::open(&args.places.state)?;
-    for state in &states.readers {
-        for LaneRow { lane, state: row } in state.reader.lanes()? {
-            let Some(id) = LaneId::parse(&lane).filter(is_a_models) else { continue };
-            let (mut book, terms) = known.book(&id);
-            if book.load(&row).is_err() {
-                continue;
-            }
-            let standing = Standing::of(&mut book, &terms, now);
-            if args.json {
-                out::line(&standing.as_json(&lane, state.simulated).to_string())?;
-            } else {
-                standing.tell(&lane, state.simulated)?;
-            }
+    for Row { lane, state, is_simulated } in rows(&args.places).await? {
+        let (mut book, terms) = known.book(&lane);
+        if book.load(&state).is_err() {
+            continue;
+        }
+        let (standing, lane) = (Standing::of(&mut book, &terms, now), lane.to_string());
+        if args.json {
+            out::line(&standing.as_json(&lane, is_simulated).to_string())?;
+        } else {
+            standing.tell(&lane, is_simulated)?;
         }
     }
     Ok(Exit::AllSucceeded)
+}
+
+/// What the workers have written of a lane.
+struct Row {
+    lane: LaneId,
+    state: Vec<u8>,
+    is_simulated: bool,
+}
+
+async fn rows(places: &Places) -> Result<Vec<Row>, Report> {
+    let mut rows = Vec::new();
+    if let Some(fleet) = wiring::configured_fleet(places).await? {
+        let written = fleet.lanes().await?.into_iter();
+        rows.extend(written.map(|row| Row { lane: row.lane, state: row.state.to_vec(), is_simulated: false }));
+    } else {
+        for state in &States::open(&places.state)?.readers {
+            let written = state.reader.lanes()?.into_iter();
+            rows.extend(written.filter_map(|LaneRow { lane, state: row }| {
+                Some(Row { lane: LaneId::parse(&lane)?, state: row, is_simulated: state.simulated })
+            }));
+        }
+    }
+    rows.retain(|row| is_a_models(&row.lane));
+    Ok(rows)
 }
 
 struct Standing {
@@ -150,27 +170,17 @@ impl Standing {
 /// Says it in the row; workers see it within seconds.
 async fn set(args: &HandLane, hand: Hand) -> Result<Exit, Report> {
     let name = args.lane.as_str();
-    let found = {
-        let states = States::open(&args.places.state)?;
-        let holding = |state: &super::states::State| -> Result<bool, Report> {
-            Ok(state.reader.lanes()?.iter().any(|row| row.lane == name))
-        };
-        let mut found = None;
-        for state in &states.readers {
-            if found.is_none() && holding(state)? {
-                found = Some(state.simulated);
-            }
-        }
-        found
-    };
     let no_lane = || Report::usage(format!("no lane is called `{name}`")).hint("`aquifer lanes` lists them all");
-    let is_simulated = found.ok_or_else(no_lane)?;
-    let lane = LaneId::parse(name).filter(is_a_models).ok_or_else(no_lane)?;
-    let store = wiring::store(&place_of(&args.places.state, is_simulated)).await?;
-    let outcome = write(&*store.allowance(), &lane, hand).await;
-    store.close().await?;
-    outcome?;
-    say(&format!("{lane}: {}", said_of(hand)));
+    let row = rows(&args.places).await?.into_iter().find(|row| row.lane.to_string() == name).ok_or_else(no_lane)?;
+    if let Some(fleet) = wiring::configured_fleet(&args.places).await? {
+        write(&*fleet.allowance(), &row.lane, hand).await?;
+    } else {
+        let store = wiring::store(&place_of(&args.places.state, row.is_simulated)).await?;
+        let outcome = write(&*store.allowance(), &row.lane, hand).await;
+        store.close().await?;
+        outcome?;
+    }
+    say(&format!("{}: {}", row.lane, said_of(hand)));
     Ok(Exit::AllSucceeded)
 }
 

@@ -2,6 +2,7 @@
 
 pub mod args;
 mod backend;
+mod check;
 mod dead;
 mod enqueue;
 pub mod exit;
@@ -47,6 +48,7 @@ pub async fn carry_out(cli: Cli) -> Result<Exit, Report> {
         Command::Lanes(args) => lanes::lanes(&args).await,
         Command::Dead(args) => dead::dead(&args.act).await,
         Command::Forget(args) => forget::forget(&args).await,
+        Command::Check(args) => check::check(&args).await,
         Command::Simulate(args) => simulate::simulate(&args).await,
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),

@@ -1,25 +1,61 @@
-//! `aquifer status`: how do the batches stand? Counts, cost and an estimate of the end, from the state directory
-//! alone, so that it works beside running processes and after them.
+//! `aquifer status`: how do the batches stand? Counts, cost and an estimate of the end, from the state directory or the
+//! fleet's table alone, so that it works beside running processes and after them.
 
 use serde::Serialize;
 
+use crate::aws::{self, Fleet};
 use crate::embedded::BatchSummary;
+use crate::job::ident::BatchName;
 use crate::job::outcome::Savings;
-use crate::job::units::{Tokens, Usd};
-use crate::ports::Clock;
+use crate::job::units::{Timestamp, Tokens, Usd};
+use crate::ports::{Clock, Depth, Gate};
 
 use super::args::StatusArgs;
 use super::exit::{Exit, Report};
 use super::run::{short, span};
 use super::states::{self, States};
-use super::{SystemClock, out};
+use super::{SystemClock, out, wiring};
 
 /// Shows one batch, or all.
 ///
 /// # Errors
 /// A report: there is no state, or no such batch.
 pub(crate) async fn status(args: &StatusArgs) -> Result<Exit, Report> {
-    let states = States::open(&args.places.state)?;
+    let view = match wiring::configured_fleet(&args.places).await? {
+        Some(fleet) => of_fleet(&fleet, args).await?,
+        None => of_states(&States::open(&args.places.state)?, args)?,
+    };
+    if let Some(name) = &args.batch
+        && view.rows.is_empty()
+    {
+        return Err(states::no_batch(name));
+    }
+    if args.json {
+        for row in &view.rows {
+            out::line(&serde_json::to_string(row).map_err(Report::stuck)?)?;
+        }
+        return Ok(Exit::AllSucceeded);
+    }
+    table(&view.rows)?;
+    if let Some(depth) = view.depth {
+        let Depth { ready, in_flight, delayed, dead } = depth;
+        out::line(&format!("queue: {ready} ready, {in_flight} in flight, {delayed} delayed; {dead} dead letters"))?;
+    }
+    for (lane, gate) in view.gates {
+        out::line(&format!("{lane} waits since {} until {}: {}", gate.since, gate.until, gate.reason))?;
+    }
+    Ok(Exit::AllSucceeded)
+}
+
+/// What is shown.
+struct View {
+    rows: Vec<Row>,
+    /// The queue that all batches share, where there is one.
+    depth: Option<Depth>,
+    gates: Vec<(String, Gate)>,
+}
+
+fn of_states(states: &States, args: &StatusArgs) -> Result<View, Report> {
     let now = SystemClock.now();
     let mut rows = Vec::new();
     for state in &states.readers {
@@ -29,22 +65,17 @@ pub(crate) async fn status(args: &StatusArgs) -> Result<Exit, Report> {
             }
         }
     }
-    if let Some(name) = &args.batch
-        && rows.is_empty()
-    {
-        return Err(states::no_batch(name));
-    }
-    if args.json {
-        for row in &rows {
-            out::line(&serde_json::to_string(row).map_err(Report::stuck)?)?;
-        }
-    } else {
-        table(&rows)?;
-        for crate::embedded::LaneGate { lane, gate } in states.gates()? {
-            out::line(&format!("{lane} waits since {} until {}: {}", gate.since, gate.until, gate.reason))?;
-        }
-    }
-    Ok(Exit::AllSucceeded)
+    let gates = states.gates()?.into_iter().map(|gate| (gate.lane, gate.gate)).collect();
+    Ok(View { rows, depth: None, gates })
+}
+
+async fn of_fleet(fleet: &Fleet, args: &StatusArgs) -> Result<View, Report> {
+    let now = SystemClock.now();
+    let named = args.batch.as_ref().map(|name| BatchName::new(name).map_err(|_| states::no_batch(name))).transpose()?;
+    let rows = fleet.batches(named.as_ref()).await?.iter().map(|batch| Row::of_fleet(batch, now)).collect();
+    let posted = fleet.gates().await?.into_iter().filter(|gate| gate.gate.until > now);
+    let gates = posted.map(|gate| (gate.lane, gate.gate)).collect();
+    Ok(View { rows, depth: Some(fleet.queue().depth().await?), gates })
 }
 
 /// The contract's fields, and what tells batches of one name apart.
@@ -55,7 +86,8 @@ struct Row {
     simulated: bool,
     total: u64,
     queued: u64,
-    running: u64,
+    /// `None` where the queue alone knows: then they count as queued.
+    running: Option<u64>,
     succeeded: u64,
     failed: u64,
     rejected: u64,
@@ -83,7 +115,7 @@ impl RightSized {
 
 impl Row {
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-    fn of(batch: &BatchSummary, simulated: bool, now: crate::job::units::Timestamp) -> Self {
+    fn of(batch: &BatchSummary, simulated: bool, now: Timestamp) -> Self {
         let counts = &batch.counts;
         let open = counts.open();
         let worked = now.since(batch.first).as_secs_f64();
@@ -96,13 +128,35 @@ impl Row {
             simulated,
             total: counts.total(),
             queued: counts.queued,
-            running: counts.running,
+            running: Some(counts.running),
             succeeded: counts.succeeded,
             failed: counts.failed,
             rejected: counts.rejected,
             expired: counts.expired,
             cost_usd: batch.cost,
             eta_s: if open == 0 { Some(0.0) } else { seconds },
+            right_sized: RightSized::of(batch.savings),
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    fn of_fleet(batch: &aws::BatchSummary, now: Timestamp) -> Self {
+        let (ended, open) = (&batch.ended, batch.open());
+        let worked = now.since(batch.first).as_secs_f64();
+        let seconds = open.filter(|_| ended.total > 0).map(|open| open as f64 * worked / ended.total as f64);
+        Self {
+            batch: batch.key.batch.to_string(),
+            tenant: batch.key.tenant.to_string(),
+            simulated: false,
+            total: open.unwrap_or(0) + ended.total,
+            queued: open.unwrap_or(0),
+            running: None,
+            succeeded: ended.succeeded,
+            failed: ended.failed,
+            rejected: ended.rejected,
+            expired: ended.expired,
+            cost_usd: ended.cost_usd,
+            eta_s: seconds,
             right_sized: RightSized::of(batch.savings),
         }
     }
@@ -130,7 +184,7 @@ fn table(rows: &[Row]) -> Result<(), Report> {
             "{name:<28} {:>9} {:>9} {:>8} {:>9} {:>7} {:>8} {:>7} {:>11} {eta:>8}",
             row.total,
             row.queued,
-            row.running,
+            row.running.map_or_else(|| "-".to_owned(), |running| running.to_string()),
             row.succeeded,
             row.failed,
             row.rejected,

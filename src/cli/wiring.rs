@@ -14,6 +14,7 @@ use crate::embedded::Store;
 use crate::flow::context;
 use crate::flow::lanes::{CallTimeout, Catalogue, PlanSpec, RouteSpec};
 use crate::flow::patience::Patience;
+use crate::flow::senders::Senders;
 use crate::job::intake::is_plausible_model_id;
 use crate::job::units::{Timestamp, Usd};
 use crate::ports::{Clock, LaneId, Model};
@@ -21,6 +22,7 @@ use crate::rules::breaker::BreakerRules;
 use crate::rules::pace::{Counting, Hypothesis, Limits};
 use crate::simulate::{Scenario, Simulator};
 
+use super::args::Places;
 use super::exit::Report;
 
 /// The configuration that is looked for where none is named.
@@ -38,15 +40,17 @@ impl Clock for SystemClock {
     }
 }
 
+/// The configuration that is read: the one that was named, or the one that is here.
+pub(crate) fn config_file(named: Option<&Path>) -> Option<&Path> {
+    named.or_else(|| Some(Path::new(DEFAULT_CONFIG)).filter(|file| file.exists()))
+}
+
 /// Reads and resolves the configuration.
 ///
 /// # Errors
 /// A report that lists everything wrong with it.
 pub(crate) fn settings(file: Option<&Path>, simulate: bool) -> Result<Settings, Report> {
-    let found = match file {
-        Some(file) => Some(file),
-        None => Some(Path::new(DEFAULT_CONFIG)).filter(|file| file.exists()),
-    };
+    let found = config_file(file);
     let text = match found {
         Some(file) => Some((file.display().to_string(), read(file)?)),
         None => None,
@@ -100,6 +104,18 @@ pub(crate) async fn fleet(settings: &AwsSettings, keep: Duration) -> Result<Flee
         keep,
     };
     Fleet::connect(settings, Arc::new(SystemClock)).await.map_err(Report::usage)
+}
+
+/// The fleet that the configuration names, if it names one: what a command looks at that has no input of its own.
+///
+/// # Errors
+/// A report: the configuration is wrong, or there are no credentials.
+pub(crate) async fn configured_fleet(places: &Places) -> Result<Option<Fleet>, Report> {
+    let settings = settings(places.config.as_deref(), false)?;
+    match &settings.backend {
+        config::Backend::Embedded => Ok(None),
+        config::Backend::Aws(aws) => Ok(Some(fleet(aws, settings.keep).await?)),
+    }
 }
 
 /// Reads a small text file that a person named.
@@ -173,8 +189,18 @@ pub(crate) async fn endpoints(settings: &Settings, is_simulated: bool) -> Result
 /// # Errors
 /// A report: no credentials, or no endpoint can be reached.
 pub(crate) async fn bedrock(endpoints: &[EndpointSettings]) -> Result<Bedrock, Report> {
+    let bedrock = signed(endpoints).await?;
+    reach(endpoints).await?;
+    Ok(bedrock)
+}
+
+/// Bedrock with somebody to sign the calls; none is made.
+///
+/// # Errors
+/// A report: no credentials.
+pub(crate) async fn signed(endpoints: &[EndpointSettings]) -> Result<Bedrock, Report> {
     let connected = Bedrock::connect(to_endpoints(endpoints), Credentials::FromEnvironment).await;
-    let bedrock = connected.map_err(|error| match error {
+    connected.map_err(|error| match error {
         ConnectError::NoCredentials { why } => {
             // Below its first line stands what each provider in turn did not find.
             let why = why.lines().next().unwrap_or_default();
@@ -184,9 +210,7 @@ pub(crate) async fn bedrock(endpoints: &[EndpointSettings]) -> Result<Bedrock, R
             )
         }
         other => Report::usage(other),
-    })?;
-    reach(endpoints).await?;
-    Ok(bedrock)
+    })
 }
 
 /// Connects to a simulator on this machine.
@@ -211,8 +235,11 @@ fn to_endpoints(endpoints: &[EndpointSettings]) -> Vec<Endpoint> {
 
 const REACH_WITHIN: Duration = Duration::from_secs(5);
 
-/// A misspelt region or endpoint shows now; a service that goes away later is waited for.
-async fn reach(endpoints: &[EndpointSettings]) -> Result<(), Report> {
+/// A misspelt region or endpoint shows now; a service that goes away later is waited for. One that answers will do.
+///
+/// # Errors
+/// A report: none can be reached.
+pub(crate) async fn reach(endpoints: &[EndpointSettings]) -> Result<(), Report> {
     // Through a proxy only the proxy knows.
     if ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"].iter().any(|name| std::env::var_os(name).is_some()) {
         return Ok(());
@@ -335,6 +362,7 @@ pub(crate) fn flow_settings(
         lease: settings.worker.lease,
         drain: settings.worker.drain,
         patience,
+        senders: senders(settings),
         max_claims: settings.worker.max_claims.get(),
         max_attempts: settings.routing.max_attempts.get(),
         attempts_per_endpoint: settings.routing.attempts_per_endpoint,
@@ -348,6 +376,11 @@ pub(crate) fn flow_settings(
         simulated,
         cost_cap,
     }
+}
+
+fn senders(settings: &Settings) -> Senders {
+    let named = settings.tenants.iter().filter_map(|tenant| Some((tenant.name.clone(), tenant.senders.clone()?)));
+    Senders::new(named.collect())
 }
 
 fn count(number: NonZeroU32) -> usize {

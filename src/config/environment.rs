@@ -22,6 +22,11 @@ pub(super) fn lay_over(table: &mut Table, env: &BTreeMap<String, String>, proble
         if variable == LOG {
             continue;
         }
+        if rest.starts_with("TENANT_") {
+            let why = "what is said of tenants stands in the file alone".to_owned();
+            problems.errors.push(ConfigError::UnknownVariable { variable: variable.clone(), why });
+            continue;
+        }
         if LATER.iter().any(|section| rest.starts_with(&format!("{}_", in_variables(section)))) {
             problems.errors.push(ConfigError::Later { key: variable.clone() });
         } else if let Err(why) = lay(table, rest, variable, text, problems) {

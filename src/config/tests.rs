@@ -232,7 +232,7 @@ fn values_that_cannot_be_are_refused() {
 fn what_belongs_to_a_later_version_is_refused_by_name() {
     for (text, key) in [
         ("[[upload]]\nprefix = 'inbox/'", "upload"),
-        ("[tenant.acme]\noutput_tokens_per_day = 1", "tenant"),
+        ("[tenant.acme]\noutput_tokens_per_day = 1", "tenant.acme.output_tokens_per_day"),
         ("[notify]\nwebhook = 'http://x'", "notify.webhook"),
     ] {
         let found = errors(text);
@@ -240,6 +240,17 @@ fn what_belongs_to_a_later_version_is_refused_by_name() {
     }
     let found = with_env("", &[("AQUIFER_UPLOAD_PREFIX", "x")]).unwrap_err().errors;
     assert_eq!(found, [ConfigError::Later { key: "AQUIFER_UPLOAD_PREFIX".into() }]);
+}
+
+#[test]
+fn senders_of_a_tenant_are_read_by_its_name() {
+    let settings = with_env("[tenant.acme]\nsenders = ['AROA1:*']\n[tenant.b]\n", &[]).unwrap();
+    let read: Vec<_> = settings.tenants.iter().map(|tenant| (tenant.name.as_str(), tenant.senders.clone())).collect();
+    assert_eq!(read, [("acme", Some(vec!["AROA1:*".to_owned()])), ("b", None)]);
+    assert!(matches!(&errors("[tenant]\nacme = 1")[..], [ConfigError::WrongType { key, .. }] if key == "tenant.acme"));
+    assert!(matches!(&errors("[tenant.'a b']")[..], [ConfigError::OutOfBounds { key, .. }] if key == "tenant.a b"));
+    let variable = with_env("", &[("AQUIFER_TENANT_ACME_SENDERS", "x")]).unwrap_err().errors;
+    assert!(matches!(&variable[..], [ConfigError::UnknownVariable { .. }]), "{variable:?}");
 }
 
 const FLEET: &str = "[aws]\nqueue_url = 'https://sqs/1/q'\ndead_letter_url = 'https://sqs/1/d'\nbucket = 'b'\n";

@@ -204,6 +204,26 @@ impl<'a> Section<'a> {
         tables
     }
 
+    /// The tables inside a table, by their keys.
+    pub(super) fn named_tables(&mut self, key: &'static str) -> Vec<(String, Named)> {
+        let Section { path, table, .. } = self.section(key);
+        let mut tables = Vec::with_capacity(table.len());
+        for (name, value) in table {
+            match value {
+                Value::Table(table) => {
+                    let path = format!("{path}.{name}");
+                    tables.push((name, Named { path, table }));
+                }
+                other => {
+                    let (key, value) = (format!("{path}.{name}"), shortened(other.to_string()));
+                    let expected = format!("a table: [{key}]");
+                    self.problem(ConfigError::WrongType { key, value, expected });
+                }
+            }
+        }
+        tables
+    }
+
     /// A key of a version to come.
     pub(super) fn later(&mut self, key: &'static str) {
         if self.take(key).is_some() {

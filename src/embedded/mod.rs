@@ -13,6 +13,7 @@
 mod allowance;
 mod appender;
 mod batch;
+mod check;
 mod clerk;
 mod committer;
 mod dead;
@@ -42,6 +43,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use batch::Counts;
+pub use check::check;
 pub use dead::{DeadMessage, Redriven};
 pub use desk::{Entry, Line, Run, Sealed, Standing};
 pub use forget::Forgotten;

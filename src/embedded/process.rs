@@ -235,6 +235,15 @@ fn dead(lock: &Path) -> Option<Dead> {
     }
 }
 
+/// How many processes work the directory, and how many died that nobody has cleared away.
+pub(super) fn count(dir: &Path, connection: &Connection) -> rusqlite::Result<(usize, usize)> {
+    let locks = dir.join(LOCKS);
+    let mut statement = connection.prepare("SELECT epoch FROM process")?;
+    let epochs: Vec<i64> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let died = epochs.iter().filter(|epoch| dead(&lock_path(&locks, **epoch)).is_some()).count();
+    Ok((epochs.len() - died, died))
+}
+
 /// What a process held becomes anybody's. `suspect`: it died, rather than left.
 fn release(tx: &mut Tx<'_>, epoch: i64, suspect: bool) -> rusqlite::Result<()> {
     if tx.conn.prepare_cached("DELETE FROM process WHERE epoch = ?1")?.execute([epoch])? == 0 {

@@ -12,6 +12,7 @@ use crate::telemetry::Meter;
 use super::credentials::CredentialsGate;
 use super::lanes::Catalogue;
 use super::patience::{ClaimGate, Patience};
+use super::senders::Senders;
 use super::stop::Stop;
 
 /// Everything a step may use. One a worker; steps borrow it.
@@ -96,6 +97,8 @@ pub struct Settings {
     pub notify_batches: bool,
     /// Whether the simulator answers.
     pub simulated: bool,
+    /// Who may send jobs of which tenant.
+    pub senders: Senders,
     /// What a batch may cost at most.
     pub cost_cap: Option<Usd>,
 }

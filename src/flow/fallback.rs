@@ -84,7 +84,7 @@ fn is_overloaded_everywhere(claim: &Claim, plan: &Plan) -> bool {
                 let state = route.lane.state();
                 overloaded |= state.book.breaker.is_shut_by_overload(now);
                 let rests = !state.book.cool_down.is_available(now) || state.book.breaker.shut_until(now).is_some();
-                all &= rests || state.out.is_some();
+                all &= rests || state.is_out(now);
             }
         }
     }

@@ -42,7 +42,7 @@ fn stands(lane: &Lane) -> LaneNow {
             Phase::Open { until } if until <= now => BreakerState::HalfOpen,
             phase => named(phase).0,
         },
-        out: state.out.as_ref().map(|failure| failure.class),
+        out: state.out.as_ref().map(|denial| denial.failure.class),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::rules::retry;
 use crate::telemetry::Answered;
 
 use super::context::Context;
+use super::denial::Denial;
 use super::gates;
 use super::lanes::{Plan, Size};
 use super::patience::insist;
@@ -196,7 +197,9 @@ fn tell_lane(context: &Context, held: Held, failed: &CallFailure, burndown: u32)
         Consequence::Wait => return held.throttled(failure.class, quota_of(&failure.message), *retry_after),
         Consequence::LaneOut => {
             context.meter.lane_out(&held.lane().id, failure);
-            held.lane().state().out = Some(failure.clone());
+            let (lane, patience) = (held.lane(), context.settings.patience);
+            let (now, mut state) = (lane.now(), lane.state());
+            state.out = Some(Denial::new(failure.clone(), state.out.as_ref(), now, patience));
         }
         Consequence::Pause => context.credentials.refused(&failure.message),
         Consequence::Again | Consequence::Fail | Consequence::Reject | Consequence::Expire | Consequence::HandBack => {}

@@ -13,7 +13,6 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::job::failure::Failure;
 use crate::job::units::{Timestamp, Tokens};
 use crate::ports::{Allowance, Gate as Posted, LaneId, Shared, StoreError, StoreTrouble, Swap, Version};
 use crate::rules::breaker::{BreakerRules, Gate, Permit, Phase};
@@ -21,6 +20,7 @@ use crate::rules::concurrency::Concurrency;
 use crate::rules::lane::{LaneBook, Loaded, Word};
 use crate::rules::pace::{Event, Reservation, Terms};
 
+use super::denial::Denial;
 use super::pace_clock::PaceClock;
 
 /// What was said is written at the latest after this.
@@ -58,11 +58,18 @@ pub struct LaneState {
     pub open: usize,
     /// When a call of this worker was last answered.
     pub answered: Option<Timestamp>,
-    /// Why it is out for good.
-    pub out: Option<Failure>,
+    /// Why it is out, if calls are not permitted there.
+    pub out: Option<Denial>,
     /// What holds it shut, as it was last posted.
     pub posted: Option<Posted>,
     row: Row,
+}
+
+impl LaneState {
+    /// Whether nothing is sent there because it is not permitted.
+    pub fn is_out(&self, now: Timestamp) -> bool {
+        self.out.as_ref().is_some_and(|denial| denial.holds(now))
+    }
 }
 
 /// How the copy stands to the row.
@@ -281,7 +288,7 @@ impl Lane {
         let now = self.now();
         let mut state = self.state();
         let state = &mut *state;
-        if state.open >= state.concurrency.limit() || state.out.is_some() {
+        if state.open >= state.concurrency.limit() || state.is_out(now) {
             return None;
         }
         if state.book.breaker.shut_until(now).is_some() {
@@ -293,6 +300,9 @@ impl Lane {
             Gate::Probe(permit) => (permit, true),
             Gate::Open { .. } => return None,
         };
+        if let Some(denial) = &mut state.out {
+            denial.asks(now);
+        }
         let is_shared = probe || state.book.ledger.has_limits();
         Some((Taken { reservation, permit, probe }, is_shared))
     }

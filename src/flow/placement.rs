@@ -124,7 +124,10 @@ impl Held {
     /// The service answered and charged this much: the lane is well.
     pub fn answered(mut self, used: Tokens) {
         self.settled_in();
-        self.lane.state().answered = Some(self.lane.now());
+        {
+            let mut state = self.lane.state();
+            (state.answered, state.out) = (Some(self.lane.now()), None);
+        }
         if let Some(Taken { reservation, permit, .. }) = self.open.take() {
             self.lane.say([Word::Quota(Event::Settled(reservation, used)), Word::Answered(permit)]);
             self.tell_account(Some(used));

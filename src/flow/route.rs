@@ -185,7 +185,12 @@ async fn take_turn(
                 gates::shut(context, plan, &standing.gates).await;
                 return Ok(Turn::StepAside { rest: until.since(time) });
             }
-            Choice::NoneLeft => return Ok(Turn::Over(none_left(claim, plan))),
+            Choice::NoneLeft => {
+                return Ok(match hope(claim, plan) {
+                    Some(rest) => Turn::StepAside { rest },
+                    None => Turn::Over(none_left(claim, plan)),
+                });
+            }
         };
         gates::shut(context, plan, &standing.gates).await;
         let rest = until.since(time).min(ASK_OTHERS);
@@ -279,7 +284,7 @@ fn lane_for(claim: &Claim, plan: &Plan, route: &Route, size: &Size, several: boo
     let outside = lane.not_before.filter(|at| *at > now);
     let rests = cooled.into_iter().chain(outside).max();
     let shut = state.book.breaker.shut_until(now);
-    let out = never || beyond_account || state.out.is_some() || !claim.may_use(&lane.id);
+    let out = never || beyond_account || state.is_out(now) || !claim.may_use(&lane.id);
     let failures = claim.journey.failures(&lane.id);
     let candidate = Candidate {
         primary: route.primary,
@@ -314,10 +319,16 @@ fn leave_last_lane(context: &Context, claim: &mut Claim, plan: &Plan) {
     }
 }
 
+/// How long until a lane that is out is asked again whether it permits calls now, if that is worth waiting for.
+fn hope(claim: &Claim, plan: &Plan) -> Option<Duration> {
+    let resident = plan.routes.iter().filter(|route| claim.may_use(&route.lane.id));
+    resident.filter_map(|route| route.lane.state().out.as_ref()?.hope(route.lane.now())).min()
+}
+
 /// Every lane is out for this job: access was denied there, or its quota is too small.
 fn none_left(claim: &Claim, plan: &Plan) -> Verdict {
     let mut resident = plan.routes.iter().filter(|route| claim.may_use(&route.lane.id));
-    let denied = resident.find_map(|route| route.lane.state().out.clone());
+    let denied = resident.find_map(|route| Some(route.lane.state().out.as_ref()?.failure.clone()));
     let failure = claim.journey.last_failure.clone().filter(|failure| failure.class == Class::Denied);
     Verdict::of_failure(failure.or(denied).unwrap_or_else(|| {
         Failure::new(Class::TooLarge, "it needs more tokens than any lane it may use has in a minute")

@@ -62,6 +62,7 @@ pub fn settings() -> Settings {
         lease: Duration::from_secs(120),
         drain: Duration::from_secs(25),
         patience: Patience::Bounded,
+        senders: aquifer::flow::senders::Senders::default(),
         max_claims: 5,
         max_attempts: 5,
         attempts_per_endpoint: NonZeroU32::MIN,

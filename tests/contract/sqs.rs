@@ -6,7 +6,7 @@ use std::time::Duration;
 use aquifer::aws::{Fleet, Settings};
 use aquifer::job::ident::Tenant;
 use aquifer::ports::{BATCH_ENTRIES, Clock, Message, Outgoing, Queue};
-use aws_sdk_sqs::types::{Message as Raw, MessageSystemAttributeName};
+use aws_sdk_sqs::types::{Message as Raw, MessageSystemAttributeName, QueueAttributeName};
 use serde_json::{Value, json};
 
 use crate::ministack;
@@ -71,6 +71,43 @@ async fn a_job_that_fits_no_message_goes_by_s3() {
     assert_eq!(sent.as_object().unwrap().len(), 4);
     place.send(&large()).await;
     assert_eq!(json_of(&place.receive().await[0].body), large());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_queue_takes_is_asked_of_it_and_the_dead_letters_of_theirs() {
+    let place = Place::new().await;
+    let sqs = aws_sdk_sqs::Client::new(&ministack::sdk(ministack::url()));
+    for (url, bytes) in [(&place.settings.queue_url, 262_144), (&place.settings.dead_letter_url, 131_072)] {
+        let set = sqs.set_queue_attributes().queue_url(url);
+        set.attributes(QueueAttributeName::MaximumMessageSize, bytes.to_string()).send().await.unwrap();
+    }
+    let job = |bytes: usize| json!({ "id": "large", "batch": "b", "tenant": "acme", "prompt": "x".repeat(bytes) });
+    for (bytes, is_whole) in [(200_000, true), (300_000, false)] {
+        place.send(&job(bytes)).await;
+        let raw = place.raw(&place.settings.queue_url).await;
+        let sent = json_of(&raw.body.unwrap());
+        assert_eq!(sent.get("payload").is_none(), is_whole, "{bytes} bytes");
+        let gone = sqs.delete_message().queue_url(&place.settings.queue_url);
+        gone.receipt_handle(raw.receipt_handle.unwrap()).send().await.unwrap();
+    }
+    // Ten that fit one by one, and not together.
+    let ten = (0..10).map(|_| outgoing(&job(100_000).to_string())).collect();
+    for sent in place.queue.send(ten).await.unwrap() {
+        sent.unwrap();
+    }
+    let message = place.receive().await.remove(0);
+    place.queue.dead_letter(&message, "poison: claimed too often").await.unwrap().unwrap();
+    assert!(place.raw(&place.settings.dead_letter_url).await.body.unwrap().len() > 100_000);
+    place.send(&job(200_000)).await;
+    loop {
+        let message = place.receive().await.remove(0);
+        if message.body.len() > 200_000 {
+            place.queue.dead_letter(&message, "poison: claimed too often").await.unwrap().unwrap();
+            break;
+        }
+    }
+    let dead = place.raw(&place.settings.dead_letter_url).await;
+    assert!(json_of(&dead.body.unwrap())["payload"].is_string());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

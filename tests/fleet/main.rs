@@ -11,6 +11,7 @@ use aquifer::job::units::Timestamp;
 use aquifer::ports::Clock;
 
 mod bad_days;
+mod check;
 #[path = "../common/ministack/mod.rs"]
 mod ministack;
 mod provision;

@@ -30,11 +30,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aquifer::flow::context::Settings;
+use aquifer::flow::patience::Patience;
 use aquifer::flow::stop::Reason;
 use aquifer::flow::worker::Worker;
 use aquifer::job::failure::Class;
 use aquifer::job::ident::BatchName;
 use aquifer::job::lifecycle::{State as JobState, Status};
+use aquifer::job::outcome::JobResult;
 use aquifer::job::spec::MaxTokens;
 use aquifer::job::units::Usd;
 use aquifer::ports::{Billing, CallBody, Outgoing};
@@ -303,6 +305,39 @@ async fn f23_when_every_lane_is_denied_the_jobs_fail() {
     let results = drain(&context, &store, &run, 20).await;
     assert!(results.iter().all(|result| result.error.as_ref().unwrap().class == Class::Denied));
     assert!(model.calls() <= 16, "{} calls: nobody asks a lane that is out", model.calls());
+}
+
+/// A worker, to which nothing is permitted before so many minutes have passed: how its jobs ended, by which minute, and calls.
+async fn permitted_after(minutes: u32) -> (Vec<JobResult>, u64, u64) {
+    let state = State::new();
+    let store = state.open().await;
+    let start = tokio::time::Instant::now();
+    let model = Scripted::new(Duration::ZERO, move |_, _| {
+        if start.elapsed() < minutes * MINUTE {
+            Reply::Fail(Class::Denied, Billing::Nothing)
+        } else {
+            Reply::Text("permitted")
+        }
+    });
+    let (run, _) = enrol(&store, jobs(20)).await;
+    let mut setup = Setup::default();
+    setup.settings.patience = Patience::Endless;
+    let context = context(&store, &state, model.clone(), setup);
+    let results = drain(&context, &store, &run, 20).await;
+    (results, start.elapsed().as_secs() / 60, model.calls())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_waits_a_quarter_of_an_hour_for_a_permission_on_its_way() {
+    let (results, minutes, calls) = permitted_after(10).await;
+    assert!(results.iter().all(|result| result.status == Status::Succeeded && result.attempts == 0));
+    assert!((10..=12).contains(&minutes), "{minutes}");
+    assert!((30..=60).contains(&calls), "{calls}: one a minute to find out, and one a job");
+
+    let (results, minutes, calls) = permitted_after(1_000).await;
+    assert!(results.iter().all(|result| result.error.as_ref().unwrap().class == Class::Denied));
+    assert!((15..=16).contains(&minutes), "{minutes}");
+    assert!(calls <= 36, "{calls}");
 }
 
 #[tokio::test(start_paused = true)]

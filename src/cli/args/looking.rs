@@ -228,3 +228,31 @@ pub struct ForgetArgs {
 const FORGET_HELP: &str = "\
 Example:
   aquifer forget reviews";
+
+/// `aquifer check`.
+#[derive(Args, Debug)]
+#[command(after_help = CHECK_HELP)]
+pub struct CheckArgs {
+    /// Make the queues, table, bucket and topic of the configuration where they are missing
+    #[arg(long)]
+    pub create: bool,
+    /// Call each model in each region once, for a few tokens; it costs a fraction of a cent, and says how much
+    #[arg(long)]
+    pub call_models: bool,
+    /// As one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Where things are.
+    #[command(flatten)]
+    pub places: Places,
+}
+
+const CHECK_HELP: &str = "\
+Nothing is changed but what --create makes, for a first try: for keeps there is Terraform in infra/.
+
+Exit status: 0 if there is at most advice, 2 if something is wrong, 1 if what is missing cannot be made.
+
+Examples:
+  aquifer check                                 what is wrong, and what mends it
+  aquifer check --create                        make what is missing on AWS, or in an emulator
+  aquifer check --json | jq '.findings[] | select(.severity != \"ok\")'";

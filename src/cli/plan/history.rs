@@ -27,7 +27,7 @@ const OWN: usize = 50;
 
 /// What the state directory knows.
 #[derive(Default)]
-pub(super) struct History {
+pub(crate) struct History {
     calls: HashMap<Arc<str>, Vec<Past>>,
     /// What is known of lanes.
     pub(super) lanes: Vec<LaneRow>,
@@ -54,12 +54,12 @@ struct Past {
 }
 
 /// What is known of the calls of one model.
-pub(super) struct Known {
+pub(crate) struct Known {
     input: InputEstimate,
     /// What input came to, over what was expected of it: every request is reckoned to carry a few tokens beside its text.
     scale: f64,
     /// How calls turned out; empty if none is known.
-    pub(super) calls: Vec<Experience>,
+    pub(crate) calls: Vec<Experience>,
     /// Of all input, what was read from and written to the cache: shares between 0 and 1.
     pub(super) cache_read: f64,
     pub(super) cache_write: f64,
@@ -72,7 +72,7 @@ impl History {
     ///
     /// # Errors
     /// A report: there is one, and it cannot be read.
-    pub(super) fn read(state: &Path, catalogue: &Catalogue, batch: &BatchName) -> Result<Self, Report> {
+    pub(crate) fn read(state: &Path, catalogue: &Catalogue, batch: &BatchName) -> Result<Self, Report> {
         if !state.join("aquifer.db").exists() {
             return Ok(Self::default());
         }
@@ -111,7 +111,7 @@ impl History {
     }
 
     /// What is known of the calls of this model.
-    pub(super) fn of(&self, model: &str) -> Known {
+    pub(crate) fn of(&self, model: &str) -> Known {
         let all = self.calls.get(model).map_or(&[][..], Vec::as_slice);
         let own: Vec<Past> = all.iter().filter(|past| past.is_own).copied().collect();
         let calls = if own.len() >= OWN { own } else { all.to_vec() };

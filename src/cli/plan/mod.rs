@@ -21,7 +21,7 @@ use super::survey::Survey;
 use super::wiring::{self, SIMULATED};
 use super::{SystemClock, out};
 
-use history::History;
+pub(crate) use history::History;
 use load::Load;
 use outlook::Outlook;
 

@@ -70,6 +70,7 @@ fn s3_operation(head: &Parts) -> &'static str {
     let asks = |name: &str| query.split('&').any(|field| field.split('=').next() == Some(name));
     let on_bucket = !head.uri.path().trim_matches('/').contains('/');
     match (&head.method, on_bucket) {
+        (&Method::GET, true) if asks("location") => "GetBucketLocation",
         (&Method::GET, true) => "ListObjectsV2",
         (&Method::HEAD, true) => "HeadBucket",
         (&Method::PUT, true) => "CreateBucket",
