@@ -67,7 +67,7 @@ impl Mark {
     fn item(&self, batch: &BatchName, own: &str) -> Result<Item, StoreError> {
         let totals = serde_json::to_string(&self.totals).map_err(|_| unreadable("totals"))?;
         let earlier: Vec<&str> = self.earlier.iter().map(RollId::as_str).collect();
-        let mut item = table::key(pk(batch), ALONE);
+        let mut item = key(batch);
         let fields = [
             ("roll", Some(text(self.roll.as_str()))),
             ("parts", Some(number(self.parts))),
@@ -110,10 +110,15 @@ fn pk(batch: &BatchName) -> String {
     format!("roll/{batch}")
 }
 
+/// The key of the mark of a batch.
+pub(super) fn key(batch: &BatchName) -> Item {
+    table::key(pk(batch), ALONE)
+}
+
 /// The mark of a batch, if it has one.
 pub(super) async fn read(inner: &Inner, batch: &BatchName) -> Result<Option<Mark>, StoreError> {
     let get = inner.clients.dynamodb.get_item().table_name(&inner.settings.table).consistent_read(true);
-    let got = get.set_key(Some(table::key(pk(batch), ALONE))).send().await;
+    let got = get.set_key(Some(key(batch))).send().await;
     let got = got.map_err(|error| trouble::of_sdk("reading how far a batch was enqueued", &error))?;
     got.item().map(Mark::read).transpose()
 }

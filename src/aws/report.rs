@@ -191,7 +191,8 @@ async fn index(inner: &Inner) -> Result<Vec<(BatchKey, Timestamp)>, StoreError> 
     items.iter().map(indexed).collect()
 }
 
-fn indexed(item: &Item) -> Result<(BatchKey, Timestamp), StoreError> {
+/// An entry of the index.
+pub(super) fn indexed(item: &Item) -> Result<(BatchKey, Timestamp), StoreError> {
     let fields = Fields(item);
     let tenant = fields.text("sk")?.and_then(|sk| sk.split_once('/')).map(|(tenant, _)| Tenant::new(tenant));
     let tenant = needed("sk", tenant)?.map_err(|_| unreadable("sk"))?;

@@ -55,8 +55,7 @@ impl Backend {
         match &settings.backend {
             config::Backend::Aws(aws) if !is_simulated => {
                 let fleet = wiring::fleet(aws, settings.keep).await?;
-                fit(&fleet).await?;
-                Ok(Self::Fleet(fleet))
+                fit(&fleet).await.map(|()| Self::Fleet(fleet))
             }
             config::Backend::Aws(_) | config::Backend::Embedded => {
                 Ok(Self::Embedded(wiring::store(&state_dir(places, is_simulated)).await?))
@@ -174,6 +173,17 @@ impl Backend {
             Self::Fleet(_) => Ok(()),
         }
     }
+}
+
+/// The fleet, if the configuration has one; for what is done otherwise there than on one machine.
+///
+/// # Errors
+/// A report: it cannot be reached, or something of it is missing.
+pub(crate) async fn fleet(settings: &Settings) -> Result<Option<Fleet>, Report> {
+    let config::Backend::Aws(aws) = &settings.backend else { return Ok(None) };
+    let fleet = wiring::fleet(aws, settings.keep).await?;
+    fit(&fleet).await?;
+    Ok(Some(fleet))
 }
 
 /// What is missing or is something else will not come by waiting for it.

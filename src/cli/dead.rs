@@ -1,5 +1,7 @@
 //! `aquifer dead`: what could not be worked, and what is to become of it. Bodies are shown on demand only.
 
+mod fleet;
+
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
@@ -19,6 +21,15 @@ use super::{backend, out, wiring};
 /// # Errors
 /// A report: there is no state, nothing is like that, or it does not say what is meant.
 pub(crate) async fn dead(act: &DeadAct) -> Result<Exit, Report> {
+    let (DeadAct::List { places, .. }
+    | DeadAct::Show { places, .. }
+    | DeadAct::Redrive { places, .. }
+    | DeadAct::Drop { places, .. }) = act;
+    let settings = wiring::settings(places.config.as_deref(), false)?;
+    if let Some(fleet) = backend::fleet(&settings).await? {
+        let model = settings.default_model().map(|model| &*model.name);
+        return fleet::dead(act, &fleet, model).await;
+    }
     match act {
         DeadAct::List { which, json, places } => list(which, *json, places),
         DeadAct::Show { id, json, places } => show(id, *json, places),
@@ -43,10 +54,7 @@ struct Shelf {
 
 /// Those to which all of the filter applies, by the state that has them.
 fn shelves(which: &DeadFilter, places: &Places) -> Result<Vec<Shelf>, Report> {
-    if let Some(unknown) = which.class.as_deref().filter(|word| Class::from_word(word).is_none()) {
-        return Err(Report::usage(format!("no class is called `{unknown}`"))
-            .hint("`aquifer dead list` shows each with its reason, which begins with its class"));
-    }
+    class_is_known(which)?;
     let below = backend::state_dir(places, true);
     let mut shelves = Vec::new();
     for state in States::open(&places.state)?.readers {
@@ -70,10 +78,7 @@ fn class_of(letter: &DeadMessage) -> &str {
 
 /// Those that something is to be done with, which has to be said.
 fn chosen(which: &DeadFilter, all: bool, places: &Places) -> Result<Vec<Shelf>, Report> {
-    let says_which = !which.ids.is_empty() || which.batch.is_some() || which.class.is_some();
-    if !says_which && !all {
-        return Err(Report::usage("which of them?").hint("say --id, --batch or --class, or --all"));
-    }
+    chosen_by_somebody(which, all)?;
     let mut shelves = shelves(which, places)?;
     shelves.retain(|shelf| !shelf.letters.is_empty());
     // Real and simulated state number their messages apart: a bare number means the real one, if there is one.
@@ -83,11 +88,34 @@ fn chosen(which: &DeadFilter, all: bool, places: &Places) -> Result<Vec<Shelf>, 
     let found: Vec<&str> = shelves.iter().flat_map(|shelf| &shelf.letters).map(|letter| letter.id.0.as_str()).collect();
     match which.ids.iter().find(|id| !found.contains(&id.as_str())) {
         Some(missing) => Err(no_letter(missing)),
-        None if found.is_empty() => {
-            Err(Report::usage("no dead letter is like that").hint("`aquifer dead list` shows them all"))
-        }
+        None if found.is_empty() => Err(none_is_like_that()),
         None => Ok(shelves),
     }
+}
+
+fn class_is_known(which: &DeadFilter) -> Result<(), Report> {
+    match which.class.as_deref().filter(|word| Class::from_word(word).is_none()) {
+        Some(unknown) => Err(Report::usage(format!("no class is called `{unknown}`"))
+            .hint("`aquifer dead list` shows each with its reason, which begins with its class")),
+        None => Ok(()),
+    }
+}
+
+fn chosen_by_somebody(which: &DeadFilter, all: bool) -> Result<(), Report> {
+    let says_which = !which.ids.is_empty() || which.batch.is_some() || which.class.is_some();
+    if says_which || all {
+        return Ok(());
+    }
+    Err(Report::usage("which of them?").hint("say --id, --batch or --class, or --all"))
+}
+
+fn none_is_like_that() -> Report {
+    Report::usage("no dead letter is like that").hint("`aquifer dead list` shows them all")
+}
+
+fn nothing_without_yes(count: usize) -> Report {
+    Report::usage(format!("{count} messages would be thrown away for good"))
+        .hint("say --yes if that is what you want; `aquifer dead show ID` shows what one holds")
 }
 
 fn no_letter(id: &str) -> Report {
@@ -193,8 +221,7 @@ async fn redrive(shelves: Vec<Shelf>, as_json: bool) -> Result<Exit, Report> {
 async fn drop_them(shelves: Vec<Shelf>, yes: bool, as_json: bool) -> Result<Exit, Report> {
     let count: usize = shelves.iter().map(|shelf| shelf.letters.len()).sum();
     if !yes {
-        return Err(Report::usage(format!("{count} messages would be thrown away for good"))
-            .hint("say --yes if that is what you want; `aquifer dead show ID` shows what one holds"));
+        return Err(nothing_without_yes(count));
     }
     let mut dropped = 0;
     for shelf in shelves {

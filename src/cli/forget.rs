@@ -1,18 +1,24 @@
 //! `aquifer forget`: purge a batch, so that prompts and answers do not lie about for ever.
 
+use crate::aws::Fleet;
 use crate::job::ident::BatchName;
+use crate::ports::StoreTrouble;
 
 use super::args::ForgetArgs;
 use super::exit::{Exit, Report};
 use super::states::{States, place_of};
 use super::terminal::say;
-use super::wiring;
+use super::{backend, wiring};
 
 /// Purges it.
 ///
 /// # Errors
 /// A report: no such batch, or it is not complete.
 pub(crate) async fn forget(args: &ForgetArgs) -> Result<Exit, Report> {
+    let settings = wiring::settings(args.places.config.as_deref(), false)?;
+    if let Some(fleet) = backend::fleet(&settings).await? {
+        return of_fleet(&fleet, &args.batch).await;
+    }
     let simulated = {
         let states = States::open(&args.places.state)?;
         states.holding(&args.batch)?.simulated
@@ -33,4 +39,22 @@ pub(crate) async fn forget(args: &ForgetArgs) -> Result<Exit, Report> {
         Err(error) => return Err(Report::usage(error.why).hint("only a complete batch can be forgotten")),
     }
     Ok(Exit::AllSucceeded)
+}
+
+async fn of_fleet(fleet: &Fleet, name: &str) -> Result<Exit, Report> {
+    let batch = BatchName::new(name).map_err(Report::usage)?;
+    match fleet.forget(&batch).await {
+        Ok(forgotten) => {
+            say(&format!(
+                "batch `{batch}` is forgotten: {} jobs, {} objects of results, rolls and manifests",
+                forgotten.jobs, forgotten.objects
+            ));
+            say(&format!("`aquifer dead drop --batch {batch}` throws away what is left of it among the dead letters"));
+            Ok(Exit::AllSucceeded)
+        }
+        Err(error) if error.kind == StoreTrouble::Denied => {
+            Err(Report::usage(error.why).hint("only a complete batch can be forgotten"))
+        }
+        Err(error) => Err(backend::of_fleet(error).hint("run the same command again to go on")),
+    }
 }

@@ -181,8 +181,8 @@ fn sample(connection: &Connection) -> rusqlite::Result<Vec<Pointer>> {
             Ok((row.get(0)?, row.get(1)?))
         })?;
     let (Some(first), Some(last)) = (first, last) else { return Ok(Vec::new()) };
-    let mut from: Vec<i64> =
-        (0..SAMPLE).map(|n| first + (last - first) / SAMPLE * n + (last - first) % SAMPLE * n / SAMPLE).collect();
+    let span = last - first;
+    let mut from: Vec<i64> = (0..SAMPLE).map(|n| first + span.saturating_mul(n) / (SAMPLE - 1)).collect();
     from.dedup();
     let mut statement = connection.prepare(
         "SELECT uri, offset, length, sha256 FROM job WHERE done >= ?1 AND uri IS NOT NULL ORDER BY done LIMIT 1",

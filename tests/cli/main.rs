@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that panics has failed")]
 
 mod bad_input;
+mod check;
 mod commands;
 mod dead;
 mod enqueue;

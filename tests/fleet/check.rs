@@ -122,7 +122,7 @@ async fn a_bucket_in_another_region_is_named_so_and_one_that_cannot_be_seen_stop
 
 // ------------------------------------------------------------------------------------------------ the real binary
 
-fn aquifer(dir: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn aquifer(dir: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_aquifer"));
     command.args(arguments).current_dir(dir).env_clear().env("HOME", dir);
     command.env("AWS_ENDPOINT_URL", ministack::url()).env("AWS_REGION", ministack::REGION);
@@ -130,9 +130,11 @@ fn aquifer(dir: &Path, arguments: &[&str]) -> Output {
     command.output().unwrap()
 }
 
-fn configured() -> tempfile::TempDir {
-    let Settings { queue_url, dead_letter_url, table, bucket, topic_arn, .. } = ministack::settings();
-    let topic_arn = topic_arn.unwrap();
+/// A directory with a configuration of services that are not there yet.
+pub(crate) fn configured() -> (tempfile::TempDir, Settings) {
+    let settings = ministack::settings();
+    let Settings { queue_url, dead_letter_url, table, bucket, topic_arn, .. } = &settings;
+    let topic_arn = topic_arn.as_ref().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let text = format!(
         "backend = \"aws\"\n[[model]]\nname = \"nova\"\nid = \"amazon.nova-micro-v1:0\"\ntokens_per_minute = 200000\n\
@@ -141,16 +143,16 @@ fn configured() -> tempfile::TempDir {
     );
     std::fs::write(dir.path().join("aquifer.toml"), text).unwrap();
     std::fs::write(dir.path().join("jobs.jsonl"), "{\"id\":\"a\",\"prompt\":\"Hi\"}\n").unwrap();
-    dir
+    (dir, settings)
 }
 
-fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 #[test]
 fn from_nothing_check_create_makes_it_all_and_then_all_is_well() {
-    let dir = configured();
+    let (dir, _) = configured();
     let before = aquifer(dir.path(), &["check", "--json"]);
     assert_eq!(before.status.code(), Some(2), "{}", said(&before));
     let told: Value = serde_json::from_slice(&before.stdout).unwrap();
@@ -167,7 +169,7 @@ fn from_nothing_check_create_makes_it_all_and_then_all_is_well() {
 
 #[test]
 fn a_command_that_starts_on_nothing_says_what_is_missing_and_how_to_make_it() {
-    let dir = configured();
+    let (dir, _) = configured();
     for command in [&["worker", "--listen", "127.0.0.1:0"][..], &["enqueue", "jobs.jsonl"]] {
         let output = aquifer(dir.path(), command);
         assert_eq!(output.status.code(), Some(2), "{command:?}: {}", said(&output));

@@ -12,11 +12,13 @@ use aquifer::ports::Clock;
 
 mod bad_days;
 mod check;
+mod dead;
 #[path = "../common/ministack/mod.rs"]
 mod ministack;
 mod provision;
 #[path = "../common/proxy/mod.rs"]
 mod proxy;
+mod purged;
 mod stored;
 
 /// For what asks no time.

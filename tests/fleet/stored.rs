@@ -27,13 +27,13 @@ impl Clock for Wall {
 }
 
 /// A fleet with services of its own.
-struct Place {
-    fleet: Fleet,
-    settings: Settings,
+pub(crate) struct Place {
+    pub(crate) fleet: Fleet,
+    pub(crate) settings: Settings,
 }
 
 impl Place {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let settings = ministack::settings();
         let fleet = connect(&settings);
         fleet.create_missing().await.unwrap();
@@ -45,7 +45,7 @@ impl Place {
     }
 
     /// Works a job to its end; its result line.
-    async fn finish(&self, job: &JobKey, status: Status) -> Bytes {
+    pub(crate) async fn finish(&self, job: &JobKey, status: Status) -> Bytes {
         let ledger = self.fleet.ledger();
         let claimed = ledger.claim(job, Digest::of(b"content"), Timestamp(5), LEASE).await.unwrap();
         let ClaimReply::Claimed(claimed) = claimed else { panic!("{claimed:?}") };
@@ -62,7 +62,7 @@ impl Place {
         line
     }
 
-    async fn finish_all(&self, jobs: &[JobKey]) -> Vec<Bytes> {
+    pub(crate) async fn finish_all(&self, jobs: &[JobKey]) -> Vec<Bytes> {
         join_all(jobs.iter().map(|job| self.finish(job, Status::Succeeded))).await
     }
 
@@ -75,7 +75,7 @@ impl Place {
         all
     }
 
-    async fn seal(&self, roll: &mut Roll) {
+    pub(crate) async fn seal(&self, roll: &mut Roll) {
         let seal = roll.seal(None).await.unwrap();
         for (key, total) in seal.totals() {
             let name = seal.roll.as_ref().map(ToString::to_string);
@@ -85,7 +85,7 @@ impl Place {
     }
 
     /// The lines of the manifest of a batch that is complete, and the result behind each.
-    async fn manifest(&self, tenant: &str) -> Vec<(Value, Bytes)> {
+    pub(crate) async fn manifest(&self, tenant: &str) -> Vec<(Value, Bytes)> {
         let batch = BatchKey { tenant: Tenant::new(tenant).unwrap(), batch: batch() };
         let complete = self.fleet.ledger().complete_unannounced(&batch).await.unwrap().expect("complete");
         let text = self.object(&complete.manifest).await;
@@ -125,16 +125,16 @@ fn json(text: impl AsRef<[u8]>) -> Value {
     serde_json::from_slice(text.as_ref()).unwrap()
 }
 
-fn batch() -> BatchName {
+pub(crate) fn batch() -> BatchName {
     BatchName::new("reviews: ä 2026").unwrap()
 }
 
-fn job(tenant: &str, number: usize) -> JobKey {
+pub(crate) fn job(tenant: &str, number: usize) -> JobKey {
     let id = JobId::new(&format!("o-{number}")).unwrap();
     JobKey { tenant: Tenant::new(tenant).unwrap(), batch: batch(), id }
 }
 
-fn listed(position: usize, job: &JobKey) -> RollLine {
+pub(crate) fn listed(position: usize, job: &JobKey) -> RollLine {
     let content = LineContent::Job(job.id.clone());
     RollLine { position: position as u64, tenant: job.tenant.clone(), content }
 }
@@ -147,7 +147,7 @@ fn refused(position: usize, tenant: &str) -> (RollLine, Bytes) {
 }
 
 /// Puts an input on the batch's roll, in parts of so many lines, as `enqueue` does.
-async fn enqueue(roll: &mut Roll, lines: &[RollLine], part: usize) {
+pub(crate) async fn enqueue(roll: &mut Roll, lines: &[RollLine], part: usize) {
     let mut read = 0;
     for part in lines.chunks(part) {
         read += part.len();

@@ -2,14 +2,33 @@
 //! tokens, so that neither a comment nor a text is one.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use proc_macro2::{TokenStream, TokenTree};
 
 use crate::reader::{read, root};
 
-/// The operations that `src/aws` calls, by the client that it calls them on. What `check --create` makes is not a worker's
-/// to make.
-pub(crate) fn operations() -> BTreeSet<(String, String)> {
+/// What only a person's commands call: `check`, `dead` and `forget`.
+const OPERATORS: [&str; 3] = ["check", "dead", "forget"];
+
+/// The operations that `src/aws` calls for a worker, by the client that it calls them on. What `check --create` makes is
+/// nobody's to make who has a role of `infra/`.
+pub(crate) fn workers_operations() -> BTreeSet<(String, String)> {
+    operations(|file| !is_operators(file))
+}
+
+/// Likewise for an operator.
+pub(crate) fn operators_operations() -> BTreeSet<(String, String)> {
+    operations(is_operators)
+}
+
+fn is_operators(file: &Path) -> bool {
+    let below = file.strip_prefix(root().join("src/aws")).unwrap().with_extension("");
+    let first = below.components().next().unwrap();
+    OPERATORS.iter().any(|name| first.as_os_str() == *name)
+}
+
+fn operations(is_meant: impl Fn(&Path) -> bool) -> BTreeSet<(String, String)> {
     let mut operations = BTreeSet::new();
     let mut folders = vec![root().join("src/aws")];
     while let Some(folder) = folders.pop() {
@@ -17,7 +36,7 @@ pub(crate) fn operations() -> BTreeSet<(String, String)> {
             let file = file.unwrap().path();
             if file.is_dir() {
                 folders.push(file);
-            } else if !(file.ends_with("provision.rs") || file.ends_with("tests.rs")) {
+            } else if is_meant(&file) && !(file.ends_with("provision.rs") || file.ends_with("tests.rs")) {
                 collect_operations(read(&file).parse().unwrap(), &mut operations);
             }
         }

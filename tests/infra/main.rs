@@ -17,7 +17,7 @@ use aquifer::config::{self, Backend};
 use aquifer::telemetry::emf;
 use serde::Deserialize;
 
-use crate::code::{operations, warnings_and_errors};
+use crate::code::{operators_operations, warnings_and_errors, workers_operations};
 use crate::reader::{Block, Token, blocks, read, root, terraform, tokens};
 
 /// What O4 asks for and something emits: all but the budgets, of which there are none yet.
@@ -183,12 +183,20 @@ fn variables_of(file: &str) -> BTreeSet<String> {
 
 #[test]
 fn a_worker_is_allowed_what_the_code_asks_of_the_services() {
-    let allowed = actions_of("worker");
-    let asked = operations();
+    assert_allowed("worker", &workers_operations());
+}
+
+#[test]
+fn an_operator_is_allowed_what_check_dead_and_forget_ask_of_the_services() {
+    assert_allowed("operator", &operators_operations());
+}
+
+fn assert_allowed(document: &str, asked: &BTreeSet<(String, String)>) {
+    let allowed = actions_of(document);
     assert!(asked.len() > 8, "found only {asked:?} in src/aws");
-    for (service, operation) in &asked {
+    for (service, operation) in asked {
         for action in needed(service, operation) {
-            assert!(allowed.contains(*action), "{service}.{operation}() needs {action}: {allowed:?}");
+            assert!(allowed.contains(*action), "{service}.{operation}() needs {action} of {document}: {allowed:?}");
         }
     }
 }
@@ -199,6 +207,11 @@ fn needed(service: &str, operation: &str) -> &'static [&'static str] {
         ("sqs", "receive_message") => &["sqs:ReceiveMessage"],
         ("sqs", "send_message" | "send_message_batch") => &["sqs:SendMessage"],
         ("sqs", "delete_message" | "delete_message_batch") => &["sqs:DeleteMessage"],
+        ("dynamodb", "describe_time_to_live") => &["dynamodb:DescribeTimeToLive"],
+        ("dynamodb", "batch_write_item") => &["dynamodb:BatchWriteItem", "dynamodb:DeleteItem"],
+        ("s3", "delete_objects") => &["s3:DeleteObject"],
+        ("s3", "get_bucket_lifecycle_configuration") => &["s3:GetLifecycleConfiguration"],
+        ("sns", "get_topic_attributes") => &["sns:GetTopicAttributes"],
         ("sqs", "change_message_visibility" | "change_message_visibility_batch") => &["sqs:ChangeMessageVisibility"],
         ("sqs", "get_queue_attributes") => &["sqs:GetQueueAttributes"],
         ("dynamodb", "get_item" | "transact_get_items") => &["dynamodb:GetItem"],
