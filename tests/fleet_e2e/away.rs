@@ -36,14 +36,6 @@ fn d9_f21_f22_without_its_ledger_a_fleet_calls_nothing_and_is_back_in_full_secon
     let on_record = made(&alive, gone, gone + SPAN);
     let within = made(&alive, gone + SPAN, back);
     let after = made(&alive, back + SPAN, back + 2 * SPAN);
-    let since: Vec<Duration> = alive
-        .iter()
-        .flat_map(|life| life.relay.seen().requests)
-        .map(|request| request.at)
-        .filter(|at| (gone..back).contains(at))
-        .map(|at| at - gone)
-        .collect();
-    println!("{since:?}");
     println!("calls: {before} in the 5 s before, {on_record} in the 5 s after it went, {within} until it was back,");
     println!("{} in the 5 s after that, {after} in the next 5 s", made(&alive, back, back + SPAN));
     let logs = stop_all(alive);

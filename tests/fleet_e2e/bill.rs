@@ -18,10 +18,10 @@ const SNS_REQUESTS: f64 = 0.50;
 
 #[test]
 fn d12_f20_a_job_costs_two_calls_and_three_millionths_of_a_dollar_beside_its_model() {
-    let jobs = setting("FLEET_JOBS", 900);
+    let jobs = setting("FLEET_JOBS", 1_200);
     let world = World::new("300ms");
     // So many that the emulator keeps up with them; at more a second, more share a call.
-    world.configure("", &format!("slots = {}", setting("FLEET_SLOTS", 64)));
+    world.configure("", &format!("slots = {}", setting("FLEET_SLOTS", 128)));
     let ears = Ears::open(&world);
     world.proxy.count_anew();
     world.enqueue(jobs);
