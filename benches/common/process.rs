@@ -13,21 +13,26 @@ const TICK: Duration = Duration::from_millis(10);
 
 /// User and system time of a process so far.
 pub(crate) fn cpu(process: u32) -> Duration {
-    ticks(process, [11, 12])
+    ticks(process, &[11, 12])
+}
+
+/// User time of a process so far.
+pub(crate) fn user_cpu(process: u32) -> Duration {
+    ticks(process, &[11])
 }
 
 /// User and system time of this process's children that have ended.
 pub(crate) fn cpu_of_children() -> Duration {
-    ticks(std::process::id(), [13, 14])
+    ticks(std::process::id(), &[13, 14])
 }
 
-/// The sum of two fields after the name of the program.
-fn ticks(process: u32, fields: [usize; 2]) -> Duration {
+/// The sum of fields after the name of the program.
+fn ticks(process: u32, fields: &[usize]) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
     // The name of the program stands in parentheses and may hold anything.
     let (_, rest) = stat.rsplit_once(')').unwrap();
     let rest: Vec<&str> = rest.split_whitespace().collect();
-    fields.into_iter().map(|field| TICK * rest[field].parse::<u32>().unwrap()).sum()
+    fields.iter().map(|field| TICK * rest[*field].parse::<u32>().unwrap()).sum()
 }
 
 /// The most memory a process ever held, in MiB; `None` once it has ended.

@@ -92,15 +92,16 @@ impl Finisher {
             let standing = batches::standing(&self.inner, &batch).await;
             (batch, standing.map(|standing| standing.waits_for_announcement().is_some()))
         });
-        let complete: HashMap<BatchKey, Result<bool, StoreError>> = join_all(standings).await.into_iter().collect();
-        let reply = |outcome| match outcome {
+        let mut complete: HashMap<BatchKey, Result<bool, StoreError>> = join_all(standings).await.into_iter().collect();
+        let mut reply = |outcome| match outcome {
             Outcome::Lost => Ok(FinishReply::Lost),
             Outcome::Recorded(row) => {
-                let batch_complete = complete.get(&row.key.batch_key()).cloned().unwrap_or(Ok(false))?;
+                // One of them is enough to announce it: its message stays until that is done.
+                let batch_complete = complete.remove(&row.key.batch_key()).unwrap_or(Ok(false))?;
                 Ok(FinishReply::Recorded { row, batch_complete })
             }
         };
-        outcomes.into_iter().map(|outcome| outcome.and_then(reply)).collect()
+        outcomes.into_iter().map(|outcome| outcome.and_then(&mut reply)).collect()
     }
 
     async fn write_all(&self, group: &[Ended]) -> Vec<Result<Outcome, StoreError>> {

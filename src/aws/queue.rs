@@ -38,6 +38,8 @@ const LONGEST_DELAY: Duration = Duration::from_secs(15 * 60);
 const LONGEST_WAIT: Duration = Duration::from_secs(20);
 /// How long a message stays hidden while it is moved to the dead letters.
 const MOVING: Duration = Duration::from_secs(60);
+/// So long a receiver waits until it can take a whole batch: a receive costs the same for one message as for ten.
+const GATHERED: Duration = Duration::from_millis(500);
 /// A call for handles: they are short, only their number counts.
 const HANDLES: Room = Room { requests: BATCH_ENTRIES, bytes: BATCH_ENTRIES };
 
@@ -232,6 +234,10 @@ impl Queue for SqsQueue {
             .message_attributes("aquifer.message_id", words(message.id.0.clone()).map_err(unbuilt)?);
         request.send().await.map_err(|error| trouble::of_sdk(doing, &error))?;
         self.deleting.ask(message.handle.clone(), 1).await
+    }
+
+    fn gathers(&self) -> Duration {
+        GATHERED
     }
 
     async fn depth(&self) -> Result<Depth, StoreError> {

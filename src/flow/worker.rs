@@ -19,7 +19,7 @@ use super::lane::SAID_WITHIN;
 use super::lease::LeaseKeeper;
 use super::notify::notify;
 use super::proof::{Claim, Delivery, Disposition, Exit, Notified, Verdict};
-use super::receive::receive;
+use super::receive::{Turn, receive};
 use super::record::record;
 use super::route::{Routed, route};
 use super::shares::Shares;
@@ -79,16 +79,17 @@ impl Worker {
             async move { figures::ask_how_much_waits(&context, ended).await }
         });
 
+        let turn = Turn::default();
         let (out, mut deliveries) = mpsc::channel(context.settings.slots);
         for _ in 0..RECEIVERS.min(context.settings.slots) {
             let (context, slots, shares) = (Arc::clone(context), Arc::clone(&slots), shares.clone());
-            let (leases, out) = (leases.clone(), out.clone());
+            let (leases, out, turn) = (leases.clone(), out.clone(), turn.clone());
             helpers.spawn(async move {
                 let hold = |message: Message, asked, slot, place| {
                     let lease = leases.hold(message.handle.clone(), asked);
                     Delivery { message, lease, slot, place }
                 };
-                receive(&context, &slots, &shares, hold, &out).await;
+                receive(&context, &slots, &shares, &turn, hold, &out).await;
             });
         }
         drop(out);

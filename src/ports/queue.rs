@@ -108,6 +108,11 @@ pub trait Queue: Send + Sync {
     /// one step may have it in both for a moment.
     async fn dead_letter(&self, message: &Message, reason: &str) -> Result<Entry, StoreError>;
 
+    /// For how long a question is better held back to ask for a whole batch, where every question costs, whatever it brings.
+    fn gathers(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// How much waits, approximately.
     async fn depth(&self) -> Result<Depth, StoreError>;
 }

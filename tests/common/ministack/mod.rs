@@ -28,7 +28,7 @@ const REQUIREMENTS: &str = include_str!("requirements.txt");
 struct Running {
     url: String,
     /// Its standard input closes when this process ends, and then it ends too.
-    _process: Child,
+    process: Child,
 }
 
 /// Where the services of this test binary answer.
@@ -36,9 +36,19 @@ struct Running {
 /// # Panics
 /// If they cannot be installed or started: a suite that is skipped proves nothing.
 pub(crate) fn url() -> &'static str {
+    &running().url
+}
+
+/// The process that they are, for those who ask what it uses.
+#[allow(dead_code, reason = "most tests do not ask")]
+pub(crate) fn process() -> u32 {
+    running().process.id()
+}
+
+fn running() -> &'static Running {
     static RUNNING: OnceLock<Result<Running, String>> = OnceLock::new();
     match RUNNING.get_or_init(|| start(&install()?)) {
-        Ok(running) => &running.url,
+        Ok(running) => running,
         Err(why) => panic!("no AWS services to test against: {why}"),
     }
 }
@@ -151,7 +161,7 @@ fn start(python: &Path) -> Result<Running, String> {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    Ok(Running { url, _process: process })
+    Ok(Running { url, process })
 }
 
 /// The name of the test binary, without Cargo's hash: the log of the last run is all that anybody looks for.

@@ -1,0 +1,92 @@
+//! How fast does one worker of a fleet drain a queue, and what does a job cost it in processor time? The real binary, a model
+//! that answers at once and has no quota, and ministack for the services. That is one Python process, so it is what binds: what
+//! it uses of a core while the worker works is printed beside the rate.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a benchmark that cannot go on has nothing to report"
+)]
+
+mod common;
+#[allow(dead_code, reason = "shared with the tests, which use all of it")]
+#[path = "../tests/common/ministack/mod.rs"]
+mod ministack;
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use aquifer::aws::{Fleet, Settings};
+use aquifer::cli::SystemClock;
+
+use common::process::{self, Simulator};
+use common::{each, figure, place, rate, title, worker};
+
+/// Answers at once.
+const SCENARIO: &str = "[latency]\nconstant = '0s'\n[answer]\nmean = 15\nspread = 5\n";
+const SLOTS: u32 = 256;
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(100);
+
+#[tokio::main]
+async fn main() {
+    title("fleet");
+    let jobs = if common::is_short() { 1_000 } else { 10_000 };
+    let place = place();
+    let settings = ministack::settings();
+    let emulated = ministack::emulated(ministack::url());
+    let fleet = Fleet::connect_to(&emulated, settings.clone(), Arc::new(SystemClock));
+    fleet.create_missing().await.unwrap();
+    let simulator = Simulator::start(place.path(), SCENARIO);
+    let config = format!("{}{}", section(&settings), process::config(simulator.address));
+    std::fs::write(place.path().join("aquifer.toml"), config).unwrap();
+    worker::write_input(&place.path().join("input.jsonl"), jobs);
+
+    let began = Instant::now();
+    assert!(command(place.path(), &["enqueue", "input.jsonl"]).status().unwrap().success());
+    figure("jobs enqueued", rate(jobs, began.elapsed()), None);
+
+    let (theirs, began) = (process::cpu(ministack::process()), Instant::now());
+    let mut working = start(place.path());
+    while !is_announced(&fleet).await {
+        assert!(working.try_wait().unwrap().is_none(), "the worker has ended");
+        tokio::time::sleep(LOOK).await;
+    }
+    let (took, ours) = (began.elapsed(), process::user_cpu(working.id()));
+    let theirs = process::cpu(ministack::process()) - theirs;
+    assert!(Command::new("kill").arg(working.id().to_string()).status().unwrap().success());
+    assert!(working.wait().unwrap().success());
+    figure("jobs worked by one worker", rate(jobs, took), None);
+    figure("user time a job, the worker", each(ours, jobs), Some("<= 500 us"));
+    figure("CPU a job, ministack", each(theirs, jobs), None);
+    let busy = theirs.as_secs_f64() / took.as_secs_f64();
+    figure("ministack, of the one core it can use", format!("{:.0} %", 100.0 * busy), None);
+}
+
+async fn is_announced(fleet: &Fleet) -> bool {
+    fleet.batches(None).await.unwrap().iter().any(|batch| batch.announced > 0)
+}
+
+fn start(folder: &Path) -> Child {
+    let mut command = command(folder, &["worker", "--listen", "127.0.0.1:0"]);
+    command.env("AQUIFER_WORKER_SLOTS", SLOTS.to_string()).spawn().unwrap()
+}
+
+fn command(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = process::aquifer(folder);
+    command.args(arguments).env("AWS_ENDPOINT_URL", ministack::url()).env("AWS_REGION", ministack::REGION);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+fn section(settings: &Settings) -> String {
+    let Settings { queue_url, dead_letter_url, table, bucket, topic_arn, .. } = settings;
+    let topic = topic_arn.as_deref().unwrap();
+    format!(
+        "backend = 'aws'\n[aws]\nqueue_url = '{queue_url}'\ndead_letter_url = '{dead_letter_url}'\n\
+         table = '{table}'\nbucket = '{bucket}'\ntopic_arn = '{topic}'\n"
+    )
+}
