@@ -27,15 +27,16 @@ impl Fleet {
     /// Looks at everything that the settings name. What cannot be looked at is a finding, too.
     pub async fn check(&self, expected: &Expected) -> Vec<Finding> {
         let inner = &*self.inner;
+        // Boxed: what the SDK's calls hold would be moved from caller to caller.
         let (queues, table, bucket, topic) = futures_util::join!(
-            queues::check(inner, expected),
-            store::check_table(inner),
-            store::check_bucket(inner),
-            topic::check(inner),
+            Box::pin(queues::check(inner, expected)),
+            Box::pin(store::check_table(inner)),
+            Box::pin(store::check_bucket(inner)),
+            Box::pin(topic::check(inner)),
         );
         // Of what is not there every call is refused in one way or another.
         let all_there = [&queues, &table, &bucket].iter().all(|looked| matches!(looked, Looked::There(_)));
-        let denied = if all_there { permissions::check(inner).await } else { Vec::new() };
+        let denied = if all_there { Box::pin(permissions::check(inner)).await } else { Vec::new() };
         [queues.findings(), table.findings(), bucket.findings(), topic, denied].concat()
     }
 
@@ -44,8 +45,11 @@ impl Fleet {
     pub async fn unfit(&self) -> Vec<Finding> {
         let inner = &*self.inner;
         let looks = async {
-            let (queues, table, bucket) =
-                futures_util::join!(queues::find(inner), store::find_table(inner), store::find_bucket(inner));
+            let (queues, table, bucket) = futures_util::join!(
+                Box::pin(queues::find(inner)),
+                Box::pin(store::find_table(inner)),
+                Box::pin(store::find_bucket(inner)),
+            );
             [queues, table.map(drop), bucket.map(drop)]
         };
         let Ok(looks) = tokio::time::timeout(LOOK_TIME, looks).await else { return Vec::new() };
