@@ -40,7 +40,7 @@ fn stands(lane: &Lane) -> LaneNow {
         breaker: match state.book.breaker.standing().phase() {
             // Its time is over; nobody has had a call for it since.
             Phase::Open { until } if until <= now => BreakerState::HalfOpen,
-            phase => named(phase).0,
+            phase @ (Phase::Closed | Phase::Open { .. } | Phase::HalfOpen | Phase::Held) => named(phase).0,
         },
         out: state.out.as_ref().map(|denial| denial.failure.class),
     }

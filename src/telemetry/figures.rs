@@ -20,7 +20,7 @@ pub struct Figures {
     /// By tenant, likewise.
     pub tenants: Vec<(Arc<str>, TenantTally)>,
     /// How often one model's job went to another, by the names of both.
-    pub fallbacks: Vec<((Arc<str>, Arc<str>), u64)>,
+    pub fallbacks: Vec<(ModelPair, u64)>,
     /// Jobs that ended without success, by class.
     pub failed: [u64; Class::ALL.len()],
     /// How much waited when the queue was last asked; `None` if it has not answered then.
@@ -34,6 +34,9 @@ pub struct Figures {
     /// Stores in trouble.
     pub troubles: usize,
 }
+
+/// Names of models: a job's own, and the one that it went to.
+pub type ModelPair = (Arc<str>, Arc<str>);
 
 /// Of a lane.
 #[derive(Clone, Debug)]

@@ -11,6 +11,8 @@ use crate::job::outcome::Usage;
 use crate::job::units::{Tokens, Usd};
 use crate::ports::LaneId;
 
+use super::figures::ModelPair;
+
 /// What is counted apart: so many lanes, tenants and pairs of models each.
 pub const SERIES: usize = 200;
 /// The name under which the rest is counted.
@@ -95,7 +97,7 @@ pub struct TenantTally {
 pub(super) struct Tallies {
     lanes: Bounded<LaneId, LaneTally>,
     tenants: Bounded<Arc<str>, TenantTally>,
-    fallbacks: Bounded<(Arc<str>, Arc<str>), u64>,
+    fallbacks: Bounded<ModelPair, u64>,
     /// Jobs that ended without success, by class.
     pub(super) failed: [u64; Class::ALL.len()],
 }
@@ -128,7 +130,7 @@ impl Tallies {
         self.tenants.all(|| OTHER.into())
     }
 
-    pub(super) fn fallbacks(&self) -> impl Iterator<Item = ((Arc<str>, Arc<str>), u64)> {
+    pub(super) fn fallbacks(&self) -> impl Iterator<Item = (ModelPair, u64)> {
         self.fallbacks.all(|| (OTHER.into(), OTHER.into()))
     }
 }
