@@ -35,6 +35,9 @@ pub struct Figures {
     pub troubles: usize,
 }
 
+/// Names of models: a job's own, and the one that it went to.
+pub type ModelPair = (Arc<str>, Arc<str>);
+
 /// Of a lane.
 #[derive(Clone, Debug)]
 pub struct LaneFigures {

@@ -11,6 +11,8 @@ use crate::job::outcome::Usage;
 use crate::job::units::{Tokens, Usd};
 use crate::ports::LaneId;
 
+use super::figures::ModelPair;
+
 /// What is counted apart: so many lanes, tenants and pairs of models each.
 pub const SERIES: usize = 200;
 /// The name under which the rest is counted.
