@@ -10,6 +10,7 @@ mod topic;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use futures_util::FutureExt as _;
 
 use super::{Fleet, trouble};
 use crate::ports::{Finding, StoreTrouble};
@@ -28,14 +29,14 @@ impl Fleet {
     pub async fn check(&self, expected: &Expected) -> Vec<Finding> {
         let inner = &*self.inner;
         let (queues, table, bucket, topic) = futures_util::join!(
-            queues::check(inner, expected),
-            store::check_table(inner),
-            store::check_bucket(inner),
-            topic::check(inner),
+            queues::check(inner, expected).boxed(),
+            store::check_table(inner).boxed(),
+            store::check_bucket(inner).boxed(),
+            topic::check(inner).boxed(),
         );
         // Of what is not there every call is refused in one way or another.
         let all_there = [&queues, &table, &bucket].iter().all(|looked| matches!(looked, Looked::There(_)));
-        let denied = if all_there { permissions::check(inner).await } else { Vec::new() };
+        let denied = if all_there { permissions::check(inner).boxed().await } else { Vec::new() };
         [queues.findings(), table.findings(), bucket.findings(), topic, denied].concat()
     }
 
@@ -48,7 +49,7 @@ impl Fleet {
                 futures_util::join!(queues::find(inner), store::find_table(inner), store::find_bucket(inner));
             [queues, table.map(drop), bucket.map(drop)]
         };
-        let Ok(looks) = tokio::time::timeout(LOOK_TIME, looks).await else { return Vec::new() };
+        let Ok(looks) = tokio::time::timeout(LOOK_TIME, looks.boxed()).await else { return Vec::new() };
         let unfit = looks.into_iter().filter_map(|look| match look {
             Err(Looked::Unfit(findings)) => Some(findings),
             Err(Looked::There(_) | Looked::Unseen(_)) | Ok(()) => None,

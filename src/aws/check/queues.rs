@@ -105,7 +105,7 @@ fn retention(subject: &'static str, url: &str, attributes: &Attributes) -> Findi
     match number(attributes, &Name::MessageRetentionPeriod) {
         Some(seconds) if seconds >= RETENTION => Finding::ok(subject, "keeps messages for 14 days"),
         seconds => {
-            let kept = seconds.map_or_else(|| "nobody knows how long".to_owned(), |seconds| time(seconds));
+            let kept = seconds.map_or_else(|| "nobody knows how long".to_owned(), time);
             let what = format!(
                 "it keeps messages for {kept}: what is not worked by then is lost; SQS can keep it for 14 days"
             );
