@@ -10,6 +10,7 @@ mod topic;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use futures_util::FutureExt as _;
 
 use super::{Fleet, trouble};
 use crate::ports::{Finding, StoreTrouble};
@@ -52,7 +53,7 @@ impl Fleet {
             );
             [queues, table.map(drop), bucket.map(drop)]
         };
-        let Ok(looks) = tokio::time::timeout(LOOK_TIME, looks).await else { return Vec::new() };
+        let Ok(looks) = tokio::time::timeout(LOOK_TIME, looks.boxed()).await else { return Vec::new() };
         let unfit = looks.into_iter().filter_map(|look| match look {
             Err(Looked::Unfit(findings)) => Some(findings),
             Err(Looked::There(_) | Looked::Unseen(_)) | Ok(()) => None,

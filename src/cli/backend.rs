@@ -192,9 +192,9 @@ async fn fit(fleet: &Fleet) -> Result<(), Report> {
     let Some(first) = unfit.first() else { return Ok(()) };
     let all: Vec<&str> = unfit.iter().map(|finding| finding.what.as_str()).collect();
     let report = Report::usage(all.join("; "));
-    Err(match &first.remedy {
-        Some(remedy) => report.hint(remedy),
-        None => report,
+    Err(match (&first.remedy, all.len()) {
+        (Some(remedy), 1) => report.hint(remedy),
+        _ => report.hint("`aquifer check` says what mends each; `aquifer check --create` makes what is missing"),
     })
 }
 
