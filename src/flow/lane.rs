@@ -77,6 +77,8 @@ struct Row {
     /// Swaps whose end is not known: what each was signed with, and how many words were in it.
     in_doubt: Vec<(u64, usize)>,
     signature: u64,
+    /// How often words could not be written, and why not the last time.
+    failed: (u64, Option<StoreError>),
 }
 
 /// What was taken for one call.
@@ -100,7 +102,14 @@ impl Lane {
         clock: Arc<PaceClock>,
         said: Arc<Notify>,
     ) -> Self {
-        let row = Row { version: None, seen: None, words: Vec::new(), in_doubt: Vec::new(), signature: rand::random() };
+        let row = Row {
+            version: None,
+            seen: None,
+            words: Vec::new(),
+            in_doubt: Vec::new(),
+            signature: rand::random(),
+            failed: (0, None),
+        };
         let state = LaneState {
             book: LaneBook::new(terms, breaker),
             concurrency: Concurrency::new(),
@@ -196,10 +205,29 @@ impl Lane {
     /// # Errors
     /// The store is in trouble; what was said is kept.
     pub async fn write(&self, allowance: &dyn Allowance) -> Result<(), StoreError> {
-        if self.state().row.words.is_empty() {
-            return Ok(());
-        }
+        let failed_before = {
+            let state = self.state();
+            if state.row.words.is_empty() {
+                return Ok(());
+            }
+            state.row.failed.0
+        };
         let _desk = self.desk.lock().await;
+        // Who waited here while another one found the store away does not find that out once more: calls wait behind it.
+        if let (failed, Some(error)) = &self.state().row.failed
+            && *failed > failed_before
+        {
+            return Err(error.clone());
+        }
+        let written = self.write_words(allowance).await;
+        if let Err(error) = &written {
+            let mut state = self.state();
+            state.row.failed = (state.row.failed.0 + 1, Some(error.clone()));
+        }
+        written
+    }
+
+    async fn write_words(&self, allowance: &dyn Allowance) -> Result<(), StoreError> {
         self.read_first(allowance).await?;
         for _ in 0..SWAPS {
             if self.state().row.words.is_empty() || matches!(self.swap(allowance).await?, Offer::Taken) {
