@@ -226,10 +226,29 @@ impl Lane {
     /// # Errors
     /// The store is in trouble; what was said is kept.
     pub async fn write(&self, allowance: &dyn Allowance) -> Result<(), StoreError> {
-        if self.state().row.words.is_empty() {
-            return Ok(());
-        }
+        let failed_before = {
+            let state = self.state();
+            if state.row.words.is_empty() {
+                return Ok(());
+            }
+            state.row.failed.0
+        };
         let _desk = self.desk.lock().await;
+        // Who waited here while another one found the store away does not find that out once more: calls wait behind it.
+        if let (failed, Some(error)) = &self.state().row.failed
+            && *failed > failed_before
+        {
+            return Err(error.clone());
+        }
+        let written = self.write_words(allowance).await;
+        if let Err(error) = &written {
+            let mut state = self.state();
+            state.row.failed = (state.row.failed.0 + 1, Some(error.clone()));
+        }
+        written
+    }
+
+    async fn write_words(&self, allowance: &dyn Allowance) -> Result<(), StoreError> {
         self.read_first(allowance).await?;
         for _ in 0..SWAPS {
             if self.state().row.words.is_empty() || matches!(self.swap(allowance).await?, Offer::Taken) {

@@ -56,8 +56,6 @@ const SENT_WITHIN: Duration = Duration::from_millis(50);
 const MOVED_FIRST: Duration = Duration::from_millis(150);
 /// A store so slow that this is not enough would never let it go.
 const MOVES: usize = 3;
-/// Nor one that does not answer: calls that are on record do not wait for each other's attempts to reach it.
-const MOVED_WITHIN: Duration = Duration::from_secs(1);
 
 impl Held {
     /// Taken from the lane.
@@ -83,11 +81,10 @@ impl Held {
             if self.charge_from_now() <= MOVED_FIRST {
                 return;
             }
-            // What fails is written when the store is back, and until then nobody reserves anything.
-            match tokio::time::timeout(MOVED_WITHIN, self.lane.write(allowance)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => meter.store_trouble(&error),
-                Err(_) => break,
+            if let Err(error) = self.lane.write(allowance).await {
+                // It is written when the store is back, and until then nobody reserves anything.
+                meter.store_trouble(&error);
+                break;
             }
         }
         self.charge_from_now();

@@ -40,6 +40,9 @@ fn d12_f20_a_job_costs_two_calls_and_three_millionths_of_a_dollar_beside_its_mod
     stop_all(alive);
     assert_complete(&world, &heard, jobs);
 
+    // By the message that seals it, and by the group of results, or two at once, that completed it.
+    assert!(heard.batches.len() <= 3, "a batch is not announced by every job: {}", heard.batches.len());
+
     println!("{jobs} jobs at {rate:.0} a second; calls, and what they carried, for a thousand jobs:");
     let of_thousand = |count: u64| count as f64 * 1_000.0 / jobs as f64;
     for (call, Seen { calls, entries, bytes, .. }) in &seen {
