@@ -84,6 +84,8 @@ struct Row {
     /// Swaps whose end is not known: what each was signed with, and how many words were in it.
     in_doubt: Vec<(u64, usize)>,
     signature: u64,
+    /// How often words could not be written, and why not the last time.
+    failed: (u64, Option<StoreError>),
     /// How the breaker stands there.
     breaker: Phase,
     /// How this worker has set it there, since somebody last asked.
@@ -128,6 +130,7 @@ impl Lane {
             words: Vec::new(),
             in_doubt: Vec::new(),
             signature: rand::random(),
+            failed: (0, None),
             breaker: Phase::Closed,
             turns: Vec::new(),
         };

@@ -8,7 +8,7 @@ use crate::job::failure::Class;
 use crate::ports::{Depth, LaneId};
 
 use super::Counts;
-use super::tallies::{FromTo, LaneTally, TenantTally};
+use super::tallies::{LaneTally, TenantTally};
 
 /// What was counted since the process began, and how things stand.
 #[derive(Clone, Debug, Default)]
@@ -20,7 +20,7 @@ pub struct Figures {
     /// By tenant, likewise.
     pub tenants: Vec<(Arc<str>, TenantTally)>,
     /// How often one model's job went to another, by the names of both.
-    pub fallbacks: Vec<(FromTo, u64)>,
+    pub fallbacks: Vec<(ModelPair, u64)>,
     /// Jobs that ended without success, by class.
     pub failed: [u64; Class::ALL.len()],
     /// How much waited when the queue was last asked; `None` if it has not answered then.

@@ -21,9 +21,6 @@ pub const OTHER: &str = "other";
 /// next minute's quota and beyond.
 pub const SECONDS: [f64; 13] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0];
 
-/// The names of two models: the one that was asked for, and the one that stood in for it.
-pub type FromTo = (Arc<str>, Arc<str>);
-
 /// How often it took how long.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Histogram {
@@ -100,7 +97,7 @@ pub struct TenantTally {
 pub(super) struct Tallies {
     lanes: Bounded<LaneId, LaneTally>,
     tenants: Bounded<Arc<str>, TenantTally>,
-    fallbacks: Bounded<FromTo, u64>,
+    fallbacks: Bounded<ModelPair, u64>,
     /// Jobs that ended without success, by class.
     pub(super) failed: [u64; Class::ALL.len()],
 }
@@ -133,7 +130,7 @@ impl Tallies {
         self.tenants.all(|| OTHER.into())
     }
 
-    pub(super) fn fallbacks(&self) -> impl Iterator<Item = (FromTo, u64)> {
+    pub(super) fn fallbacks(&self) -> impl Iterator<Item = (ModelPair, u64)> {
         self.fallbacks.all(|| (OTHER.into(), OTHER.into()))
     }
 }

@@ -5,6 +5,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::wildcard_enum_match_arm,
+    clippy::print_stdout,
     missing_docs,
     unreachable_pub,
     missing_debug_implementations,
