@@ -177,8 +177,9 @@ async fn o2_the_queue_is_asked_how_much_waits_and_the_oldest_in_hand_is_known() 
     assert_eq!(figures(&context).oldest_in_hand, None);
 }
 
-/// The bar is 10 ms, in a release build; this prints what it is in this one.
+/// The bar is 10 ms; this prints what it is in this build.
 #[tokio::test]
+#[allow(clippy::print_stdout, reason = "figures for a person")]
 async fn o1_a_scrape_of_100_lanes_with_a_busy_quota_and_100_tenants() {
     let state = State::new();
     let store = state.open().await;
