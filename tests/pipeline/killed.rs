@@ -138,7 +138,8 @@ async fn q5_a_limit_that_a_killed_worker_learned_holds_for_the_next_one() {
     let settings = Settings { slots: 32, ..Setup::default().settings };
     let setup = || Setup { settings: settings.clone(), ..Setup::default() };
     let doomed = Doomed::start(first.clone(), context(&first, &state, model.clone(), setup()));
-    model.called(11).await;
+    // One refusal may be a mishap.
+    model.called(14).await;
     tokio::time::sleep(WRITTEN).await;
     doomed.kill();
 
@@ -157,7 +158,7 @@ async fn q5_a_limit_that_a_killed_worker_learned_holds_for_the_next_one() {
     let (run, _) = enrol(&store, jobs(32)).await;
     let unwarned = Scripted::answering();
     drain(&context(&store, &elsewhere, unwarned.clone(), setup()), &store, &run, 32).await;
-    assert!(warned > 20 * SECOND && spans(&unwarned) < 5 * SECOND, "{warned:?}, {:?}", spans(&unwarned));
+    assert!(warned > 5 * SECOND && spans(&unwarned) < 2 * SECOND, "{warned:?}, {:?}", spans(&unwarned));
 }
 
 #[tokio::test(start_paused = true)]
