@@ -88,7 +88,7 @@ impl Control {
             aquifer: Option<IgnoredAny>,
         }
         // Nearly every message is a job: those are not read twice, but for the few whose text holds the word in quotes.
-        if !body.contains("\"aquifer\"") {
+        if !body.contains("\"aquifer\"") || !body.trim_start().starts_with('{') {
             return None;
         }
         let claim: Claim = serde_json::from_str(body).ok()?;
