@@ -272,7 +272,13 @@ fn lane_for(claim: &Claim, plan: &Plan, route: &Route, size: &Size, several: boo
     let mut state = lane.state();
     let state = &mut *state;
     let (quota, never) = when(state.book.ledger.ask(now, size.reserve()));
-    if let Some((_, Binding::Tokens | Binding::Throttled)) = quota {
+    let is_short = match quota {
+        Some((_, Binding::Tokens | Binding::Throttled)) => true,
+        // Near the end of a quota calls go by and by: less reserved is farther from it.
+        Some((_, Binding::Trial)) => state.book.ledger.tokens_per_minute().is_some(),
+        Some((_, Binding::Requests | Binding::Day)) | None => false,
+    };
+    if is_short {
         plan.estimates().short_of_tokens(super::placement::now());
     }
     let quota = quota.map(|(at, binding)| (at, binding.words()));
