@@ -77,6 +77,8 @@ fn price(call: &Call, seen: &Seen) -> f64 {
         (Service::DynamoDb, "PutItem") => (seen.calls + seen.bytes / 1_024) as f64 * DYNAMODB_WRITES,
         (Service::DynamoDb, "UpdateItem" | "DeleteItem") => seen.calls as f64 * DYNAMODB_WRITES,
         (Service::DynamoDb, "TransactWriteItems") => 2.0 * seen.entries as f64 * DYNAMODB_WRITES,
+        // Asked once at the start, and not billed.
+        (Service::DynamoDb, "DescribeTable" | "DescribeTimeToLive") => 0.0,
         (Service::DynamoDb | Service::Sfn, other) => panic!("what does {other} cost?"),
     }
 }
