@@ -3,8 +3,6 @@
 #
 # Two kinds. A page says that work is lost, stuck or failing. A note says that the quota binds, which is what a queue is
 # there for: nobody is woken.
-#
-# Not here yet, since there is none: budgets of tenants.
 
 locals {
   # What workers say is said here, wherever the lane is.
@@ -303,6 +301,22 @@ resource "aws_cloudwatch_metric_alarm" "success_of_jobs" {
       }
     }
   }
+}
+
+# It tells, it does not stop: what stops is the cost cap of a batch.
+resource "aws_cloudwatch_metric_alarm" "budget" {
+  count               = var.budget_usd_a_day == null ? 0 : 1
+  alarm_name          = "${var.name}-budget"
+  alarm_description   = "The calls of a day cost more than budgeted. See: aquifer status"
+  namespace           = "Aquifer"
+  metric_name         = "CostUsd"
+  statistic           = "Sum"
+  period              = 86400
+  evaluation_periods  = 1
+  comparison_operator = "GreaterThanThreshold"
+  threshold           = coalesce(var.budget_usd_a_day, 0)
+  treat_missing_data  = "notBreaching"
+  alarm_actions       = var.page_arns
 }
 
 # --------------------------------------------------------------------------------------------------------- workers

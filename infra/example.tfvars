@@ -26,6 +26,9 @@ upload_prefix = "inbox/"
 # Results are kept for so long.
 results_expire_days = 90
 
+# Who spends more than this in a day is told.
+budget_usd_a_day = 200
+
 # Who is woken, and who is merely told: ARNs of SNS topics.
 page_arns = []
 note_arns = []

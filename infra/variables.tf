@@ -284,3 +284,14 @@ variable "oldest_job_seconds" {
   type        = number
   default     = 3600
 }
+
+variable "budget_usd_a_day" {
+  description = "An alarm goes off when the calls of a day (UTC) cost more than this at the configured prices, in US dollars; null: none."
+  type        = number
+  default     = null
+
+  validation {
+    condition     = var.budget_usd_a_day == null ? true : var.budget_usd_a_day > 0
+    error_message = "A budget is more than nothing: leave it out to have no alarm."
+  }
+}

@@ -28,6 +28,7 @@ pub use self::tenant::TenantSettings;
 
 use self::endpoints_file::EndpointsFile;
 use self::typed::{Problems, Section};
+use crate::job::webhook::WebhookUrl;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -139,12 +140,14 @@ pub struct Listen {
 }
 
 /// `[notify]`: which ends are made known.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct NotifySettings {
     /// `jobs`: one notice for every job that ends. Default true.
     pub jobs: bool,
     /// `batches`: one notice for every batch that completes. Default true.
     pub batches: bool,
+    /// `webhook`: on one machine, a URL to which each is POSTed as well. Default none.
+    pub webhook: Option<WebhookUrl>,
 }
 
 impl Settings {
@@ -217,6 +220,10 @@ fn settings(
         && (notify.jobs || notify.batches)
     {
         top.problem(ConfigError::Missing { key: "aws.topic_arn".to_owned() });
+    }
+    if let (Backend::Aws(_), Some(webhook)) = (&backend, &notify.webhook) {
+        let bound = "none beside backend = \"aws\": the topic tells its subscribers".to_owned();
+        top.problem(ConfigError::Contradiction { key: "notify.webhook".to_owned(), value: webhook.to_string(), bound });
     }
     let tenants = tenant::read(&mut top);
     for later in LATER {
@@ -305,11 +312,21 @@ fn listen(section: &mut Section<'_>) -> Listen {
 
 fn notify(top: &mut Section<'_>) -> NotifySettings {
     let mut section = top.section("notify");
-    let settings =
-        NotifySettings { jobs: section.flag("jobs").unwrap_or(true), batches: section.flag("batches").unwrap_or(true) };
-    section.later("webhook");
+    let (jobs, batches) = (section.flag("jobs").unwrap_or(true), section.flag("batches").unwrap_or(true));
+    let webhook = section.text("webhook").and_then(|typed| {
+        let url = typed.parse();
+        if url.is_err() {
+            // What stands in it may be a secret.
+            section.out_of_bounds(
+                "webhook",
+                "...",
+                "a URL that begins with http:// or https:// and names a host, but no user",
+            );
+        }
+        url.ok()
+    });
     section.finish();
-    settings
+    NotifySettings { jobs, batches, webhook }
 }
 
 /// A default; none of them is zero.

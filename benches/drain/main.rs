@@ -121,7 +121,7 @@ impl Asked {
 async fn run(cases: Vec<Case>, place: &Path) -> Vec<Outcome> {
     const START: f64 = 4.7;
     /// Between the starts of two processes, so that no case is slow because another begins.
-    const APART: Duration = Duration::from_millis(100);
+    const APART: Duration = Duration::from_millis(250);
     let is_fixed = |case: &Case| case.service.counting == Counting::Fixed;
     if cases.iter().any(is_fixed) {
         sleep(Duration::from_secs_f64((START - second_of_the_minute(SystemTime::now())).rem_euclid(60.0))).await;

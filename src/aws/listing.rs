@@ -6,7 +6,7 @@ use super::{Inner, trouble};
 use crate::ports::StoreError;
 
 /// An object in a listing.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Listed {
     /// When it was written last, in seconds since 1970: S3 says no more.
     pub(super) written_s: i64,

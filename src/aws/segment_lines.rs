@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::listing::{self, Listed, Listing};
 use super::objects::{Objects, Part};
 use super::segments::in_key;
-use super::{Inner, look_up, trouble};
+use super::{Inner, look_up, segments, trouble};
 use crate::job::ident::{BatchName, Digest, JobId, JobKey, Tenant};
 use crate::job::lifecycle::Status;
 use crate::job::outcome::Pointer;
@@ -107,7 +107,7 @@ impl SegmentLines {
         while let Some(object) = listing.next(&self.inner, DOING).await? {
             objects.push(object);
         }
-        objects.sort_unstable();
+        oldest_first(&mut objects);
         Ok(objects.into())
     }
 
@@ -129,6 +129,11 @@ impl SegmentLines {
         }
         Ok(ended)
     }
+}
+
+/// S3 tells seconds; within one, numbers tell the order of those that one process wrote.
+fn oldest_first(objects: &mut [Listed]) {
+    objects.sort_by_cached_key(|object| (object.written_s, segments::number(&object.key)));
 }
 
 /// What of it ends with a line feed, or with the object; and where in the object that begins.
@@ -209,6 +214,19 @@ mod tests {
             assert_eq!(in_pieces(TEXT, piece), whole, "{piece} bytes at a time");
         }
         assert_eq!(in_pieces(TEXT.trim_end(), 7), whole, "a last line without its line feed");
+    }
+
+    #[test]
+    fn segments_of_one_second_come_in_the_order_in_which_they_were_written() {
+        let listed = |written_s, key: &str| Listed { written_s, key: key.into(), bytes: 1 };
+        let mut objects = [
+            listed(5, "batch=b/tenant=a/00ff-10.jsonl"),
+            listed(6, "batch=b/tenant=a/00ff-11.jsonl"),
+            listed(5, "batch=b/tenant=b/00ff-9.jsonl"),
+            listed(4, "batch=b/tenant=z/00ee-70.jsonl"),
+        ];
+        oldest_first(&mut objects);
+        assert_eq!(objects.map(|object| segments::number(&object.key)), [Some(70), Some(9), Some(10), Some(11)]);
     }
 
     #[test]

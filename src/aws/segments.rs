@@ -180,6 +180,11 @@ fn key(prefix: &str, now: Timestamp, batch: &BatchKey, epoch: &str, number: u64)
     format!("{}date={date}/{}/{epoch}-{number}.jsonl", folder(prefix), table::folder(batch))
 }
 
+/// How many objects its process had written before this one.
+pub(super) fn number(key: &str) -> Option<u64> {
+    key.strip_suffix(".jsonl")?.rsplit_once('-')?.1.parse().ok()
+}
+
 /// A name as it stands in a key: encoded, and where that is too long, its beginning and its digest.
 pub(super) fn in_key(name: &str) -> String {
     let encoded = utf8_percent_encode(name, ENCODED).to_string();
@@ -226,6 +231,7 @@ mod tests {
     fn a_key_is_partitioned_by_date_batch_and_tenant() {
         let of = |name| key("aquifer/", Timestamp(1_795_284_000_000), &batch("ac:me", name), "00ff", 7);
         assert_eq!(of("reviews"), "aquifer/results/date=2026-11-21/batch=reviews/tenant=ac%3Ame/00ff-7.jsonl");
+        assert_eq!(number(&of("b-2")), Some(7));
         assert!(of("a=b %/é".replace('/', "").as_str()).contains("/batch=a%3Db%20%25%C3%A9/"));
     }
 

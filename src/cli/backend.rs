@@ -58,7 +58,8 @@ impl Backend {
                 fit(&fleet).await.map(|()| Self::Fleet(fleet))
             }
             config::Backend::Aws(_) | config::Backend::Embedded => {
-                Ok(Self::Embedded(wiring::store(&state_dir(places, is_simulated)).await?))
+                let dir = state_dir(places, is_simulated);
+                Ok(Self::Embedded(wiring::working_store(&dir, settings, is_simulated).await?))
             }
         }
     }

@@ -85,6 +85,18 @@ pub(crate) async fn store(dir: &Path) -> Result<Store, Report> {
     })
 }
 
+/// The same to work with: one that tells who is to be told. What is simulated is nobody else's business.
+///
+/// # Errors
+/// A report, as [`store`]; or this machine has no certificates by which to know who is told.
+pub(crate) async fn working_store(dir: &Path, settings: &Settings, is_simulated: bool) -> Result<Store, Report> {
+    let store = store(dir).await?;
+    match &settings.notify.webhook {
+        Some(url) if !is_simulated => Ok(store.telling(url.clone())?),
+        Some(_) | None => Ok(store),
+    }
+}
+
 /// Connects to the services of a fleet.
 ///
 /// # Errors

@@ -233,7 +233,6 @@ fn what_belongs_to_a_later_version_is_refused_by_name() {
     for (text, key) in [
         ("[[upload]]\nprefix = 'inbox/'", "upload"),
         ("[tenant.acme]\noutput_tokens_per_day = 1", "tenant.acme.output_tokens_per_day"),
-        ("[notify]\nwebhook = 'http://x'", "notify.webhook"),
     ] {
         let found = errors(text);
         assert!(matches!(&found[..], [ConfigError::Later { key: found, .. }] if found == key), "{found:?}");
@@ -291,6 +290,23 @@ fn services_that_cannot_be_are_refused_by_name() {
     }
     let twice = "[aws]\nqueue_url = 'https://q'\ndead_letter_url = 'https://q'";
     assert!(matches!(&errors(twice)[..], [ConfigError::Contradiction { key, .. }] if key == "aws.dead_letter_url"));
+}
+
+#[test]
+fn a_webhook_is_a_url_beside_the_embedded_back_end_and_is_not_shown() {
+    let settings = with_env("", &[("AQUIFER_NOTIFY_WEBHOOK", "https://hooks.example/hunter2")]).unwrap();
+    assert_eq!(settings.notify.webhook.unwrap().to_string(), "https://hooks.example");
+    for bad in ["hooks.example/hunter2", "https://me:hunter2@hooks.example"] {
+        let found = errors(&format!("[notify]\nwebhook = '{bad}'"));
+        assert!(matches!(&found[..], [ConfigError::OutOfBounds { key, .. }] if key == "notify.webhook"), "{found:?}");
+        assert!(!found[0].to_string().contains("hunter2"));
+    }
+    let fleet = format!(
+        "backend = 'aws'\n[notify]\nwebhook = 'https://hooks.example/hunter2'\n{FLEET}topic_arn = 'arn:aws:sns:us-east-1:1:t'"
+    );
+    let found = errors(&fleet);
+    assert!(matches!(&found[..], [ConfigError::Contradiction { key, .. }] if key == "notify.webhook"), "{found:?}");
+    assert!(!found[0].to_string().contains("hunter2"));
 }
 
 #[test]

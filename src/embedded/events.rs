@@ -16,6 +16,7 @@ use super::appender::Sink;
 use super::process::Inner;
 use super::segments::sync_folder;
 use super::trouble;
+use super::webhook::Webhook;
 use crate::job::notice::Notice;
 use crate::ports::{Notices, StoreError, StoreTrouble};
 
@@ -26,6 +27,8 @@ pub(super) const FILE: &str = "events.jsonl";
 #[derive(Clone, Debug)]
 pub(super) struct EmbeddedNotices {
     pub(super) inner: Arc<Inner>,
+    /// Who is told before it is written down: what stands in the log has been accepted.
+    pub(super) webhook: Option<Arc<Webhook>>,
 }
 
 #[async_trait]
@@ -33,7 +36,11 @@ impl Notices for EmbeddedNotices {
     async fn publish(&self, notice: &Notice) -> Result<(), StoreError> {
         let line = serde_json::to_vec(notice)
             .map_err(|error| trouble::of_ours(StoreTrouble::Other, "writing a notice", error.to_string()))?;
-        self.inner.events.append((), line.into()).await
+        let line = Bytes::from(line);
+        if let Some(webhook) = &self.webhook {
+            webhook.post(&line).await?;
+        }
+        self.inner.events.append((), line).await
     }
 }
 

@@ -35,6 +35,7 @@ mod segments;
 mod stray;
 mod transaction;
 mod trouble;
+mod webhook;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -51,8 +52,10 @@ pub use reader::{Order, Reader, Results};
 pub use report::{BatchSummary, DeadLetter, JobReport, LaneGate, LaneRow, Waiting};
 pub use roll::{DoneSeq, Ended, Progress};
 
+use self::webhook::Webhook;
 use crate::job::ident::BatchName;
 use crate::job::outcome::Pointer;
+use crate::job::webhook::WebhookUrl;
 use crate::ports::{Allowance, Bodies, Clock, Ledger, MessageId, Notices, Queue, StoreError, StoreTrouble};
 
 /// An open state directory. A clone is another handle on the same.
@@ -61,6 +64,7 @@ use crate::ports::{Allowance, Bodies, Clock, Ledger, MessageId, Notices, Queue, 
 #[derive(Clone, Debug)]
 pub struct Store {
     inner: Arc<process::Inner>,
+    webhook: Option<Arc<Webhook>>,
 }
 
 impl Store {
@@ -71,9 +75,17 @@ impl Store {
     /// `Denied` if it may not be written, `Newer` or `Damaged` if its database is not one we can work, else what the
     /// system said.
     pub async fn open(dir: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
-        let store = Self { inner: process::open(dir, clock).await? };
+        let store = Self { inner: process::open(dir, clock).await?, webhook: None };
         forget::resume(&store.inner).await?;
         Ok(store)
+    }
+
+    /// The same store, whose notices are also POSTed to this URL.
+    ///
+    /// # Errors
+    /// `Denied` if this machine has no certificates by which to know a server.
+    pub fn telling(self, url: WebhookUrl) -> Result<Self, StoreError> {
+        Ok(Self { webhook: Some(Arc::new(Webhook::new(url)?)), ..self })
     }
 
     /// The queue: of one batch name, or of all.
@@ -106,9 +118,9 @@ impl Store {
         read.await.map_err(|gone| trouble::of_ours(StoreTrouble::Other, "reading results", gone.to_string()))?
     }
 
-    /// The event log.
+    /// The event log, and the webhook if there is one.
     pub fn notices(&self) -> Arc<dyn Notices> {
-        Arc::new(events::EmbeddedNotices { inner: Arc::clone(&self.inner) })
+        Arc::new(events::EmbeddedNotices { inner: Arc::clone(&self.inner), webhook: self.webhook.clone() })
     }
 
     /// Starts a roll: the list of this run's input, in input order. The batch is not complete before it is sealed.

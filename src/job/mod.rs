@@ -12,3 +12,4 @@ pub mod notice;
 pub mod outcome;
 pub mod spec;
 pub mod units;
+pub mod webhook;

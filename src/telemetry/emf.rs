@@ -7,7 +7,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::job::lifecycle::Status;
-use crate::job::units::Timestamp;
+use crate::job::units::{Timestamp, Usd};
 
 use super::figures::{BreakerState, Figures, LaneNow};
 use super::metrics::is_throttle;
@@ -31,15 +31,17 @@ const QUOTA_UTILISATION: Metric = Metric { name: "QuotaUtilisation", dimension: 
 const THROTTLES: Metric = Metric { name: "Throttles", dimension: Some("Lane"), unit: "Count" };
 const JOBS_ENDED: Metric = Metric { name: "JobsEnded", dimension: Some("Status"), unit: "Count" };
 const OLDEST_JOB: Metric = Metric { name: "OldestJobSeconds", dimension: None, unit: "Seconds" };
+const COST: Metric = Metric { name: "CostUsd", dimension: None, unit: "None" };
 
 /// All of them.
-pub const ALL: &[Metric] = &[BREAKER_OPEN, QUOTA_UTILISATION, THROTTLES, JOBS_ENDED, OLDEST_JOB];
+pub const ALL: &[Metric] = &[BREAKER_OPEN, QUOTA_UTILISATION, THROTTLES, JOBS_ENDED, OLDEST_JOB, COST];
 
 /// Writes down what has changed from line to line.
 #[derive(Debug, Default)]
 pub struct Emf {
     throttles: std::collections::BTreeMap<String, u64>,
     ended: [u64; Status::ALL.len()],
+    spent: Usd,
 }
 
 impl Emf {
@@ -66,7 +68,9 @@ impl Emf {
             }
         }
         let oldest = figures.oldest_in_hand.unwrap_or_default().as_secs_f64();
-        lines.push(line(now, None, &[(OLDEST_JOB, json!(oldest))]));
+        let spent: Usd = figures.lanes.iter().map(|lane| lane.tally.spent).sum();
+        let more = spent.saturating_sub(std::mem::replace(&mut self.spent, spent));
+        lines.push(line(now, None, &[(OLDEST_JOB, json!(oldest)), (COST, json!(more.dollars()))]));
         lines
     }
 }
@@ -99,7 +103,6 @@ mod tests {
     use super::*;
     use crate::job::failure::{Class, Failure};
     use crate::job::ident::Tenant;
-    use crate::job::units::Usd;
     use crate::ports::LaneId;
     use crate::telemetry::Meter;
 
@@ -118,12 +121,13 @@ mod tests {
             out: None,
         };
         let mut emf = Emf::default();
+        let cent = Usd::from_dollars(0.01).unwrap();
         let mut seen = BTreeSet::new();
         let throttle = Failure::new(Class::QuotaMinute, "Too many tokens");
         for round in 1..=3 {
             // Counts are those since the round before, whatever they have come to.
             for _ in 0..round {
-                meter.call_failed(&lane, &throttle, Usd::ZERO);
+                meter.call_failed(&lane, &throttle, cent);
                 meter.ended(&Tenant::unnamed(), Status::Failed, Some(Class::Timeout), Usd::ZERO);
             }
             let lines = emf.lines(NOW, &meter.figures(NOW, vec![(lane.clone(), stands)]));
@@ -134,6 +138,8 @@ mod tests {
             assert_eq!(of_lane["QuotaUtilisation"], json!(85.0));
             assert_eq!(with("Status", "failed")["JobsEnded"], json!(round));
             assert_eq!(with("Status", "succeeded")["JobsEnded"], json!(0));
+            let cost = lines.iter().find_map(|line| line["CostUsd"].as_f64()).unwrap();
+            assert!((cost - 0.01 * f64::from(round)).abs() < 1e-9, "{cost}");
             for line in &lines {
                 assert!(!line.to_string().contains('\n') && line["level"] == "INFO" && line["message"] == "metrics");
                 assert_eq!(line["_aws"]["Timestamp"], json!(NOW.0));

@@ -20,5 +20,6 @@ mod signals;
 mod support;
 mod together;
 mod trouble;
+mod webhook;
 mod words;
 mod worker;

@@ -32,6 +32,7 @@ const O4: &[&str] = &[
     "success",
     "success_of_jobs",
     "breaker_open",
+    "budget",
 ];
 
 /// A metric as it is named to CloudWatch: with the wrong dimensions there is no such metric either.

@@ -72,7 +72,8 @@ pub async fn run(args: RunArgs) -> Result<Exit, Report> {
     let Connected { model, simulator, endpoints } = connect(args.simulate.as_ref(), &settings).await?;
     let mut results = Results::open(&args.output, &args.inputs)?;
     let claims = results.claims()?;
-    let store = wiring::store(&state_dir(&args.places, args.simulate.is_some())).await?;
+    let is_simulated = args.simulate.is_some();
+    let store = wiring::working_store(&state_dir(&args.places, is_simulated), &settings, is_simulated).await?;
     // First: what is not known any more is not ours to write over.
     store.purge_older_than(settings.keep).await?;
     check_ours(&results, &claims.jobs, &*store.ledger()).await?;
