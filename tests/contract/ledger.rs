@@ -278,7 +278,8 @@ pub(crate) async fn an_unsealed_batch_is_never_complete(w: World) {
 }
 
 pub(crate) async fn f15_cost_and_usage_are_sums_over_final_rows(w: World) {
-    for n in 0..20 {
+    const JOBS: u64 = 6;
+    for n in 0..JOBS {
         let fence = w.claim(&format!("job-{n}")).await.fence;
         w.ledger.begin(&fence, calls(1, Usd::ZERO), CENT, None).await.unwrap();
         w.ledger.begin(&fence, calls(2, CENT), CENT, None).await.unwrap();
@@ -288,10 +289,10 @@ pub(crate) async fn f15_cost_and_usage_are_sums_over_final_rows(w: World) {
             w.ledger.finish(&fence, tally, ending.clone()).await.unwrap();
         }
     }
-    w.seal(&batch(), 20).await;
+    w.seal(&batch(), JOBS).await;
     let sums = w.ledger.complete_unannounced(&batch_key()).await.unwrap().unwrap().sums;
-    assert_eq!(sums.cost_usd.nanos(), 20 * CENT.nanos() + (0..20).sum::<u64>());
-    assert_eq!(sums.usage, Usage { input_tokens: 200, output_tokens: 60, ..Usage::default() });
+    assert_eq!(sums.cost_usd.nanos(), JOBS * CENT.nanos() + (0..JOBS).sum::<u64>());
+    assert_eq!(sums.usage, Usage { input_tokens: 10 * JOBS, output_tokens: 3 * JOBS, ..Usage::default() });
 }
 
 pub(crate) async fn a_failure_reads_back_as_it_was_written(w: World) {

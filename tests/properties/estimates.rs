@@ -9,7 +9,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Any language (bytes per token), any frame around a request, sizes over two orders of magnitude, 20 % noise: after
-    /// 200 answers the sum over the next 200 is within 5 %.
+    /// 200 answers the estimate of the next 200 is within 5 % of what they are in the mean. Their own noise nobody can
+    /// foresee: it would carry their sum past 5 % once in some thousand times.
     #[test]
     fn estimates_of_a_whole_batch_are_within_five_percent_after_200_answers(
         bytes_per_token in 1.5_f64..6.0,
@@ -23,7 +24,7 @@ proptest! {
         }
         let rest = &texts[200..];
         let estimated: u64 = rest.iter().map(|(bytes, _)| model.expected(*bytes).0).sum();
-        let truth: u64 = rest.iter().map(|(bytes, noise)| count(*bytes, *noise).0).sum();
+        let truth: u64 = rest.iter().map(|(bytes, _)| count(*bytes, 0.0).0).sum();
         prop_assert!(estimated.abs_diff(truth) as f64 <= truth as f64 * 0.05, "{estimated} for {truth}");
         let above = rest.iter().filter(|(bytes, noise)| count(*bytes, *noise) > model.reserve(*bytes)).count();
         prop_assert!(above <= 40, "{above} of 200 were larger than reserved");
