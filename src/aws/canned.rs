@@ -71,7 +71,7 @@ impl Service {
             }
         });
         let (region, access_key_id) = ("us-east-1".to_owned(), "test".to_owned());
-        let emulated = Emulated { endpoint_url: url.clone(), region, access_key_id };
+        let emulated = Emulated { endpoint_url: url.clone(), dynamodb_url: None, region, access_key_id };
         let settings = Settings {
             queue_url: format!("{url}/000000000000/jobs"),
             dead_letter_url: format!("{url}/000000000000/dead"),

@@ -51,12 +51,14 @@ pub enum Results {
     Object,
 }
 
-/// Services that are not Amazon's own, at one address: an emulator, or a proxy before it. Nothing is read from the
+/// Services that are not Amazon's own: an emulator, or a proxy before it. Nothing is read from the
 /// environment then.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Emulated {
     /// Where all of them answer, as `http://127.0.0.1:4566`.
     pub endpoint_url: String,
+    /// Where DynamoDB answers instead, if it is another's.
+    pub dynamodb_url: Option<String>,
     /// The region that requests are signed for.
     pub region: String,
     /// The access key id. The secret is `test`: an emulator does not look, and Amazon would refuse it.
@@ -119,7 +121,12 @@ impl Clients {
             // Reading the host's root certificates, once a client, is most of what connecting costs.
             config.set_http_client(Some(aws_smithy_http_client::Builder::new().build_http()));
         }
-        Self::with(&config.build(), true)
+        let mut clients = Self::with(&config.build(), true);
+        if let Some(url) = &emulated.dynamodb_url {
+            let config = clients.dynamodb.config().to_builder().endpoint_url(url).build();
+            clients.dynamodb = aws_sdk_dynamodb::Client::from_conf(config);
+        }
+        clients
     }
 
     pub(super) fn with(config: &SdkConfig, s3_by_path: bool) -> Self {

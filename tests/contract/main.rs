@@ -13,6 +13,8 @@
 mod allowance;
 mod bodies;
 mod desk;
+#[path = "../common/dynoxide.rs"]
+mod dynoxide;
 mod fleet_ledger;
 mod ledger;
 mod looking;
@@ -67,7 +69,7 @@ on_every_back_end! {
         a_job_may_be_larger_than_a_message
         deliveries_race_to_one_receiver_each
     }
-    ledger on [embedded aws] {
+    ledger on [embedded aws dynoxide] {
         d3_of_sixteen_claims_one_wins
         d3_f02_a_late_writer_is_refused
         d2_an_end_is_recorded_once_and_counted_once
@@ -88,7 +90,7 @@ on_every_back_end! {
         a_failure_reads_back_as_it_was_written
         reruns_are_kept_from_claim_to_claim
     }
-    allowance on [embedded aws] {
+    allowance on [embedded aws dynoxide] {
         a_lane_that_was_never_written_is_empty_under_version_0
         a_state_reads_back_byte_for_byte_under_a_growing_version
         a_stale_swap_changes_nothing_and_returns_what_stands

@@ -55,7 +55,12 @@ fn running() -> &'static Running {
 
 /// How a fleet reaches them, or whatever else is at `url`.
 pub(crate) fn emulated(url: &str) -> Emulated {
-    Emulated { endpoint_url: url.to_owned(), region: REGION.to_owned(), access_key_id: ACCESS_KEY.to_owned() }
+    Emulated {
+        endpoint_url: url.to_owned(),
+        dynamodb_url: None,
+        region: REGION.to_owned(),
+        access_key_id: ACCESS_KEY.to_owned(),
+    }
 }
 
 /// How a test's own clients reach them: to look behind the back end, and to call the services as others would.

@@ -1,9 +1,9 @@
-//! The AWS back end on ministack, with queues, table, bucket and topic of its own.
+//! The AWS back end on ministack, with queues, table, bucket and topic of its own; the table may be another's.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aquifer::aws::{Fleet, Seal, Settings};
+use aquifer::aws::{Emulated, Fleet, Seal, Settings};
 use aquifer::job::ident::{BatchKey, BatchName, Tenant};
 use aquifer::job::outcome::Pointer;
 use aquifer::ports::{Allowance, Clock, Queue};
@@ -20,21 +20,29 @@ const SLACK: Duration = Duration::from_millis(50);
 const DELIVERY: Duration = Duration::from_secs(20);
 
 pub(crate) async fn world() -> World {
+    on(ministack::emulated(ministack::url())).await
+}
+
+/// With the table at this address.
+pub(crate) async fn with_table_at(dynamodb_url: &str) -> World {
+    on(Emulated { dynamodb_url: Some(dynamodb_url.to_owned()), ..ministack::emulated(ministack::url()) }).await
+}
+
+async fn on(emulated: Emulated) -> World {
     let settings = ministack::settings();
     let clock = ManualClock::new();
-    let created = connect(&settings, &clock).create_missing().await.unwrap();
+    let created = connect(&emulated, &settings, &clock).create_missing().await.unwrap();
     assert_eq!(created.len(), 5, "somebody else uses these names: {created:?}");
     let listener = listen(&settings).await;
-    of(settings, clock, listener).await
+    of(emulated, settings, clock, listener).await
 }
 
-fn connect(settings: &Settings, clock: &Arc<ManualClock>) -> Fleet {
-    let emulated = ministack::emulated(ministack::url());
-    Fleet::connect_to(&emulated, settings.clone(), Arc::clone(clock) as Arc<dyn Clock>)
+fn connect(emulated: &Emulated, settings: &Settings, clock: &Arc<ManualClock>) -> Fleet {
+    Fleet::connect_to(emulated, settings.clone(), Arc::clone(clock) as Arc<dyn Clock>)
 }
 
-async fn of(settings: Settings, clock: Arc<ManualClock>, listener: String) -> World {
-    let fleet = connect(&settings, &clock);
+async fn of(emulated: Emulated, settings: Settings, clock: Arc<ManualClock>, listener: String) -> World {
+    let fleet = connect(&emulated, &settings, &clock);
     let queue = fleet.queue();
     World {
         queue: Arc::clone(&queue),
@@ -44,7 +52,7 @@ async fn of(settings: Settings, clock: Arc<ManualClock>, listener: String) -> Wo
         notices: fleet.notices(),
         clock: Arc::clone(&clock),
         can: AWS,
-        place: Box::new(Services { settings, fleet, queue, listener, clock }),
+        place: Box::new(Services { emulated, settings, fleet, queue, listener, clock }),
     }
 }
 
@@ -63,6 +71,7 @@ async fn listen(settings: &Settings) -> String {
 }
 
 struct Services {
+    emulated: Emulated,
     settings: Settings,
     fleet: Fleet,
     queue: Arc<dyn Queue>,
@@ -145,10 +154,11 @@ impl Place for Services {
     }
 
     async fn another_worker(&self) -> Arc<dyn Allowance> {
-        of(self.settings.clone(), Arc::clone(&self.clock), self.listener.clone()).await.allowance
+        let (emulated, settings) = (self.emulated.clone(), self.settings.clone());
+        of(emulated, settings, Arc::clone(&self.clock), self.listener.clone()).await.allowance
     }
 
     async fn close_and_reopen(self: Box<Self>, clock: Arc<ManualClock>) -> World {
-        of(self.settings, clock, self.listener).await
+        of(self.emulated, self.settings, clock, self.listener).await
     }
 }

@@ -1,6 +1,7 @@
 //! A back end under test, what it is stated to be able to do, and a clock that the test moves.
 
 pub(crate) mod aws;
+pub(crate) mod dynoxide;
 pub(crate) mod embedded;
 
 use std::sync::Arc;
