@@ -68,6 +68,8 @@ fn failure_of(notice: &Notice) -> Option<(String, String)> {
         }
         // The manifest says which jobs, so that the workflow can have them redriven.
         Notice::Batch(batch) => (batch.status, None, serde_json::to_string(notice).unwrap_or_default()),
+        // No work ended, so that nothing can have failed.
+        Notice::Breaker(_) => return None,
     };
     let error = match status {
         Status::Succeeded => return None,

@@ -10,7 +10,7 @@ use aws_sdk_sns::types::{MessageAttributeValue, PublishBatchRequestEntry};
 use super::company::{Company, Room};
 use super::entries::{self, Said};
 use super::{Inner, text, trouble};
-use crate::job::notice::Notice;
+use crate::job::notice::{BreakerNotice, Notice};
 use crate::ports::{BATCH_ENTRIES, Entry, EntryError, Notices, StoreError, StoreTrouble};
 
 /// What a call may weigh: 256 KiB in all, less what we do not count.
@@ -93,7 +93,7 @@ fn shortened(notice: Notice) -> Notice {
             }
             Notice::Job(job)
         }
-        Notice::Batch(batch) => Notice::Batch(batch),
+        other @ (Notice::Batch(_) | Notice::Breaker(_)) => other,
     }
 }
 
@@ -101,6 +101,10 @@ fn attributes(notice: &Notice) -> Vec<(&'static str, String)> {
     let (kind, status, tenant, batch, model) = match notice {
         Notice::Job(job) => ("job", job.status, &job.tenant, &job.batch, job.model_used.clone()),
         Notice::Batch(batch) => ("batch", batch.status, &batch.tenant, &batch.batch, None),
+        // Nobody's: who filters by tenant or batch does not hear of it.
+        Notice::Breaker(BreakerNotice { state, model, .. }) => {
+            return vec![("kind", "breaker".to_owned()), ("status", (*state).to_owned()), ("model", model.clone())];
+        }
     };
     let mut attributes = vec![
         ("kind", kind.to_owned()),
@@ -148,6 +152,7 @@ mod tests {
     use crate::job::lifecycle::Status;
     use crate::job::notice::BatchSums;
     use crate::job::outcome::{Ending, Pointer, Tally, Usage};
+    use crate::job::units::Timestamp;
 
     fn notice(batch: &str, error: Option<Failure>) -> Notice {
         let (tenant, batch) = (Tenant::new("acme").unwrap(), BatchName::new(batch).unwrap());
@@ -178,6 +183,9 @@ mod tests {
         let names: Vec<_> = letter.attributes.iter().map(|(name, _)| *name).collect();
         assert_eq!(names, ["kind", "status", "tenant", "batch"]);
         assert_eq!(letter.attributes[0].1, "batch");
+        let turned = Notice::of_breaker("us-east-1", "m", "open", Some(Timestamp(60_000)), Timestamp(0));
+        let expected = [("kind", "breaker"), ("status", "open"), ("model", "m")];
+        assert_eq!(Letter::of(&turned).unwrap().attributes, expected.map(|(name, value)| (name, value.to_owned())));
     }
 
     fn replied(members: &str) -> Canned {

@@ -1,16 +1,20 @@
 //! `aquifer lanes`: what do the workers know of each lane, and what does a person have to say of its breaker? From the
 //! rows that all workers share, so that it works beside them and after them.
 
+use std::sync::Arc;
+
 use serde_json::json;
 
 use crate::config::Settings;
 use crate::embedded::LaneRow;
 use crate::flow::lanes::ACCOUNT;
+use crate::job::notice::Notice;
 use crate::job::units::{PerMinute, Timestamp, Tokens};
-use crate::ports::{Allowance, Clock, LaneId, Swap};
+use crate::ports::{Allowance, Clock, LaneId, Notices, Swap};
 use crate::rules::breaker::Hand;
 use crate::rules::lane::LaneBook;
 use crate::rules::pace::{Counting, Hypothesis, Terms};
+use crate::telemetry::figures::BreakerState;
 
 use super::args::{HandArg, HandLane, LanesArgs, Places};
 use super::exit::{Exit, Report};
@@ -172,16 +176,36 @@ async fn set(args: &HandLane, hand: Hand) -> Result<Exit, Report> {
     let name = args.lane.as_str();
     let no_lane = || Report::usage(format!("no lane is called `{name}`")).hint("`aquifer lanes` lists them all");
     let row = rows(&args.places).await?.into_iter().find(|row| row.lane.to_string() == name).ok_or_else(no_lane)?;
+    let settings = wiring::settings(args.places.config.as_deref(), row.is_simulated)?;
+    let is_told = settings.notify.jobs || settings.notify.batches;
     if let Some(fleet) = wiring::configured_fleet(&args.places).await? {
-        write(&*fleet.allowance(), &row.lane, hand).await?;
+        turn(&*fleet.allowance(), is_told.then(|| fleet.notices()), &row.lane, hand).await?;
     } else {
-        let store = wiring::store(&place_of(&args.places.state, row.is_simulated)).await?;
-        let outcome = write(&*store.allowance(), &row.lane, hand).await;
+        let dir = place_of(&args.places.state, row.is_simulated);
+        let store = wiring::working_store(&dir, &settings, row.is_simulated).await?;
+        let outcome = turn(&*store.allowance(), is_told.then(|| store.notices()), &row.lane, hand).await;
         store.close().await?;
         outcome?;
     }
     say(&format!("{}: {}", row.lane, said_of(hand)));
     Ok(Exit::AllSucceeded)
+}
+
+/// Sets it, and makes that known as workers do.
+async fn turn(
+    allowance: &dyn Allowance,
+    told: Option<Arc<dyn Notices>>,
+    lane: &LaneId,
+    hand: Hand,
+) -> Result<(), Report> {
+    write(allowance, lane, hand).await?;
+    let notice = Notice::of_breaker(&lane.region, &lane.model_id, state_after(hand).word(), None, SystemClock.now());
+    if let Some(notices) = told
+        && let Err(error) = notices.publish(&notice).await
+    {
+        say(&format!("note: nobody else was told of it: {error}"));
+    }
+    Ok(())
 }
 
 async fn write(allowance: &dyn Allowance, lane: &LaneId, hand: Hand) -> Result<(), Report> {
@@ -192,6 +216,14 @@ async fn write(allowance: &dyn Allowance, lane: &LaneId, hand: Hand) -> Result<(
             Swap::Swapped { .. } => return Ok(()),
             Swap::Stale(newer) => shared = newer,
         }
+    }
+}
+
+const fn state_after(hand: Hand) -> BreakerState {
+    match hand {
+        Hand::Open => BreakerState::Held,
+        Hand::Close => BreakerState::Closed,
+        Hand::Probe => BreakerState::HalfOpen,
     }
 }
 

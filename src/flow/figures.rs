@@ -3,15 +3,19 @@
 
 use std::time::Duration;
 
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use crate::job::notice::Notice;
 use crate::job::units::Timestamp;
+use crate::ports::LaneId;
 use crate::rules::breaker::Phase;
 use crate::telemetry::figures::{BreakerState, Figures, LaneNow};
 
 use super::context::Context;
 use super::lane::Lane;
+use super::patience::insist;
 
 /// Between two questions to the queue how much waits.
 const ASK_QUEUE_EVERY: Duration = Duration::from_secs(15);
@@ -61,11 +65,30 @@ fn named(phase: Phase) -> (BreakerState, Option<Timestamp>) {
     }
 }
 
-/// Says how this worker has changed the breaker of a lane for all.
-pub(super) fn tell_turns(context: &Context, lane: &Lane) {
+/// Says how this worker has changed the breaker of a lane for all; who hears of ends hears of that as well.
+pub(super) fn tell_turns(context: &Context, lane: &Lane, heard: &UnboundedSender<Notice>) {
     for phase in lane.take_turns() {
         let (state, until) = named(phase);
         context.meter.breaker(&lane.id, state, until);
+        if context.settings.notify_jobs || context.settings.notify_batches {
+            let LaneId { region, model_id } = &lane.id;
+            let notice = Notice::of_breaker(region, model_id, state.word(), until, context.clock.now());
+            // Whoever publishes them outlives the lanes.
+            let _ = heard.send(notice);
+        }
+    }
+}
+
+/// Publishes what [`tell_turns`] says, apart from it: lanes must not wait for somebody who is told of them.
+pub(super) async fn publish_turns(context: &Context, mut told: UnboundedReceiver<Notice>, ended: CancellationToken) {
+    while let Some(notice) = told.recv().await {
+        let published = tokio::select! {
+            published = insist(context, || context.notices.publish(&notice)) => published,
+            () = ended.cancelled() => context.notices.publish(&notice).await,
+        };
+        if let Err(error) = published {
+            context.meter.store_trouble(&error);
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::job::notice::Notice;
 use crate::ports::{Message, StoreError, StoreTrouble};
 
 use super::acknowledge::acknowledge;
@@ -64,9 +65,15 @@ impl Worker {
             async move { context.credentials.keep(&*context.model, &context.stop, context.settings.patience, ended).await }
         });
 
+        let (heard, turns) = mpsc::unbounded_channel();
         helpers.spawn({
             let (context, ended) = (Arc::clone(context), ended.clone());
-            async move { write_what_lanes_say(&context, ended).await }
+            async move { write_what_lanes_say(&context, heard, ended).await }
+        });
+
+        helpers.spawn({
+            let (context, ended) = (Arc::clone(context), ended.clone());
+            async move { figures::publish_turns(&context, turns, ended).await }
         });
 
         helpers.spawn({
@@ -206,7 +213,7 @@ async fn say_what_is_over(context: &Context, ended: CancellationToken) {
 }
 
 /// Keeps what other workers know of the lanes up to date, and what this one has to say to them.
-async fn write_what_lanes_say(context: &Context, ended: CancellationToken) {
+async fn write_what_lanes_say(context: &Context, heard: mpsc::UnboundedSender<Notice>, ended: CancellationToken) {
     // Whether the store, or other workers who were faster, kept something from being written.
     let mut is_left = false;
     loop {
@@ -228,7 +235,7 @@ async fn write_what_lanes_say(context: &Context, ended: CancellationToken) {
                 context.meter.store_trouble(&error);
             }
             is_left |= lane.has_more_to_say();
-            figures::tell_turns(context, &lane);
+            figures::tell_turns(context, &lane, &heard);
         }
         if is_over {
             return;

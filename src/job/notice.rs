@@ -1,4 +1,4 @@
-//! What does the world hear when a job or a batch ends? Counts, ids and places; never a prompt or an answer.
+//! What does the world hear when a job or a batch ends, or a breaker turns? Counts, ids and places; never a prompt or an answer.
 
 use serde::Serialize;
 
@@ -6,7 +6,7 @@ use super::failure::Failure;
 use super::ident::{BatchKey, BatchName, Digest, JobId, JobKey, Tenant};
 use super::lifecycle::Status;
 use super::outcome::{Ending, Pointer, Tally, Usage};
-use super::units::Usd;
+use super::units::{Timestamp, Usd};
 
 /// One notice. At least once for every end; the same `notice_id` at every repetition.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -16,6 +16,8 @@ pub enum Notice {
     Job(JobNotice),
     /// Every job of a batch ended.
     Batch(BatchNotice),
+    /// The breaker of a lane was turned, for all workers. Said once by whoever turned it, as far as it lives to say so.
+    Breaker(BreakerNotice),
 }
 
 /// See [`Notice::Job`].
@@ -61,6 +63,23 @@ pub struct BatchNotice {
     pub sums: BatchSums,
     /// Where the manifest lies.
     pub manifest: String,
+}
+
+/// See [`Notice::Breaker`].
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BreakerNotice {
+    /// The same at every repetition.
+    pub notice_id: String,
+    /// The region of the lane.
+    pub region: String,
+    /// Its model or profile id.
+    pub model: String,
+    /// How the breaker stands now: `closed`, `half-open`, `open`, or `open by hand`.
+    pub state: &'static str,
+    /// When a probe is let through, if by itself.
+    pub until: Option<String>,
+    /// When it was turned.
+    pub at: String,
 }
 
 /// Counts and sums over the jobs of a batch.
@@ -125,6 +144,19 @@ impl Notice {
             status: sums.status(),
             sums,
             manifest,
+        })
+    }
+
+    /// The notice of a breaker that was turned.
+    pub fn of_breaker(region: &str, model: &str, state: &'static str, until: Option<Timestamp>, at: Timestamp) -> Self {
+        let name = format!("breaker\0{region}\0{model}\0{state}\0{}", at.0);
+        Self::Breaker(BreakerNotice {
+            notice_id: Digest::of(name.as_bytes()).to_string(),
+            region: region.to_owned(),
+            model: model.to_owned(),
+            state,
+            until: until.map(|until| until.to_string()),
+            at: at.to_string(),
         })
     }
 }

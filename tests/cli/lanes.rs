@@ -56,6 +56,10 @@ fn b4_a_breaker_is_opened_and_closed_by_hand_while_a_run_goes_on() {
     place.aquifer(["lanes", "close", LANE, "--state", SIMULATED]).exits(0);
     running.finish().exits(0);
     assert_all_succeeded(&place.results(), 60);
+    let log = json_lines(&place.read(&format!("{SIMULATED}/events.jsonl")));
+    let turns: Vec<&Value> = log.iter().filter(|notice| notice["kind"] == "breaker").collect();
+    let states: Vec<&str> = turns.iter().map(|notice| notice["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["open by hand", "closed"], "each is made known once: {turns:?}");
     let attempts: u64 = place.results().iter().map(|result| result["attempts"].as_u64().unwrap()).sum();
     assert_eq!(attempts, 0);
 }

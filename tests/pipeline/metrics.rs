@@ -138,6 +138,10 @@ async fn b4_a_breaker_that_opens_and_closes_is_told_once_each() {
     assert!(seen.contains(&BreakerState::Open), "{seen:?}");
     assert_eq!(seen.last(), Some(&BreakerState::Closed), "{seen:?}");
     assert!(context.catalogue.lanes()[0].take_turns().is_empty(), "all turns are told");
+    let made_known: Vec<_> = notices(&state).into_iter().filter(|notice| notice["kind"] == "breaker").collect();
+    let states: Vec<_> = made_known.iter().map(|notice| notice["state"].as_str().unwrap()).collect();
+    assert_eq!((states.first(), states.last()), (Some(&"open"), Some(&"closed")), "{made_known:?}");
+    assert_eq!(states.iter().filter(|state| **state == "open").count(), 1, "{made_known:?}");
 }
 
 fn aquifer_ended(context: &Context) -> u64 {
