@@ -259,6 +259,12 @@ data "aws_iam_policy_document" "operator" {
       values   = ["${var.prefix}*"]
     }
   }
+  # `aquifer enqueue` announces a batch of which no job is left to be worked, `aquifer lanes` a breaker that it turned.
+  statement {
+    sid       = "Announce"
+    actions   = ["sns:Publish"]
+    resources = [aws_sns_topic.notices.arn]
+  }
   # What `aquifer check` looks at.
   statement {
     sid = "CheckSettings"

@@ -190,6 +190,8 @@ fn a_worker_is_allowed_what_the_code_asks_of_the_services() {
 #[test]
 fn an_operator_is_allowed_what_check_dead_and_forget_ask_of_the_services() {
     assert_allowed("operator", &operators_operations());
+    // `enqueue` and `lanes` share the code of workers for that.
+    assert!(actions_of("operator").contains("sns:Publish"));
 }
 
 fn assert_allowed(document: &str, asked: &BTreeSet<(String, String)>) {
