@@ -11,4 +11,5 @@ pub mod lifecycle;
 pub mod notice;
 pub mod outcome;
 pub mod spec;
+pub mod trail;
 pub mod units;
