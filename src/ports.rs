@@ -17,6 +17,7 @@ use crate::job::lifecycle::State;
 use crate::job::notice::{BatchSums, Notice};
 use crate::job::outcome::{Ending, Pointer, Tally, Usage};
 use crate::job::spec::TaskToken;
+use crate::job::trail::Trail;
 use crate::job::units::{Timestamp, Usd};
 
 pub use self::finding::{Finding, Severity};
@@ -116,6 +117,8 @@ pub struct Claimed {
     pub suspicion: f64,
     /// When the job was first queued.
     pub enqueued: Timestamp,
+    /// What happened to it so far, this claim last.
+    pub trail: Trail,
 }
 
 /// A row in a final state.
@@ -186,17 +189,28 @@ pub trait Ledger: Send + Sync {
     async fn begin(&self, fence: &Fence, tally: Tally, open: Usd, cap: Option<Usd>) -> Result<BeginReply, StoreError>;
 
     /// Puts on record what a call came to that did not end its job: nothing is open any more, and should this claim
-    /// leave nothing else, it raises no suspicion.
-    async fn settle(&self, fence: &Fence, tally: Tally) -> Result<Entry, StoreError>;
+    /// leave nothing else, it raises no suspicion. Here and below, `trail` takes the place of the one on record, whose newest
+    /// events are kept as far as there is room for them.
+    async fn settle(&self, fence: &Fence, tally: Tally, trail: Trail) -> Result<Entry, StoreError>;
 
     /// Holds leases for so long from now.
     async fn extend(&self, fences: Vec<Fence>, lease: Duration) -> Result<Vec<Entry>, StoreError>;
 
     /// Gives a job back to `queued`, with what was counted. Nothing is left open and this claim raises no suspicion.
-    async fn hand_back(&self, fence: &Fence, tally: Tally) -> Result<Entry, StoreError>;
+    async fn hand_back(&self, fence: &Fence, tally: Tally, trail: Trail) -> Result<Entry, StoreError>;
 
     /// Makes the row final.
-    async fn finish(&self, fence: &Fence, tally: Tally, ending: Ending) -> Result<FinishReply, StoreError>;
+    async fn finish(
+        &self,
+        fence: &Fence,
+        tally: Tally,
+        ending: Ending,
+        trail: Trail,
+    ) -> Result<FinishReply, StoreError>;
+
+    /// Puts on record that the end of a job was made known at that moment. For people who ask: a back end may write it
+    /// later, together with others, and lose it if the process dies before.
+    async fn notified(&self, key: &JobKey, at: Timestamp) -> Result<(), StoreError>;
 
     /// What stands there now.
     async fn look_up(&self, key: &JobKey) -> Result<Option<(State, Option<FinalRow>)>, StoreError>;

@@ -20,6 +20,7 @@ use super::update::{Update, Written};
 use super::{Inner, trouble};
 use crate::job::ident::{Digest, JobKey};
 use crate::job::lifecycle::State;
+use crate::job::trail::What;
 use crate::job::units::Timestamp;
 use crate::ports::{ClaimReply, Claimed, Fence, StoreError, StoreTrouble};
 
@@ -135,6 +136,9 @@ impl Claims {
     /// Only if the row is as it was read: not extended, not settled, not taken over by another.
     fn taking_over(&self, claim: &Claim<'_>, row: &Row, owner: &Owner, left_open: Option<&LeftOpen>) -> Update {
         let update = self.taking(claim);
+        let mut trail = row.trail();
+        trail.add(claim.now, What::Abandoned);
+        let update = update.set_or_remove(rows::TRAIL, rows::open_trail(claim.key, &trail));
         let update = match left_open {
             Some(left_open) => with_left_open(update, row, owner, left_open),
             None => update,
@@ -188,6 +192,7 @@ fn claimed(key: &JobKey, row: &Row) -> ClaimReply {
         tally: row.tally,
         suspicion: row.suspicion,
         enqueued: row.enqueued,
+        trail: row.trail(),
     })
 }
 

@@ -8,7 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aws_sdk_dynamodb::types::{CancellationReason, TransactWriteItem};
+use aws_sdk_dynamodb::types::{AttributeValue, CancellationReason, TransactWriteItem};
 use futures_util::future::join_all;
 
 use super::batches::{self, Counts};
@@ -22,6 +22,7 @@ use super::{Inner, trouble};
 use crate::job::ident::{BatchKey, BatchName, JobKey};
 use crate::job::lifecycle::State;
 use crate::job::outcome::{Ending, Savings, Tally};
+use crate::job::trail::Trail;
 use crate::ports::{Fence, FinalRow, FinishReply, StoreError, StoreTrouble};
 
 /// Rows to a group: room is left for the counters of a few batches.
@@ -30,17 +31,20 @@ pub(super) const GROUP: usize = 90;
 const REMEMBERED: usize = 10_000;
 const DOING: &str = "recording results";
 
-/// A job that has ended. Its ending fits its row.
+/// A job that has ended. Its ending and what happened before fit its row.
 #[derive(Clone, Debug)]
 pub(super) struct Ended {
     fence: Fence,
     tally: Tally,
     ending: Ending,
+    trail: Option<AttributeValue>,
 }
 
 impl Ended {
-    pub(super) fn new(fence: &Fence, tally: Tally, ending: Ending) -> Self {
-        Self { fence: fence.clone(), tally, ending: rows::fitted(&fence.key, &tally, ending) }
+    pub(super) fn new(fence: &Fence, tally: Tally, ending: Ending, trail: &Trail) -> Self {
+        let ending = rows::fitted(&fence.key, &tally, ending);
+        let trail = rows::ended_trail(&fence.key, &tally, &ending, trail);
+        Self { fence: fence.clone(), tally, ending, trail }
     }
 
     fn batch(&self) -> BatchKey {
@@ -171,7 +175,8 @@ impl Finisher {
         let update = Update::default()
             .set("st", text(row.ending.status.word()))
             .set("end", number(now.0))
-            .set("ttl", table::ttl(now, self.inner.settings.keep));
+            .set("ttl", table::ttl(now, self.inner.settings.keep))
+            .set_or_remove(rows::TRAIL, row.trail.clone());
         let update =
             rows::tally(&tally).into_iter().fold(update, |update, (name, value)| update.set_or_remove(name, value));
         let update =

@@ -18,11 +18,13 @@ use super::company::{Company, Room};
 use super::finish::{self, Ended, Finisher};
 use super::rows::{self, Row};
 use super::table::{self, number, text};
+use super::told::Told;
 use super::update::{Update, Written};
 use super::{Inner, batches, manifest, trouble};
 use crate::job::ident::{BatchKey, Digest, JobKey};
 use crate::job::lifecycle::State;
 use crate::job::outcome::{Ending, Tally};
+use crate::job::trail::Trail;
 use crate::job::units::{Timestamp, Usd};
 use crate::ports::{
     BeginReply, ClaimReply, CompleteBatch, Entry, EntryError, Fence, FinalRow, FinishReply, Gate, Ledger, StoreError,
@@ -41,6 +43,7 @@ pub(super) struct DynamoLedger {
     claims: Claims,
     begun: Company<Begun, BeginReply>,
     ended: Company<Ended, FinishReply>,
+    told: Told,
     /// How many ends the announcements cover that were asked for and are not marked yet.
     announcing: Mutex<HashMap<BatchKey, (u64, u64)>>,
 }
@@ -60,7 +63,13 @@ impl DynamoLedger {
                 let finisher = Arc::clone(&finisher);
                 Box::pin(async move { finisher.commit(group).await })
             });
-        Self { claims: Claims::new(Arc::clone(&inner)), begun, ended, announcing: Mutex::default(), inner }
+        let told = Told::new(Arc::clone(&inner));
+        Self { claims: Claims::new(Arc::clone(&inner)), begun, ended, told, announcing: Mutex::default(), inner }
+    }
+
+    /// Waits until all is written that may be written later.
+    pub(super) async fn flush(&self) {
+        self.told.flush().await;
     }
 
     /// Changes a row while it is at work under the fence.
@@ -96,8 +105,8 @@ impl Ledger for DynamoLedger {
         self.begun.ask(begun, weight).await
     }
 
-    async fn settle(&self, fence: &Fence, tally: Tally) -> Result<Entry, StoreError> {
-        self.fenced("recording the end of a call", fence, counting(&tally)).await
+    async fn settle(&self, fence: &Fence, tally: Tally, trail: Trail) -> Result<Entry, StoreError> {
+        self.fenced("recording the end of a call", fence, counting(fence, &tally, &trail)).await
     }
 
     async fn extend(&self, fences: Vec<Fence>, lease: Duration) -> Result<Vec<Entry>, StoreError> {
@@ -110,14 +119,25 @@ impl Ledger for DynamoLedger {
         replies.into_iter().collect()
     }
 
-    async fn hand_back(&self, fence: &Fence, tally: Tally) -> Result<Entry, StoreError> {
-        let update = counting(&tally).set("st", text(State::Queued.word()));
+    async fn hand_back(&self, fence: &Fence, tally: Tally, trail: Trail) -> Result<Entry, StoreError> {
+        let update = counting(fence, &tally, &trail).set("st", text(State::Queued.word()));
         let update = ["own", "nth", "since", "until"].into_iter().fold(update, Update::remove);
         self.fenced("handing back a job", fence, update).await
     }
 
-    async fn finish(&self, fence: &Fence, tally: Tally, ending: Ending) -> Result<FinishReply, StoreError> {
-        self.ended.ask(Ended::new(fence, tally, ending), 1).await
+    async fn finish(
+        &self,
+        fence: &Fence,
+        tally: Tally,
+        ending: Ending,
+        trail: Trail,
+    ) -> Result<FinishReply, StoreError> {
+        self.ended.ask(Ended::new(fence, tally, ending, &trail), 1).await
+    }
+
+    async fn notified(&self, key: &JobKey, at: Timestamp) -> Result<(), StoreError> {
+        self.told.add(key, at);
+        Ok(())
     }
 
     async fn look_up(&self, key: &JobKey) -> Result<Option<(State, Option<FinalRow>)>, StoreError> {
@@ -174,7 +194,8 @@ pub(super) async fn look_up(inner: &Inner, key: &JobKey) -> Result<Option<Row>, 
     found.item.map(|item| Row::read(key, &item)).transpose()
 }
 
-/// What was counted so far.
-fn counting(tally: &Tally) -> Update {
-    rows::tally(tally).into_iter().fold(Update::default(), |update, (name, value)| update.set_or_remove(name, value))
+/// What was counted so far, and what happened.
+fn counting(fence: &Fence, tally: &Tally, trail: &Trail) -> Update {
+    let update = Update::default().set_or_remove(rows::TRAIL, rows::open_trail(&fence.key, trail));
+    rows::tally(tally).into_iter().fold(update, |update, (name, value)| update.set_or_remove(name, value))
 }

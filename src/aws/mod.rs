@@ -56,6 +56,7 @@ mod spans;
 mod store_clock;
 mod table;
 mod text;
+mod told;
 mod transact;
 mod trouble;
 mod update;
@@ -176,6 +177,12 @@ impl Fleet {
     /// Batches that are sealed by message.
     pub fn seals(&self) -> Arc<dyn Seals> {
         Arc::new(batches::ByMessage { inner: Arc::clone(&self.inner) })
+    }
+
+    /// Waits until all is written that a port may write later: what only serves those who ask. Without it a process that
+    /// ends may lose the last seconds of that.
+    pub async fn flush(&self) {
+        self.ledger.flush().await;
     }
 
     /// What it is connected to.

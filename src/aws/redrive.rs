@@ -11,6 +11,7 @@ use super::update::Update;
 use super::{Inner, trouble};
 use crate::job::ident::{Digest, JobKey};
 use crate::job::lifecycle::{State, Step};
+use crate::job::trail::What;
 use crate::ports::{StoreError, StoreTrouble};
 
 const DOING: &str = "running a job again";
@@ -48,7 +49,7 @@ pub(super) async fn redrive(inner: &Inner, key: &JobKey, content: Option<Digest>
         let shard = shards.take().await;
         let shard = shard.ok_or_else(|| trouble::of_ours(StoreTrouble::Other, DOING, "no shard to count in"))?;
         let items = vec![
-            requeued(inner, &row, queued, content).in_transaction(inner, DOING, table::job(key))?,
+            requeued(inner, key, &row, queued, content).in_transaction(inner, DOING, table::job(key))?,
             counters::growth(counts).in_transaction(inner, DOING, shard.key(&key.batch_key()))?,
         ];
         let reasons = match transact(inner, DOING, items).await? {
@@ -68,7 +69,7 @@ pub(super) async fn redrive(inner: &Inner, key: &JobKey, content: Option<Digest>
     }
 }
 
-fn requeued(inner: &Inner, row: &Row, queued: State, content: Option<Digest>) -> Update {
+fn requeued(inner: &Inner, key: &JobKey, row: &Row, queued: State, content: Option<Digest>) -> Update {
     let now = inner.clock.now();
     let update = Update::default()
         .set("st", text(queued.word()))
@@ -76,6 +77,9 @@ fn requeued(inner: &Inner, row: &Row, queued: State, content: Option<Digest>) ->
         .set("enq", number(now.0))
         .set("ttl", table::ttl(now, inner.settings.keep))
         .add("tok", number(GENERATION));
+    let mut trail = row.trail();
+    trail.add(now, What::Redriven);
+    let update = update.set_or_remove(rows::TRAIL, rows::open_trail(key, &trail));
     let as_read = [("fence", number(row.token.0)), ("ended", text(row.state.word()))];
     GOES.into_iter().fold(update, Update::remove).only_if("#tok = :fence AND #st = :ended", as_read)
 }

@@ -7,11 +7,12 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::batches::{self, Standing};
 use super::rows::{self, Row};
 use super::table::{BATCHES, Fields, GATES, Item, needed, unreadable};
-use super::{Fleet, Inner, allowance, fetch, look_up, mark};
+use super::{Fleet, Inner, allowance, fetch, look_up, mark, told};
 use crate::job::ident::{BatchKey, BatchName, Digest, JobId, JobKey, Tenant};
 use crate::job::lifecycle::State;
 use crate::job::notice::BatchSums;
 use crate::job::outcome::{Savings, Tally};
+use crate::job::trail::Trail;
 use crate::job::units::Timestamp;
 use crate::ports::{FinalRow, Gate, LaneId, StoreError};
 
@@ -73,6 +74,10 @@ pub struct JobReport {
     pub ended: Option<Timestamp>,
     /// How it ended.
     pub ending: Option<FinalRow>,
+    /// What happened to it in between.
+    pub trail: Trail,
+    /// When its end was made known by the worker that recorded it, if that is on record.
+    pub notified: Option<Timestamp>,
 }
 
 /// Who works on a job.
@@ -146,6 +151,11 @@ impl Fleet {
         };
         let rows = look_up::rows(&self.inner, doing, keys).await?;
         let mut reports: Vec<_> = rows.into_iter().map(|(key, row)| report(key, &row)).collect();
+        for report in &mut reports {
+            if let (Some(ended), Some((_, epoch))) = (report.ended, report.trail.last_claim()) {
+                report.notified = told::when(&self.inner, &report.key, epoch, ended).await?;
+            }
+        }
         reports.sort_by(|one, next| one.key.cmp(&next.key));
         Ok(reports)
     }
@@ -237,6 +247,8 @@ fn report(key: JobKey, row: &Row) -> JobReport {
         enqueued: row.enqueued,
         ended: row.ended.as_ref().map(|ended| ended.at),
         ending: row.final_row(&key),
+        trail: row.trail(),
+        notified: None,
         key,
     }
 }

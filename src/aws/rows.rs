@@ -9,6 +9,7 @@ use crate::job::failure::{Class, Failure};
 use crate::job::ident::{Digest, JobKey};
 use crate::job::lifecycle::{State, Status};
 use crate::job::outcome::{Ending, Pointer, Savings, Tally, Usage};
+use crate::job::trail::{Trail, What};
 use crate::job::units::{Timestamp, Usd};
 use crate::ports::{Fence, FencingToken, FinalRow, StoreError};
 
@@ -19,6 +20,10 @@ const MODEL_BYTES: usize = 128;
 const REQUEST_BYTES: usize = 64;
 /// What an ended row holds that its end does not know: content, times, suspicion, former owner, and its time to live.
 const BESIDE: usize = 140;
+/// What an open row holds beside its key at most, whatever is counted and whoever claims it next.
+const OPEN_BESIDE: usize = 290;
+/// The attribute of what happened.
+pub(super) const TRAIL: &str = "trail";
 /// A token's upper half counts redrives.
 const GENERATION_BITS: u32 = 32;
 /// What a redrive adds to a token.
@@ -36,6 +41,8 @@ pub(super) struct Row {
     pub(super) suspicion: f64,
     /// The epoch it was last taken over from with a call open.
     pub(super) taken_from: Option<String>,
+    /// As it was last written: the claim under which it is at work may not be on it yet.
+    written: Trail,
     pub(super) ended: Option<Ended>,
 }
 
@@ -86,11 +93,23 @@ impl Row {
             tally: read_tally(fields)?,
             suspicion: fields.count("susp")?,
             taken_from: fields.text("from")?.map(str::to_owned),
+            written: needed(TRAIL, Trail::parse(fields.text(TRAIL)?.unwrap_or_default()))?,
             ended: match state {
                 State::Final(status) => Some(Ended::read(key, status, fields)?),
                 State::Queued | State::Running => None,
             },
         })
+    }
+
+    /// What happened to the job so far.
+    pub(super) fn trail(&self) -> Trail {
+        let mut trail = self.written.clone();
+        if let Some(owner) = &self.owner
+            && trail.last_claim() != Some((owner.since, owner.epoch.as_str()))
+        {
+            trail.add(owner.since, What::Claimed { by: owner.epoch.clone() });
+        }
+        trail
     }
 
     /// The row as the ports tell it, if it is final.
@@ -198,6 +217,23 @@ pub(super) fn fitted(key: &JobKey, counts: &Tally, mut end: Ending) -> Ending {
     end
 }
 
+/// The trail of a job that goes on, as its row can hold it.
+pub(super) fn open_trail(key: &JobKey, trail: &Trail) -> Option<AttributeValue> {
+    let taken = table::weight(&table::job(key)) + OPEN_BESIDE + TRAIL.len();
+    said(trail, ROW_BYTES.saturating_sub(taken))
+}
+
+/// The trail of a job that has ended, in what its fitted ending leaves of the row.
+pub(super) fn ended_trail(key: &JobKey, counts: &Tally, end: &Ending, trail: &Trail) -> Option<AttributeValue> {
+    let taken = ended_weight(key, counts, end) + TRAIL.len();
+    said(trail, ROW_BYTES.saturating_sub(taken))
+}
+
+fn said(trail: &Trail, room: usize) -> Option<AttributeValue> {
+    let text = trail.text(room);
+    (!text.is_empty()).then(|| table::text(text))
+}
+
 /// What an ended row weighs at most.
 fn ended_weight(key: &JobKey, counts: &Tally, end: &Ending) -> usize {
     let mut item = table::job(key);
@@ -276,6 +312,7 @@ fn counted(count: u64) -> Option<AttributeValue> {
 mod tests {
     use super::*;
     use crate::job::ident::{BatchName, JobId, Tenant};
+    use crate::job::trail::{Call, CameTo};
 
     fn job(name: &str) -> JobKey {
         JobKey {
@@ -353,10 +390,69 @@ mod tests {
         });
         (end.result.offset, end.result.length) = (64 << 20, 4 << 20);
         let fitted = fitted(&key, &counts, end);
-        let item = item(&key, &counts, &fitted);
+        let mut item = item(&key, &counts, &fitted);
+        let trail = ended_trail(&key, &counts, &fitted, &long_trail());
+        item.extend(trail.map(|trail| (TRAIL.to_owned(), trail)));
         assert!(table::weight(&item) <= ROW_BYTES, "{} bytes", table::weight(&item));
         assert_eq!(Row::read(&key, &item).unwrap().ended.unwrap().ending, fitted);
         assert!(fitted.error.unwrap().message.ends_with("..."));
+    }
+
+    fn long_trail() -> Trail {
+        let mut trail = Trail::default();
+        for n in 0..200 {
+            let (region, model) = ("ap-southeast-2".to_owned(), format!("{n}{}", "m".repeat(2_048)));
+            let (took, came_to) = (std::time::Duration::from_millis(u64::MAX), CameTo::Failed(Class::QuotaMinute));
+            trail.add(Timestamp(1_795_000_000_000), What::Called(Call { region, model, took, came_to }));
+        }
+        trail
+    }
+
+    /// A row as another claim would make it, with everything counted that can be.
+    fn open_item(key: &JobKey, trail: &Trail) -> Item {
+        let mut item = table::job(key);
+        let most = Usd::from_nanos(u64::MAX);
+        let savings = Savings { reruns: u64::MAX, rerun_cost: most, ..Savings::default() };
+        let counts = Tally { attempts: 1_000, model_calls: u32::MAX, spent: most, unknown: most, savings };
+        let numbers = [
+            ("tok", i64::MAX),
+            ("nth", i64::MAX),
+            ("since", 1_795_000_000_000),
+            ("until", 1_795_000_120_000),
+            ("enq", 1_795_000_000_000),
+            ("ttl", 1_797_000_000),
+        ];
+        item.extend(numbers.map(|(name, value)| (name.to_owned(), table::number(value))));
+        item.extend(
+            [("st", "running"), ("own", "0123456789abcdef"), ("from", "0123456789abcdef")]
+                .map(|(name, value)| (name.to_owned(), table::text(value))),
+        );
+        item.insert("dig".to_owned(), table::bytes(Digest::of(b"content").as_bytes()));
+        item.insert("susp".to_owned(), table::number(3.333_333));
+        let counted = tally(&counts).into_iter().filter_map(|(name, value)| Some((name, value?)));
+        item.extend(counted.map(|(name, value)| (name.to_owned(), value)));
+        item.extend(open_trail(key, trail).map(|trail| (TRAIL.to_owned(), trail)));
+        item
+    }
+
+    #[test]
+    fn an_open_row_takes_one_unit_of_capacity_however_much_happened() {
+        let long = JobKey { batch: BatchName::new(&"\u{1f980}".repeat(128)).unwrap(), ..job(&"x".repeat(128)) };
+        for key in [long, job("acme")] {
+            let item = open_item(&key, &long_trail());
+            assert!(table::weight(&item) <= ROW_BYTES, "{} bytes", table::weight(&item));
+            let trail = Row::read(&key, &item).unwrap().trail();
+            assert!(trail.events().count() > 1, "{trail:?}");
+            assert_eq!(trail.events().count() as u64 + trail.older(), 201, "and the claim: {trail:?}");
+        }
+    }
+
+    #[test]
+    fn a_claim_is_on_the_trail_once_whether_it_was_written_or_not() {
+        let key = job("acme");
+        let unwritten = Row::read(&key, &open_item(&key, &Trail::default())).unwrap().trail();
+        assert_eq!(unwritten.last_claim(), Some((Timestamp(1_795_000_000_000), "0123456789abcdef")));
+        assert_eq!(Row::read(&key, &open_item(&key, &unwritten)).unwrap().trail(), unwritten);
     }
 
     #[test]

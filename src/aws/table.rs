@@ -6,11 +6,12 @@
 //! job/acme/reviews/o-1841   -                  st=running tok=1 own=4f..c1 nth=17 since=1795..0 until=1795..9 dig=.. enq=..
 //! job/acme/reviews/o-1842   -                  st=failed tok=3 dig=.. enq=.. end=.. att=2 calls=4 cost=1297000 use="812 97 0 0"
 //!                                              class=invalid msg=.. req=.. at=s3://b/p/results/date=2026-11-21/=/4f..c1-7.jsonl
-//!                                              off=0 len=812 sha=.. ttl=1798..
+//!                                              off=0 len=812 sha=.. ttl=1798.. trail="0;c 1795..0 4f..c1;m 1795..2 .."
 //! batch/acme/reviews        head               total=1200 refused=1 roll=s3://.. task=.. announced=1 ends=1199
 //! batch/acme/reviews        count/00           succeeded=70 failed=1 ends=71 input=.. output=.. cost=..   (one of 16 shards)
 //! batches                   acme/reviews       name=reviews first=1795..
 //! calls/4f..c1              1795000000000/17   calls=[["job/acme/reviews/o-1841",4294967297,0,1,0,0,10000000,0,0],..] ttl=..
+//! told/4f..c1               1795000005000/3    told=(jobs by digest, and when their ends were made known) ttl=..
 //! gates                     us-east-1/m#4f..c1 reason=.. since=.. until=.. ttl=..
 //! lane/us-east-1/m          -                  (see `allowance`)
 //! lanes                     us-east-1/m        (see `allowance`)
@@ -21,7 +22,7 @@
 //! `cost`, `unk`nown, reruns (`rer`, `rcost`), `susp`icion, and the epoch it was taken over `from` with a call open.
 //! Ended: the `model` used, tokens to `use` (input, output, cache read, cache write), the failure's `class`, `msg` and
 //! `req`uest, the `end`, and where its line lies: `at` (with `=` for the batch's folder and `*` for the job's id) or
-//! `uri`. What is zero or unsaid is left out. Moments are milliseconds, money is in billionths of a dollar, `ttl` is in
+//! `uri`. The `trail` is what happened to it (see `job::trail`), as much as there is room for. What is zero or unsaid is left out. Moments are milliseconds, money is in billionths of a dollar, `ttl` is in
 //! seconds, as DynamoDB wants it. A row takes at most [`ROW_BYTES`].
 
 use std::collections::HashMap;
@@ -81,6 +82,11 @@ pub(super) fn batch_pk(batch: &BatchKey) -> String {
 /// The sort key of a batch in the index of batches.
 pub(super) fn batch_sk(batch: &BatchKey) -> String {
     format!("{}/{}", batch.tenant, batch_part(&batch.batch))
+}
+
+/// The partition of when a process made ends known.
+pub(super) fn told_pk(epoch: &str) -> String {
+    format!("told/{epoch}")
 }
 
 /// The partition of what a process put on record before its calls.

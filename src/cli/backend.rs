@@ -171,7 +171,10 @@ impl Backend {
     pub(crate) async fn close(self) -> Result<(), StoreError> {
         match self {
             Self::Embedded(store) => store.close().await,
-            Self::Fleet(_) => Ok(()),
+            Self::Fleet(fleet) => {
+                fleet.flush().await;
+                Ok(())
+            }
         }
     }
 }

@@ -1,17 +1,20 @@
 //! `aquifer explain`: what became of a job, or what does it wait for and since when? Counts, times and classes; never its
 //! prompt or its answer.
 
+mod timeline;
+
 use serde_json::json;
 
 use crate::aws::{self, Fleet};
 use crate::config::Settings;
 use crate::embedded::{DeadLetter, JobReport, LaneGate, Waiting};
 use crate::job::ident::{BatchName, JobId, JobKey};
-use crate::job::lifecycle::State;
+use crate::job::lifecycle::{State, Status};
 use crate::job::outcome::Tally;
 use crate::job::units::Timestamp;
 use crate::ports::{Clock, FinalRow, Gate};
 
+use self::timeline::Timeline;
 use super::args::ExplainArgs;
 use super::exit::{Exit, Report};
 use super::states::{States, no_batch};
@@ -90,11 +93,15 @@ struct Known {
     dead: Option<DeadLetter>,
     redriven: Option<(Timestamp, String)>,
     gates: Vec<(String, Gate)>,
+    timeline: Timeline,
 }
 
 impl Known {
     fn of(job: JobReport, gates: Vec<LaneGate>, simulated: bool) -> Self {
+        let recorded = ended(job.state, job.ended);
+        let timeline = Timeline { enqueued: job.enqueued, trail: job.trail, recorded, notified: job.notified };
         Self {
+            timeline,
             key: job.key,
             simulated,
             state: job.state,
@@ -116,7 +123,10 @@ impl Known {
     /// A row does not say for which model it waits: every lane that lets nothing through is named.
     fn of_fleet(job: aws::JobReport, gates: &[aws::LaneGate]) -> Self {
         let waits = matches!(job.state, State::Queued | State::Running);
+        let recorded = ended(job.state, job.ended);
+        let timeline = Timeline { enqueued: job.enqueued, trail: job.trail, recorded, notified: job.notified };
         Self {
+            timeline,
             key: job.key,
             simulated: false,
             state: job.state,
@@ -133,6 +143,13 @@ impl Known {
             redriven: None,
             gates: gates.iter().filter(|_| waits).map(|gate| (gate.lane.clone(), gate.gate.clone())).collect(),
         }
+    }
+}
+
+fn ended(state: State, at: Option<Timestamp>) -> Option<(Timestamp, Status)> {
+    match state {
+        State::Final(status) => at.map(|at| (at, status)),
+        State::Queued | State::Running => None,
     }
 }
 
@@ -167,6 +184,8 @@ fn as_json(job: &Known) -> serde_json::Value {
             "since": gate.since.to_string(),
             "until": gate.until.to_string(),
         })).collect::<Vec<_>>(),
+        "timeline": job.timeline.json(),
+        "timeline_older": job.timeline.older(),
     })
 }
 
@@ -194,7 +213,6 @@ fn as_text(job: &Known) -> Vec<String> {
     let now = SystemClock.now();
     let mut tell = |what: &str, text: String| lines.push(format!("  {what:<10} {text}"));
     tell("state", state(job, now));
-    tell("queued", job.enqueued.to_string());
     if let Some(waiting) = &job.waiting {
         let until = match (waiting.hidden_until, waiting.held) {
             (Some(until), true) => format!("held by a worker, whose lease ends {until} unless it is extended"),
@@ -241,6 +259,10 @@ fn as_text(job: &Known) -> Vec<String> {
     for (lane, gate) in &job.gates {
         tell("waits", format!("{lane}: {}, since {}, until {} as things stand", gate.reason, gate.since, gate.until));
     }
+    lines.extend(job.timeline.text().into_iter().enumerate().map(|(place, line)| {
+        let what = if place == 0 { "timeline" } else { "" };
+        format!("  {what:<10} {line}")
+    }));
     lines
 }
 

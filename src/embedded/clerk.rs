@@ -9,11 +9,12 @@ use super::desk::{Entry, Line, Standing};
 use super::queue;
 use super::rows::{JobRow, int};
 use super::transaction::Tx;
-use super::trouble;
+use super::{trail, trouble};
 use crate::job::ident::{BatchKey, BatchName, Digest, JobId, JobKey};
 use crate::job::lifecycle::{State, Step};
 use crate::job::outcome::{Pointer, Tally, Usage};
 use crate::job::spec::Job;
+use crate::job::trail::What as Happened;
 use crate::job::units::Timestamp;
 
 /// A line with everything that needs no transaction.
@@ -278,6 +279,7 @@ pub(super) fn run_again(
     (again.enqueued, again.usage, again.tally.attempts) = (tx.now, Usage::default(), 0);
     again.message = Some(message);
     again.store_redriven(tx.conn)?;
+    trail::add(tx.conn, row.no, tx.now, Happened::Redriven)?;
     let batch = tx.batch_or_new(key)?;
     batch.swap(Some(row.share()), Some(again.share()));
     batch.reopen();

@@ -159,7 +159,11 @@ fn remove_rows(tx: &mut Tx<'_>, name: &BatchName) -> rusqlite::Result<(u64, bool
         return Ok((0, true));
     }
     // A job's number can be another's once it is gone: what is marked by it goes first.
-    some(format!("DELETE FROM redriven WHERE job IN (SELECT no FROM job WHERE batch IN ({batches}) LIMIT {CHUNK})"))?;
+    for marks in ["redriven", "trail"] {
+        some(format!(
+            "DELETE FROM {marks} WHERE job IN (SELECT no FROM job WHERE batch IN ({batches}) LIMIT {CHUNK})"
+        ))?;
+    }
     let jobs =
         some(format!("DELETE FROM job WHERE no IN (SELECT no FROM job WHERE batch IN ({batches}) LIMIT {CHUNK})"))?;
     if jobs > 0 {

@@ -13,11 +13,13 @@ use super::manifest;
 use super::process::Inner;
 use super::rows::{JobRow, final_row};
 use super::savings;
+use super::trail;
 use super::transaction::Tx;
 use super::trouble;
 use crate::job::ident::{BatchKey, BatchName, Digest, JobKey};
 use crate::job::lifecycle::{State, Step};
 use crate::job::outcome::{Ending, Savings, Tally, Usage};
+use crate::job::trail::{Trail, What};
 use crate::job::units::{Timestamp, Usd};
 use crate::ports::{
     BeginReply, ClaimReply, Claimed, CompleteBatch, Entry, EntryError, Fence, FencingToken, FinalRow, FinishReply,
@@ -48,9 +50,10 @@ impl Ledger for EmbeddedLedger {
         self.inner.committer.commit("recording a call", move |tx| begin(tx, &fence, tally, open, cap)).await
     }
 
-    async fn settle(&self, fence: &Fence, tally: Tally) -> Result<Entry, StoreError> {
+    async fn settle(&self, fence: &Fence, tally: Tally, trail: Trail) -> Result<Entry, StoreError> {
         let fence = fence.clone();
-        self.inner.committer.commit("recording the end of a call", move |tx| settle(tx, &fence, tally)).await
+        let work = move |tx: &mut Tx<'_>| settle(tx, &fence, tally, &trail);
+        self.inner.committer.commit("recording the end of a call", work).await
     }
 
     async fn extend(&self, fences: Vec<Fence>, lease: Duration) -> Result<Vec<Entry>, StoreError> {
@@ -58,14 +61,32 @@ impl Ledger for EmbeddedLedger {
         self.inner.committer.commit("extending leases", work).await
     }
 
-    async fn hand_back(&self, fence: &Fence, tally: Tally) -> Result<Entry, StoreError> {
+    async fn hand_back(&self, fence: &Fence, tally: Tally, trail: Trail) -> Result<Entry, StoreError> {
         let fence = fence.clone();
-        self.inner.committer.commit("handing back a job", move |tx| hand_back(tx, &fence, tally)).await
+        self.inner.committer.commit("handing back a job", move |tx| hand_back(tx, &fence, tally, &trail)).await
     }
 
-    async fn finish(&self, fence: &Fence, tally: Tally, ending: Ending) -> Result<FinishReply, StoreError> {
+    async fn finish(
+        &self,
+        fence: &Fence,
+        tally: Tally,
+        ending: Ending,
+        trail: Trail,
+    ) -> Result<FinishReply, StoreError> {
         let fence = fence.clone();
-        self.inner.committer.commit("recording a result", move |tx| finish(tx, &fence, tally, ending)).await
+        self.inner.committer.commit("recording a result", move |tx| finish(tx, &fence, tally, ending, &trail)).await
+    }
+
+    async fn notified(&self, key: &JobKey, at: Timestamp) -> Result<(), StoreError> {
+        let key = key.clone();
+        let work = move |tx: &mut Tx<'_>| {
+            let Some(batch) = tx.batch(&key.batch_key())?.map(|batch| batch.no) else { return Ok(()) };
+            match JobRow::find(tx.conn, batch, &key.id)? {
+                Some(row) => trail::told(tx.conn, row.no, at),
+                None => Ok(()),
+            }
+        };
+        self.inner.committer.commit("recording a notice", work).await
     }
 
     async fn look_up(&self, key: &JobKey) -> Result<Option<(State, Option<FinalRow>)>, StoreError> {
@@ -136,6 +157,8 @@ pub(super) fn release_held_by(tx: &mut Tx<'_>, epoch: i64, suspect: bool) -> rus
         }
         (row.epoch, row.lease_until) = (None, Timestamp(0));
         row.store_owner(tx.conn)?;
+        let parted = if suspect { What::Abandoned } else { What::HandedBack { after: Duration::ZERO } };
+        trail::add(tx.conn, row.no, tx.now, parted)?;
         let key = BatchRow::key_of(tx.conn, row.batch)?.ok_or_else(|| trouble::unreadable("batch"))?;
         tx.batch_or_new(&key)?.swap(Some(before), Some(row.share()));
     }
@@ -172,11 +195,17 @@ fn claim(
     row.epoch = Some(tx.epoch);
     row.lease_until = tx.now.after(lease);
     row.store_owner(tx.conn)?;
+    let mut trail = trail::of(tx.conn, row.no)?;
+    if step == Step::Takeover {
+        trail.add(tx.now, What::Abandoned);
+    }
+    trail.add(tx.now, What::Claimed { by: tx.epoch.to_string() });
+    trail::store(tx.conn, row.no, &trail)?;
     if row.tally.model_calls > 0 {
         row.tally.savings = savings::of_job(tx.conn, row.no)?;
     }
     tx.batch_or_new(&key.batch_key())?.swap(Some(before), Some(row.share()));
-    Ok(claimed(key, &row))
+    Ok(claimed(key, &row, trail))
 }
 
 fn claim_new(
@@ -204,20 +233,22 @@ fn claim_new(
         done: None,
         usage: Usage::default(),
     };
-    row.insert(tx.conn, &key.id)?;
+    let no = row.insert(tx.conn, &key.id)?;
+    let trail = trail::add(tx.conn, no, tx.now, What::Claimed { by: tx.epoch.to_string() })?;
     let batch = tx.batch_or_new(&key.batch_key())?;
     batch.swap(None, Some(row.share()));
     batch.reopen();
-    Ok(claimed(key, &row))
+    Ok(claimed(key, &row, trail))
 }
 
-fn claimed(key: &JobKey, row: &JobRow) -> ClaimReply {
+fn claimed(key: &JobKey, row: &JobRow, trail: Trail) -> ClaimReply {
     ClaimReply::Claimed(Claimed {
         fence: Fence { key: key.clone(), token: FencingToken(row.token) },
         generation: row.generation,
         tally: row.tally,
         suspicion: row.suspicion,
         enqueued: row.enqueued,
+        trail,
     })
 }
 
@@ -264,11 +295,12 @@ fn committed_and_open(tx: &mut Tx<'_>, name: &BatchName) -> rusqlite::Result<(Us
     Ok(sums)
 }
 
-fn settle(tx: &mut Tx<'_>, fence: &Fence, tally: Tally) -> rusqlite::Result<Entry> {
+fn settle(tx: &mut Tx<'_>, fence: &Fence, tally: Tally, trail: &Trail) -> rusqlite::Result<Entry> {
     let Some(mut row) = ours(tx, fence)? else { return Ok(Err(EntryError::NotOurs)) };
     let before = row.share();
     (row.tally, row.open) = (tally, None);
     row.store_tally(tx.conn)?;
+    trail::store(tx.conn, row.no, trail)?;
     savings::store(tx.conn, row.batch, row.no, tally.savings)?;
     tx.batch_or_new(&fence.key.batch_key())?.swap(Some(before), Some(row.share()));
     Ok(Ok(()))
@@ -282,19 +314,26 @@ fn extend(tx: &mut Tx<'_>, fence: &Fence, lease: Duration) -> rusqlite::Result<E
     Ok(Ok(()))
 }
 
-fn hand_back(tx: &mut Tx<'_>, fence: &Fence, tally: Tally) -> rusqlite::Result<Entry> {
+fn hand_back(tx: &mut Tx<'_>, fence: &Fence, tally: Tally, trail: &Trail) -> rusqlite::Result<Entry> {
     let Some(mut row) = fenced(tx, fence)? else { return Ok(Err(EntryError::NotOurs)) };
     let Some(state) = row.state.after(Step::Release) else { return Ok(Err(EntryError::NotOurs)) };
     let before = row.share();
     (row.state, row.tally, row.open) = (state, tally, None);
     (row.epoch, row.lease_until) = (None, Timestamp(0));
     row.store_owner(tx.conn)?;
+    trail::store(tx.conn, row.no, trail)?;
     savings::store(tx.conn, row.batch, row.no, tally.savings)?;
     tx.batch_or_new(&fence.key.batch_key())?.swap(Some(before), Some(row.share()));
     Ok(Ok(()))
 }
 
-fn finish(tx: &mut Tx<'_>, fence: &Fence, tally: Tally, ending: Ending) -> rusqlite::Result<FinishReply> {
+fn finish(
+    tx: &mut Tx<'_>,
+    fence: &Fence,
+    tally: Tally,
+    ending: Ending,
+    trail: &Trail,
+) -> rusqlite::Result<FinishReply> {
     let Some(mut row) = fenced(tx, fence)? else { return Ok(FinishReply::Lost) };
     let batch_key = fence.key.batch_key();
     if let State::Final(status) = row.state {
@@ -310,6 +349,7 @@ fn finish(tx: &mut Tx<'_>, fence: &Fence, tally: Tally, ending: Ending) -> rusql
     (row.state, row.tally, row.open, row.usage) = (state, tally, None, ending.usage);
     let done = tx.next_done()?;
     row.store_ending(tx.conn, &ending, done, tx.now)?;
+    trail::store(tx.conn, row.no, trail)?;
     savings::end(tx.conn, row.batch, row.no, tally.savings)?;
     tx.batch_or_new(&batch_key)?.swap(Some(before), Some(row.share()));
     let batch_complete = completes(tx, &batch_key)?;

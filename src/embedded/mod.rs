@@ -33,6 +33,7 @@ mod savings;
 mod schema;
 mod segments;
 mod stray;
+mod trail;
 mod transaction;
 mod trouble;
 mod webhook;

@@ -5,9 +5,11 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use super::batch::{BatchRow, Counts};
 use super::rows::{JobRow, final_row};
 use super::savings;
+use super::trail;
 use crate::job::ident::{BatchKey, BatchName, Digest, JobId, JobKey, Tenant};
 use crate::job::lifecycle::State;
 use crate::job::outcome::{Savings, Tally, Usage};
+use crate::job::trail::Trail;
 use crate::job::units::{Timestamp, Usd};
 use crate::ports::{FinalRow, Gate};
 
@@ -67,6 +69,10 @@ pub struct JobReport {
     pub ended: Option<Timestamp>,
     /// How it ended.
     pub ending: Option<FinalRow>,
+    /// What happened to it in between.
+    pub trail: Trail,
+    /// When its end was last made known.
+    pub notified: Option<Timestamp>,
     /// The model it asks for, while it waits or is worked.
     pub model: Option<String>,
     /// Its place in the queue.
@@ -212,6 +218,8 @@ fn report(conn: &Connection, batch: BatchKey, id: &JobId, job: JobRow) -> rusqli
         enqueued: job.enqueued,
         ended: ended.map(Timestamp),
         ending,
+        trail: trail::of(conn, job.no)?,
+        notified: trail::notified(conn, job.no)?,
         model: model(conn, job.message)?,
         waiting: waiting(conn, job.message)?,
         dead: dead_letter(conn, job.message)?,

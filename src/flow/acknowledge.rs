@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use crate::job::trail::What;
 use crate::ports::{Entry, StoreError};
 
 use super::context::Context;
 use super::patience::insist;
-use super::proof::{Delivery, Disposition};
+use super::proof::{Delivery, Disposition, Notified};
 
 /// Carries out a disposition. What fails here for good is repeated by the redelivery that follows: nothing is lost by it.
 ///
@@ -15,8 +16,10 @@ use super::proof::{Delivery, Disposition};
 pub async fn acknowledge(context: &Context, delivery: Delivery, disposition: Disposition) -> Result<(), StoreError> {
     let handle = delivery.message.handle.clone();
     match disposition {
-        Disposition::Done { proof: _ } => {
-            for entry in insist(context, || context.queue.delete(vec![handle.clone()])).await? {
+        Disposition::Done { proof } => {
+            let deletion = insist(context, || context.queue.delete(vec![handle.clone()]));
+            let (deleted, ()) = tokio::join!(deletion, put_notice_on_record(context, &proof));
+            for entry in deleted? {
                 note(context, &delivery, entry);
             }
         }
@@ -27,8 +30,9 @@ pub async fn acknowledge(context: &Context, delivery: Delivery, disposition: Dis
         }
         Disposition::Release { after, claim } => {
             // The row first: a message that is delivered again must find its job queued.
-            if let Some((fence, tally)) = claim {
-                let entry = insist(context, || context.ledger.hand_back(&fence, tally)).await?;
+            if let Some((fence, tally, mut trail)) = claim {
+                trail.add(context.now(), What::HandedBack { after });
+                let entry = insist(context, || context.ledger.hand_back(&fence, tally, trail.clone())).await?;
                 note(context, &delivery, entry);
             }
             let after = after.max(Duration::ZERO);
@@ -39,6 +43,14 @@ pub async fn acknowledge(context: &Context, delivery: Delivery, disposition: Dis
         Disposition::Drop => {}
     }
     Ok(())
+}
+
+/// For those who ask later: that it fails changes nothing.
+async fn put_notice_on_record(context: &Context, proof: &Notified) {
+    let Some((key, at)) = proof.told() else { return };
+    if let Err(error) = context.ledger.notified(key, at).await {
+        context.meter.store_trouble(&error);
+    }
 }
 
 /// A stale handle means that the job went on elsewhere: nothing to mend, but worth knowing.

@@ -130,6 +130,7 @@ fn judge(context: &Context, job: Job, claimed: Claimed) -> Admitted {
         enqueued: claimed.enqueued,
         claimed: now,
         journey: Journey::default(),
+        trail: claimed.trail,
     };
     if late {
         let failure = Failure::new(Class::Expired, "its deadline passed before it could be sent");

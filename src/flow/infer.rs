@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::job::failure::Consequence;
+use crate::job::failure::{Class, Consequence};
 use crate::job::outcome::{Tally, Usage};
+use crate::job::trail::{Call, CameTo, What};
 use crate::job::units::{Timestamp, Tokens, Usd};
 use crate::ports::{BeginReply, Billing, CallFailure, LaneId, ModelCall, StoreError};
 use crate::rules::pace::{LONGEST_HINT, Quota};
@@ -69,7 +70,11 @@ pub async fn infer(
     }
     claim.journey.sizing.sent(&plan, &claim.job.key.batch, &size);
     held.send(&*context.allowance, &context.meter).await;
-    let started = Instant::now();
+    let (started, at) = (Instant::now(), context.now());
+    let called = |came_to: CameTo| {
+        let (region, model) = (lane.region.to_string(), lane.model_id.to_string());
+        What::Called(Call { region, model, took: started.elapsed(), came_to })
+    };
     let call = ModelCall { lane: lane.clone(), body, timeout };
     let reply = tokio::select! {
         // An answer that is there is never thrown away.
@@ -77,6 +82,7 @@ pub async fn infer(
         reply = context.model.call(call) => reply,
         () = context.stop.aborted() => {
             claim.tally.unknown += price;
+            claim.trail.add(at, called(CameTo::Failed(Class::Shutdown)));
             return Err(Exit::HandBack { after: Duration::ZERO });
         }
         () = delivery.lease.lost() => return Err(Exit::Lost),
@@ -85,6 +91,7 @@ pub async fn infer(
     let took = started.elapsed();
     claim.journey.in_calls += took;
     if let Some(usage) = sizing::cut(&size, &reply) {
+        claim.trail.add(at, called(CameTo::Cut));
         let cost = accept(context, claim, &plan, held, &size, (&usage, took));
         claim.tally.savings.cut(cost);
         claim.journey.sizing.cut(&size);
@@ -94,6 +101,7 @@ pub async fn infer(
     }
     match reply {
         Ok(answer) => {
+            claim.trail.add(at, called(CameTo::Answered));
             accept(context, claim, &plan, held, &size, (&answer.usage, took));
             plan.estimates().learn_output(&claim.job.key.batch, Tokens(answer.usage.output_tokens));
             claim.journey.sizing.answered(&mut claim.tally, &size, &answer.usage, took);
@@ -102,6 +110,7 @@ pub async fn infer(
             Ok(Inferred::Over(Verdict::Answered { answer, lane, degraded }))
         }
         Err(failure) => {
+            claim.trail.add(at, called(CameTo::Failed(failure.failure.class)));
             let billed = match failure.billing {
                 Billing::Nothing => Usd::ZERO,
                 Billing::Billed(usage) => plan.price.map_or(Usd::ZERO, |price| price.of(&usage)),
@@ -113,9 +122,9 @@ pub async fn infer(
             claim.tally.spent += billed;
             context.meter.call_failed(&lane, &failure.failure, billed);
             claim.journey.sizing.failed(failure.failure.class);
-            let (probe, sent, at) = (held.probe, held.sent(), held.lane().now());
+            let (probe, sent, failed) = (held.probe, held.sent(), held.lane().now());
             tell_lane(context, held, &failure, plan.burndown);
-            let inferred = consequence(context, claim, &lane, failure, probe, (sent, at));
+            let inferred = consequence(context, claim, &lane, failure, probe, (sent, failed));
             if matches!(inferred, Inferred::Again) {
                 settle(context, claim).await?;
             }
@@ -136,7 +145,7 @@ async fn sit_out(context: &Context, delivery: &Delivery, error: &StoreError) -> 
 
 /// Puts on record what a call came to that did not end its job.
 async fn settle(context: &Context, claim: &Claim) -> Result<(), Exit> {
-    let settled = insist(context, || context.ledger.settle(&claim.fence, claim.tally)).await?;
+    let settled = insist(context, || context.ledger.settle(&claim.fence, claim.tally, claim.trail.clone())).await?;
     settled.map_err(|_| Exit::Lost)
 }
 
@@ -179,7 +188,7 @@ async fn begin(context: &Context, claim: &mut Claim, price: Usd) -> Result<bool,
             if now().duration_since(since) >= CAP_PATIENCE {
                 return Err(Exit::HandBack { after: CAP_PATIENCE });
             }
-            claim.journey.not_before = Some(now() + CAP_RECHECK);
+            claim.journey.rest("the cost cap", now() + CAP_RECHECK);
             Ok(false)
         }
         BeginReply::OverCap { committed, .. } => {
@@ -244,7 +253,7 @@ fn consequence(
             context.meter.tried_again(lane);
             let back_off = retry::back_off(failure.class, claim.tally.attempts, rand::random());
             let hint = retry_after.unwrap_or_default().min(LONGEST_HINT);
-            claim.journey.not_before = Some(now() + back_off.max(hint));
+            claim.journey.rest("a back-off after a failure", now() + back_off.max(hint));
             claim.journey.last_failure = Some(failure);
             Inferred::Again
         }

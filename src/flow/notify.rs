@@ -27,7 +27,8 @@ pub async fn notify(context: &Context, receipt: Receipt, waits: Option<&TaskToke
         let batch = row.key.batch_key();
         insist(context, || Announcer::of(context).announce(&batch)).await?;
     }
-    Ok(Notified::of(&receipt))
+    let is_told = context.settings.notify_jobs || (context.callbacks.is_some() && waits.is_some());
+    Ok(Notified::of(&receipt, is_told.then(|| context.now())))
 }
 
 /// Makes the end of a batch known.

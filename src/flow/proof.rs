@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::job::failure::{Class, Failure};
+use crate::job::ident::JobKey;
 use crate::job::lifecycle::Status;
 use crate::job::outcome::Tally;
 use crate::job::spec::Job;
+use crate::job::trail::Trail;
 use crate::job::units::Timestamp;
 use crate::ports::{Answer, Fence, FinalRow, FinishReply, LaneId, Message, StoreError};
 
@@ -49,6 +51,8 @@ pub struct Claim {
     pub claimed: Timestamp,
     /// What this claim went through.
     pub journey: Journey,
+    /// What happened to the job so far, over all claims.
+    pub trail: Trail,
 }
 
 /// What a claim went through so far.
@@ -66,8 +70,10 @@ pub struct Journey {
     pub has_left: bool,
     /// The last failure, for the result if it stays the last.
     pub last_failure: Option<Failure>,
-    /// Not before this: a back-off.
+    /// Not before this: a back-off, or the cap on cost.
     pub not_before: Option<Instant>,
+    /// Which of these it is.
+    pub rests_for: &'static str,
     /// Since when it waits for room under the cap on cost.
     pub at_cap_since: Option<Instant>,
     /// Since when nothing but the service's absence has held it up.
@@ -76,6 +82,8 @@ pub struct Journey {
     pub sizing: Sizing,
     /// How many models it has fallen back by, because those before were overloaded.
     pub fallen: usize,
+    /// What it has waited for since its last call, and how long for each.
+    pub waits: Vec<(&'static str, Duration)>,
 }
 
 impl Claim {
@@ -132,6 +140,28 @@ impl Journey {
         }
         self.last_lane = Some(lane.clone());
         self.has_left = false;
+    }
+
+    /// It is not sent before then, for this reason.
+    pub fn rest(&mut self, reason: &'static str, until: Instant) {
+        self.not_before = Some(until);
+        self.rests_for = reason;
+    }
+
+    /// It waited so long for this.
+    pub fn waited(&mut self, reason: &'static str, took: Duration) {
+        match self.waits.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, sum)) => *sum += took,
+            None => self.waits.push((reason, took)),
+        }
+    }
+
+    /// What it waited for most of that time since it was last asked; standing in line behind others has no other name.
+    pub fn waited_most(&mut self, whole: Duration) -> &'static str {
+        let waits = std::mem::take(&mut self.waits);
+        let named: Duration = waits.iter().map(|(_, took)| *took).sum();
+        let line = ("its turn in line", whole.saturating_sub(named));
+        waits.into_iter().chain([line]).max_by_key(|(_, took)| *took).map_or(line.0, |(reason, _)| reason)
     }
 
     /// The failures on this lane.
@@ -195,18 +225,25 @@ impl Receipt {
 #[derive(Debug)]
 pub struct Notified {
     poison: bool,
+    told: Option<(JobKey, Timestamp)>,
 }
 
 impl Notified {
-    /// Only what is on record can have been made known.
-    pub(super) fn of(receipt: &Receipt) -> Self {
+    /// Only what is on record can have been made known; `at` that moment, if anybody was told of the job.
+    pub(super) fn of(receipt: &Receipt, at: Option<Timestamp>) -> Self {
         let failure = receipt.row.ending.error.as_ref();
-        Self { poison: failure.is_some_and(|failure| failure.class == Class::Poison) }
+        let told = at.map(|at| (receipt.row.key.clone(), at));
+        Self { poison: failure.is_some_and(|failure| failure.class == Class::Poison), told }
     }
 
     /// Only what is on record and acted upon needs its message no more.
     pub(super) fn of_control(_: &Sealed) -> Self {
-        Self { poison: false }
+        Self { poison: false, told: None }
+    }
+
+    /// Which job's end was made known, and when.
+    pub(super) fn told(&self) -> Option<(&JobKey, Timestamp)> {
+        self.told.as_ref().map(|(key, at)| (key, *at))
     }
 
     /// How the message ends: deleted, or, for poison, kept where a person finds it.
@@ -238,8 +275,8 @@ pub enum Disposition {
     Release {
         /// Zero: at once.
         after: Duration,
-        /// The claim to give back, with what was counted.
-        claim: Option<(Fence, Tally)>,
+        /// The claim to give back, with what was counted and what happened.
+        claim: Option<(Fence, Tally, Trail)>,
     },
     /// Moved to the dead-letter queue: it is no job.
     Reject {

@@ -49,7 +49,8 @@ async fn write(context: &Context, claim: &Claim, result: JobResult, line: Bytes)
         error: result.error,
         result: pointer,
     };
-    patiently(context, || context.ledger.finish(&claim.fence, claim.tally, ending.clone())).await
+    let trail = &claim.trail;
+    patiently(context, || context.ledger.finish(&claim.fence, claim.tally, ending.clone(), trail.clone())).await
 }
 
 /// Tries again while the trouble may pass: as long as a shutdown would wait for it, or for as long as it takes.

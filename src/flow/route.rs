@@ -12,6 +12,7 @@ use futures_util::future::select_all;
 
 use crate::job::failure::{Class, Failure};
 use crate::job::intake::{WireBody, wire_body};
+use crate::job::trail::What;
 use crate::job::units::{Timestamp, Usd};
 use crate::ports::{CallBody, StoreError};
 use crate::rules::budget::reservation_price;
@@ -43,17 +44,23 @@ const FULL_NOT_AWAY: Duration = Duration::from_secs(2);
 const ASK_OTHERS: Duration = Duration::from_secs(1);
 /// A store in trouble is asked again after this.
 const STORE_RECHECK: Duration = Duration::from_millis(500);
+/// Who waits for less is as good as sent at once, and its trail says nothing of it.
+const WORTH_SAYING: Duration = Duration::from_millis(20);
 
 /// Chooses a lane and reserves on it, however long that takes.
 ///
 /// # Errors
 /// [`Exit`]: the job is somebody else's, it gives way to other models' jobs, or the worker stops.
 pub async fn route(context: &Context, delivery: &Delivery, claim: &mut Claim) -> Result<Routed, Exit> {
-    let started = now();
+    let (started, at) = (now(), context.now());
     let routed = find_place(context, delivery, claim).await;
     delivery.place.leave();
     let waited = now().duration_since(started);
     claim.journey.paced += waited;
+    let reason = claim.journey.waited_most(waited);
+    if waited >= WORTH_SAYING {
+        claim.trail.add(at, What::Waited { took: waited, reason: reason.to_owned() });
+    }
     if let Ok(Routed::Placed(placement)) = &routed {
         context.meter.paced(&placement.held.lane().id, waited);
     }
@@ -75,15 +82,21 @@ async fn find_place(context: &Context, delivery: &Delivery, claim: &mut Claim) -
         if let Some(rest) =
             claim.journey.not_before.and_then(|at| at.checked_duration_since(now())).filter(|r| !r.is_zero())
         {
-            if let Some(verdict) = wait(context, delivery, claim, rest, For::Service).await? {
+            let reason = claim.journey.rests_for;
+            if let Some(verdict) = wait(context, delivery, claim, (rest, reason), For::Service).await? {
                 return Ok(Routed::Over(verdict));
             }
             continue;
         }
         if !context.credentials.is_open() {
-            tokio::select! {
-                () = context.credentials.opened() => {}
-                ended = cut_short(context, delivery, claim) => return ended.map(Routed::Over),
+            let since = now();
+            let ended = tokio::select! {
+                () = context.credentials.opened() => None,
+                ended = cut_short(context, delivery, claim) => Some(ended),
+            };
+            claim.journey.waited("credentials that the service accepts", now().duration_since(since));
+            if let Some(ended) = ended {
+                return ended.map(Routed::Over);
             }
         }
         match take_turn(context, delivery, claim, &plan, &size).await? {
@@ -91,8 +104,8 @@ async fn find_place(context: &Context, delivery: &Delivery, claim: &mut Claim) -
             Turn::Over(verdict) => return Ok(Routed::Over(verdict)),
             // While it stood in line, others may have found out that only another model helps.
             Turn::StepAside { .. } if fallback::fall_back(context, claim) => {}
-            Turn::StepAside { rest } => {
-                if let Some(verdict) = wait(context, delivery, claim, rest, For::Service).await? {
+            Turn::StepAside { rest, reason } => {
+                if let Some(verdict) = wait(context, delivery, claim, (rest, reason), For::Service).await? {
                     return Ok(Routed::Over(verdict));
                 }
             }
@@ -117,6 +130,7 @@ enum Turn {
     Over(Verdict),
     StepAside {
         rest: Duration,
+        reason: &'static str,
     },
     /// Credentials were refused while it stood in line.
     Again,
@@ -183,17 +197,18 @@ async fn take_turn(
             Choice::WaitUntil(until) => until,
             Choice::RestUntil(until) => {
                 gates::shut(context, plan, &standing.gates).await;
-                return Ok(Turn::StepAside { rest: until.since(time) });
+                return Ok(Turn::StepAside { rest: until.since(time), reason: standing.reason() });
             }
             Choice::NoneLeft => {
                 return Ok(match hope(claim, plan) {
-                    Some(rest) => Turn::StepAside { rest },
+                    Some(rest) => Turn::StepAside { rest, reason: "a permission that is refused so far" },
                     None => Turn::Over(none_left(claim, plan)),
                 });
             }
         };
         gates::shut(context, plan, &standing.gates).await;
         let rest = until.since(time).min(ASK_OTHERS);
+        let rest = (rest, standing.reason());
         if let Some(verdict) = wait(context, delivery, claim, rest, For::Quota(&plan.routes)).await? {
             return Ok(Turn::Over(verdict));
         }
@@ -228,7 +243,7 @@ async fn sit_out(
         return Err(error.into());
     }
     context.meter.store_trouble(&error);
-    wait(context, delivery, claim, STORE_RECHECK, For::Store).await
+    wait(context, delivery, claim, (STORE_RECHECK, "a store that is away"), For::Store).await
 }
 
 /// Takes what the call needs of the lane and of the account behind it, or nothing.
@@ -253,6 +268,14 @@ struct Standings {
     candidates: Vec<Candidate>,
     /// What holds each of them, if anything does.
     gates: Vec<Option<ShutGate>>,
+}
+
+impl Standings {
+    /// What it waits for: the gate that opens first.
+    fn reason(&self) -> &'static str {
+        let first = self.gates.iter().flatten().min_by_key(|gate| gate.opens_in);
+        first.map_or("a lane that it may use", |gate| gate.reason)
+    }
 }
 
 fn standing(claim: &Claim, plan: &Plan, size: &Size) -> Standings {
@@ -352,12 +375,12 @@ enum For<'a> {
     Store,
 }
 
-/// Waits until then, or until a lane has changed. `Some` if the job ran out of time instead.
+/// Waits so long, for that reason, or until a lane has changed. `Some` if the job ran out of time instead.
 async fn wait(
     context: &Context,
     delivery: &Delivery,
     claim: &mut Claim,
-    rest: Duration,
+    (rest, reason): (Duration, &'static str),
     what: For<'_>,
 ) -> Result<Option<Verdict>, Exit> {
     let start = now();
@@ -380,10 +403,14 @@ async fn wait(
             }
         }
     };
-    tokio::select! {
-        () = tokio::time::sleep_until(until.into()) => {}
-        () = changed => {}
-        ended = cut_short(context, delivery, claim) => return ended.map(Some),
+    let ended = tokio::select! {
+        () = tokio::time::sleep_until(until.into()) => None,
+        () = changed => None,
+        ended = cut_short(context, delivery, claim) => Some(ended),
+    };
+    claim.journey.waited(reason, now().duration_since(start));
+    if let Some(ended) = ended {
+        return ended.map(Some);
     }
     if end.is_none_or(|end| now() < end) {
         return Ok(None);

@@ -183,7 +183,7 @@ impl Worker {
 
     /// Turns an early exit into what happens to the message.
     fn disposition(&self, exit: Exit, claim: Option<&Claim>) -> Disposition {
-        let claim = claim.map(|claim| (claim.fence.clone(), claim.tally));
+        let claim = claim.map(|claim| (claim.fence.clone(), claim.tally, claim.trail.clone()));
         match exit {
             Exit::HandBack { after } => Disposition::Release { after, claim },
             Exit::Reject { reason } => Disposition::Reject { reason },

@@ -11,5 +11,6 @@ pub mod lifecycle;
 pub mod notice;
 pub mod outcome;
 pub mod spec;
+pub mod trail;
 pub mod units;
 pub mod webhook;

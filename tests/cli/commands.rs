@@ -93,6 +93,19 @@ fn explain_says_what_became_of_a_job() {
     let ended = place.aquifer(["explain", "job-3", "--json", "--state", SIMULATED]).exits(0);
     let explained = ended.json();
     assert_eq!((&explained["id"], &explained["batch"]), (&json!("job-3"), &json!("demo")));
+    let timeline = explained["timeline"].as_array().unwrap();
+    let events: Vec<&str> = timeline.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    let (first, last) = (&events[..2], &events[events.len() - 3..]);
+    assert_eq!((first, last), (&["queued", "claimed"][..], &["called", "recorded", "notified"][..]), "{timeline:?}");
+    let called = &timeline[timeline.len() - 3];
+    assert_eq!(called["class"], "answered", "{called}");
+    assert_eq!(called["region"], place.results().iter().find(|result| result["id"] == "job-3").unwrap()["region"]);
+    assert!(called["ms"].is_u64() && called["model"].as_str().unwrap().contains("haiku"), "{called}");
+    let moment = |event: &Value| event["at"].as_str().unwrap().trim_end_matches('Z').to_owned();
+    let moments: Vec<String> = timeline.iter().map(moment).collect();
+    assert!(moments.is_sorted(), "{moments:?}");
+    let text = place.aquifer(["explain", "job-3", "--state", SIMULATED]).exits(0);
+    assert!(stdout(&text).contains("answered after") && stdout(&text).contains("notified"), "{text:?}");
 
     let ended = place.aquifer(["explain", "nonesuch", "--state", SIMULATED]).says(&["nonesuch"]);
     assert_ne!(ended.code, 0);

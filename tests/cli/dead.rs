@@ -11,6 +11,7 @@ use aquifer::job::intake::{Defaults, parse_message};
 use aquifer::job::lifecycle::Status;
 use aquifer::job::outcome::{Ending, Usage};
 use aquifer::job::spec::Priority;
+use aquifer::job::trail::Trail;
 use aquifer::ports::{ClaimReply, FinishReply, Message, Outgoing, Queue};
 use serde_json::Value;
 
@@ -32,7 +33,7 @@ async fn bury_garbage_and_poison(place: &Place) {
     let result = store.bodies().append(&job.key.batch_key(), "{}".into()).await.unwrap();
     let error = Some(Failure::new(Class::Poison, "claimed 5 times"));
     let ending = Ending { status: Status::Failed, model_used: None, usage: Usage::default(), error, result };
-    let finished = store.ledger().finish(&claimed.fence, claimed.tally, ending).await.unwrap();
+    let finished = store.ledger().finish(&claimed.fence, claimed.tally, ending, Trail::default()).await.unwrap();
     assert!(matches!(finished, FinishReply::Recorded { .. }), "{finished:?}");
     queue.dead_letter(&poison, "poison: claimed too often").await.unwrap().unwrap();
 

@@ -9,6 +9,7 @@ use aquifer::flow::context::Context;
 use aquifer::job::ident::{BatchKey, Digest, JobKey};
 use aquifer::job::lifecycle::State;
 use aquifer::job::outcome::{Ending, Tally};
+use aquifer::job::trail::Trail;
 use aquifer::job::units::{Timestamp, Usd};
 use aquifer::ports::{
     Allowance, Answer, BeginReply, CallFailure, ClaimReply, CompleteBatch, Depth, Entry, Fence, FinalRow, FinishReply,
@@ -112,20 +113,30 @@ impl Ledger for Mortal<dyn Ledger> {
         self.alive(self.port.begin(fence, tally, open, cap)).await
     }
 
-    async fn settle(&self, fence: &Fence, tally: Tally) -> Result<Entry, StoreError> {
-        self.alive(self.port.settle(fence, tally)).await
+    async fn settle(&self, fence: &Fence, tally: Tally, trail: Trail) -> Result<Entry, StoreError> {
+        self.alive(self.port.settle(fence, tally, trail)).await
     }
 
     async fn extend(&self, fences: Vec<Fence>, lease: Duration) -> Result<Vec<Entry>, StoreError> {
         self.alive(self.port.extend(fences, lease)).await
     }
 
-    async fn hand_back(&self, fence: &Fence, tally: Tally) -> Result<Entry, StoreError> {
-        self.alive(self.port.hand_back(fence, tally)).await
+    async fn hand_back(&self, fence: &Fence, tally: Tally, trail: Trail) -> Result<Entry, StoreError> {
+        self.alive(self.port.hand_back(fence, tally, trail)).await
     }
 
-    async fn finish(&self, fence: &Fence, tally: Tally, ending: Ending) -> Result<FinishReply, StoreError> {
-        self.alive(self.port.finish(fence, tally, ending)).await
+    async fn finish(
+        &self,
+        fence: &Fence,
+        tally: Tally,
+        ending: Ending,
+        trail: Trail,
+    ) -> Result<FinishReply, StoreError> {
+        self.alive(self.port.finish(fence, tally, ending, trail)).await
+    }
+
+    async fn notified(&self, key: &JobKey, at: Timestamp) -> Result<(), StoreError> {
+        self.alive(self.port.notified(key, at)).await
     }
 
     async fn look_up(&self, key: &JobKey) -> Result<Option<(State, Option<FinalRow>)>, StoreError> {

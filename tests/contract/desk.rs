@@ -3,6 +3,7 @@
 use aquifer::embedded::{DoneSeq, Entry, Line, Run, Standing};
 use aquifer::job::lifecycle::{State, Status};
 use aquifer::job::outcome::Tally;
+use aquifer::job::trail::Trail;
 use aquifer::job::units::{Timestamp, Usd};
 use aquifer::ports::{BATCH_ENTRIES, ClaimReply, FinishReply, Queue};
 
@@ -22,7 +23,7 @@ async fn work(w: &Local, id: &str, prompt: &str, status: Status) {
     let ClaimReply::Claimed(claimed) = reply else { panic!("{reply:?}") };
     let tally = Tally { attempts: 1, model_calls: 1, spent: claimed.tally.spent + CENT, ..claimed.tally };
     let ending = w.ending(id, status).await;
-    let reply = w.ledger.finish(&claimed.fence, tally, ending).await.unwrap();
+    let reply = w.ledger.finish(&claimed.fence, tally, ending, Trail::default()).await.unwrap();
     assert!(matches!(reply, FinishReply::Recorded { .. }));
 }
 
@@ -184,7 +185,7 @@ async fn retry_failed_sets_failed_and_expired_running_again() {
     assert_eq!((claimed.generation, claimed.tally.attempts), (1, 0));
     assert_eq!((claimed.tally.model_calls, claimed.tally.spent), (1, CENT), "what was paid stays counted");
     let ending = w.ending("b", Status::Succeeded).await;
-    w.ledger.finish(&claimed.fence, claimed.tally, ending).await.unwrap();
+    w.ledger.finish(&claimed.fence, claimed.tally, ending, Trail::default()).await.unwrap();
     work(&w, "c", "C", Status::Succeeded).await;
     let complete = w.ledger.complete_unannounced(&batch_key()).await.unwrap().unwrap();
     assert_eq!((complete.completion, complete.sums.total, complete.sums.succeeded), (1, 4, 3));
@@ -206,7 +207,7 @@ async fn ends_come_in_completion_order_with_refused_lines_among_them() {
     let reply = other.ledger().claim(&key("a"), job("a", "A").digest(), Timestamp(5), LEASE).await.unwrap();
     let ClaimReply::Claimed(claimed) = reply else { panic!("{reply:?}") };
     let ending = w.ending("a", Status::Failed).await;
-    other.ledger().finish(&claimed.fence, Tally::default(), ending).await.unwrap();
+    other.ledger().finish(&claimed.fence, Tally::default(), ending, Trail::default()).await.unwrap();
     let rest = desk.finals(first[1].done, 10).await.unwrap();
     assert_eq!(ids(&rest), ["a"]);
     let line = w.bodies.read(&first[0].result).await.unwrap();

@@ -9,6 +9,7 @@ use aquifer::job::ident::{BatchKey, BatchName, Digest, JobKey, Tenant};
 use aquifer::job::lifecycle::{State, Status};
 use aquifer::job::notice::BatchSums;
 use aquifer::job::outcome::{Ending, Pointer, Tally, Usage};
+use aquifer::job::trail::Trail;
 use aquifer::job::units::{Timestamp, Usd};
 use aquifer::ports::{BeginReply, ClaimReply, Claimed, Clock, Fence, FinalRow, FinishReply, Ledger};
 
@@ -43,7 +44,7 @@ async fn end(ledger: &dyn Ledger, id: &str, status: Status) -> (FinalRow, bool) 
 }
 
 async fn finish(ledger: &dyn Ledger, fence: &Fence, status: Status) -> (FinalRow, bool) {
-    match ledger.finish(fence, called(1), ending(fence.key.id.as_str(), status)).await.unwrap() {
+    match ledger.finish(fence, called(1), ending(fence.key.id.as_str(), status), Trail::default()).await.unwrap() {
         FinishReply::Recorded { row, batch_complete } => (*row, batch_complete),
         FinishReply::Lost => panic!("lost"),
     }
@@ -70,7 +71,7 @@ async fn a_death_weighs_one_over_the_jobs_it_left_open() {
         let reply = dies.begin(fence, called(1), CENT, None).await.unwrap();
         assert_eq!(reply, BeginReply::Begun);
     }
-    dies.settle(&fences[2], called(1)).await.unwrap().unwrap();
+    dies.settle(&fences[2], called(1), Trail::default()).await.unwrap().unwrap();
     clock.pass(LEASE);
     // One is taken over by another than the rest: each finds out how many there were.
     let expected = [("settled", 0.0, Usd::ZERO), ("open-1", 0.5, CENT), ("not-begun", 0.0, Usd::ZERO)];
@@ -96,7 +97,8 @@ async fn d2_an_end_is_recorded_again_by_a_process_that_remembers_nothing() {
     assert_eq!((&first, first.1), (&again, true));
     let sums = sums(&one, &batch_key()).await;
     assert_eq!((sums.total, sums.cost_usd), (1, CENT));
-    let reply = other.ledger().finish(&fence, called(1), ending("b", Status::Succeeded)).await.unwrap();
+    let reply =
+        other.ledger().finish(&fence, called(1), ending("b", Status::Succeeded), Trail::default()).await.unwrap();
     assert_eq!(reply, FinishReply::Lost, "another line");
 }
 

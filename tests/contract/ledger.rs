@@ -7,6 +7,7 @@ use aquifer::job::failure::{Class, Failure};
 use aquifer::job::ident::{BatchKey, Digest, JobKey, Tenant};
 use aquifer::job::lifecycle::{State, Status};
 use aquifer::job::outcome::{Ending, Savings, Tally, Usage};
+use aquifer::job::trail::Trail;
 use aquifer::job::units::{Timestamp, Usd};
 use aquifer::ports::{BeginReply, ClaimReply, Entry, EntryError, Fence, FencingToken, FinishReply};
 
@@ -37,7 +38,7 @@ async fn no_call_begins_under_a_cap(w: &World, fence: &Fence) {
 
 async fn finish(w: &World, fence: &Fence, status: Status) -> FinishReply {
     let ending = w.ending(fence.key.id.as_str(), status).await;
-    w.ledger.finish(fence, calls(1, CENT), ending).await.unwrap()
+    w.ledger.finish(fence, calls(1, CENT), ending, Trail::default()).await.unwrap()
 }
 
 pub(crate) async fn d3_of_sixteen_claims_one_wins(w: World) {
@@ -68,7 +69,7 @@ pub(crate) async fn d3_f02_a_late_writer_is_refused(w: World) {
     assert!(quick.token > slow.token);
     assert_eq!(w.ledger.begin(&slow, calls(1, Usd::ZERO), CENT, None).await.unwrap(), BeginReply::Lost);
     assert_eq!(w.ledger.extend(vec![slow.clone()], LEASE).await.unwrap(), [Err(EntryError::NotOurs)]);
-    assert_eq!(w.ledger.hand_back(&slow, Tally::default()).await.unwrap(), Err(EntryError::NotOurs));
+    assert_eq!(w.ledger.hand_back(&slow, Tally::default(), Trail::default()).await.unwrap(), Err(EntryError::NotOurs));
     assert_eq!(finish(&w, &slow, Status::Failed).await, FinishReply::Lost);
     assert!(recorded(&finish(&w, &quick, Status::Succeeded).await).is_some());
     assert_eq!(finish(&w, &slow, Status::Failed).await, FinishReply::Lost, "also after the end");
@@ -79,8 +80,8 @@ pub(crate) async fn d3_f02_a_late_writer_is_refused(w: World) {
 pub(crate) async fn d2_an_end_is_recorded_once_and_counted_once(w: World) {
     let fence = w.claim("a").await.fence;
     let ending = w.ending("a", Status::Succeeded).await;
-    let first = w.ledger.finish(&fence, calls(1, CENT), ending.clone()).await.unwrap();
-    let second = w.ledger.finish(&fence, calls(1, CENT), ending).await.unwrap();
+    let first = w.ledger.finish(&fence, calls(1, CENT), ending.clone(), Trail::default()).await.unwrap();
+    let second = w.ledger.finish(&fence, calls(1, CENT), ending, Trail::default()).await.unwrap();
     assert_eq!(first, second);
     w.seal(&batch(), 1).await;
     let complete = w.ledger.complete_unannounced(&batch_key()).await.unwrap().unwrap();
@@ -100,7 +101,10 @@ pub(crate) async fn a_final_row_never_changes(w: World) {
         let reply = finish(&w, &fence, status).await;
         let FinishReply::Recorded { row, .. } = reply else { panic!("lost") };
         assert_eq!(finish(&w, &fence, Status::Partial).await, FinishReply::Lost, "another result, same fence");
-        assert_eq!(w.ledger.hand_back(&fence, Tally::default()).await.unwrap(), Err(EntryError::NotOurs));
+        assert_eq!(
+            w.ledger.hand_back(&fence, Tally::default(), Trail::default()).await.unwrap(),
+            Err(EntryError::NotOurs)
+        );
         assert_eq!(w.ledger.begin(&fence, calls(2, CENT), CENT, None).await.unwrap(), BeginReply::Lost);
         assert_eq!(w.ledger.extend(vec![fence], LEASE).await.unwrap(), [Err(EntryError::NotOurs)]);
         w.clock.pass(LEASE * 2);
@@ -130,7 +134,10 @@ pub(crate) async fn handing_back_raises_no_suspicion(w: World) {
         assert_eq!((claimed.suspicion, claimed.tally.model_calls), (0.0, round - 1));
         assert_eq!(claimed.enqueued, Timestamp(5));
         w.ledger.begin(&claimed.fence, calls(round, Usd::ZERO), CENT, None).await.unwrap();
-        assert_eq!(w.ledger.hand_back(&claimed.fence, calls(round, Usd::ZERO)).await.unwrap(), Ok(()));
+        assert_eq!(
+            w.ledger.hand_back(&claimed.fence, calls(round, Usd::ZERO), Trail::default()).await.unwrap(),
+            Ok(())
+        );
         assert_eq!(w.ledger.look_up(&key("a")).await.unwrap(), Some((State::Queued, None)));
         assert_eq!(finish(&w, &claimed.fence, Status::Failed).await, FinishReply::Lost, "given is given");
     }
@@ -235,7 +242,7 @@ pub(crate) async fn an_open_call_makes_room_when_it_settles_lower(w: World) {
     let half = Usd::from_nanos(CENT.nanos() / 2);
     assert_eq!(w.ledger.begin(&a, calls(2, half), CENT, cap).await.unwrap(), BeginReply::Begun);
     let ending = w.ending("a", Status::Succeeded).await;
-    w.ledger.finish(&a, calls(2, half), ending).await.unwrap();
+    w.ledger.finish(&a, calls(2, half), ending, Trail::default()).await.unwrap();
     assert_eq!(w.ledger.begin(&b, calls(1, Usd::ZERO), CENT, cap).await.unwrap(), BeginReply::Begun);
 }
 
@@ -286,7 +293,7 @@ pub(crate) async fn f15_cost_and_usage_are_sums_over_final_rows(w: World) {
         let ending = w.ending(&format!("job-{n}"), Status::Succeeded).await;
         let tally = calls(2, Usd::from_nanos(CENT.nanos() + n));
         for _ in 0..2 {
-            w.ledger.finish(&fence, tally, ending.clone()).await.unwrap();
+            w.ledger.finish(&fence, tally, ending.clone(), Trail::default()).await.unwrap();
         }
     }
     w.seal(&batch(), JOBS).await;
@@ -304,7 +311,7 @@ pub(crate) async fn a_failure_reads_back_as_it_was_written(w: World) {
     };
     let ending = Ending { error: Some(error), model_used: None, ..w.ending("a", Status::Failed).await };
     let tally = Tally { attempts: 3, model_calls: 5, spent: CENT, unknown: CENT, ..Tally::default() };
-    let reply = w.ledger.finish(&fence, tally, ending.clone()).await.unwrap();
+    let reply = w.ledger.finish(&fence, tally, ending.clone(), Trail::default()).await.unwrap();
     let FinishReply::Recorded { row, .. } = reply else { panic!("lost") };
     assert_eq!((&row.ending, row.tally, row.generation), (&ending, tally, 0));
     assert_eq!(w.ledger.look_up(&key("a")).await.unwrap(), Some((State::Final(Status::Failed), Some(*row))));
@@ -323,19 +330,19 @@ pub(crate) async fn reruns_are_kept_from_claim_to_claim(w: World) {
     let first = w.claim("a").await;
     assert_eq!(first.tally.savings, Savings::default());
     w.ledger.begin(&first.fence, calls(1, Usd::ZERO), CENT, None).await.unwrap();
-    w.ledger.settle(&first.fence, cut(1)).await.unwrap().unwrap();
-    w.ledger.hand_back(&first.fence, cut(1)).await.unwrap().unwrap();
+    w.ledger.settle(&first.fence, cut(1), Trail::default()).await.unwrap().unwrap();
+    w.ledger.hand_back(&first.fence, cut(1), Trail::default()).await.unwrap().unwrap();
     let second = w.claim("a").await;
     assert_eq!(second.tally, cut(1));
     w.ledger.begin(&second.fence, Tally { model_calls: 2, ..second.tally }, CENT, None).await.unwrap();
     w.clock.pass(LEASE);
     let third = w.claim("a").await;
     assert_eq!(third.tally.savings, cut(1).savings, "also when its owner left nothing but that");
-    w.ledger.hand_back(&third.fence, cut(2)).await.unwrap().unwrap();
+    w.ledger.hand_back(&third.fence, cut(2), Trail::default()).await.unwrap().unwrap();
     let fourth = w.claim("a").await;
     assert_eq!(fourth.tally, cut(2), "counted in what is handed back");
     let ending = w.ending("a", Status::Succeeded).await;
-    let reply = w.ledger.finish(&fourth.fence, cut(2), ending).await.unwrap();
+    let reply = w.ledger.finish(&fourth.fence, cut(2), ending, Trail::default()).await.unwrap();
     let FinishReply::Recorded { row, .. } = reply else { panic!("lost") };
     assert_eq!(w.ledger.look_up(&key("a")).await.unwrap(), Some((State::Final(Status::Succeeded), Some(*row))));
 }

@@ -6,6 +6,7 @@ use aquifer::embedded::{Order, Reader};
 use aquifer::job::ident::{BatchName, JobId};
 use aquifer::job::lifecycle::{State, Status};
 use aquifer::job::outcome::{Savings, Tally};
+use aquifer::job::trail::Trail;
 use aquifer::job::units::{Timestamp, Tokens, Usd};
 use aquifer::ports::{ClaimReply, LaneId, StoreTrouble, Version};
 
@@ -24,7 +25,7 @@ async fn worked(w: &Local) {
         let reply = w.ledger.claim(&key(id), job(id, prompt).digest(), Timestamp(5), LEASE).await.unwrap();
         let ClaimReply::Claimed(claimed) = reply else { panic!("{reply:?}") };
         let ending = w.ending(id, Status::Succeeded).await;
-        w.ledger.finish(&claimed.fence, Tally::default(), ending).await.unwrap();
+        w.ledger.finish(&claimed.fence, Tally::default(), ending, Trail::default()).await.unwrap();
     }
     let complete = w.ledger.complete_unannounced(&batch_key()).await.unwrap().unwrap();
     w.ledger.mark_announced(&batch_key(), complete.completion).await.unwrap();
@@ -152,15 +153,15 @@ async fn what_right_sizing_saved_is_summed_by_batch_and_forgotten_with_it() {
     let sums = || Reader::open(w.dir.path()).unwrap().batches().unwrap().remove(0).savings;
     let (a, b, c) = (w.claim("a").await, w.claim("b").await, w.claim("c").await);
     assert_eq!(sums(), Savings::default());
-    w.ledger.settle(&a.fence, tally(0, 1)).await.unwrap().unwrap();
-    w.ledger.settle(&a.fence, tally(0, 1)).await.unwrap().unwrap();
+    w.ledger.settle(&a.fence, tally(0, 1), Trail::default()).await.unwrap().unwrap();
+    w.ledger.settle(&a.fence, tally(0, 1), Trail::default()).await.unwrap().unwrap();
     assert_eq!(sums(), Savings { saved: Tokens(0), reruns: 1, rerun_cost: cost(1) }, "at once, and once");
-    w.ledger.hand_back(&a.fence, tally(0, 2)).await.unwrap().unwrap();
+    w.ledger.hand_back(&a.fence, tally(0, 2), Trail::default()).await.unwrap().unwrap();
     let a = w.claim("a").await;
     for (claimed, id, tally) in [(a, "a", tally(0, 3)), (b, "b", tally(500, 0)), (c, "c", Tally::default())] {
         let ending = w.ending(id, Status::Succeeded).await;
         for _ in 0..2 {
-            w.ledger.finish(&claimed.fence, tally, ending.clone()).await.unwrap();
+            w.ledger.finish(&claimed.fence, tally, ending.clone(), Trail::default()).await.unwrap();
         }
     }
     assert_eq!(sums(), Savings { saved: Tokens(500), reruns: 3, rerun_cost: cost(3) });

@@ -24,6 +24,7 @@ mod notices;
 mod processes;
 mod queue;
 mod sqs;
+mod trail;
 mod world;
 
 /// Runs each test of a part of the suite on each back end that has that part.
@@ -89,6 +90,11 @@ on_every_back_end! {
         f15_cost_and_usage_are_sums_over_final_rows
         a_failure_reads_back_as_it_was_written
         reruns_are_kept_from_claim_to_claim
+    }
+    trail on [embedded aws dynoxide] {
+        o3_what_happened_is_told_from_claim_to_claim
+        o3_a_worker_that_was_gone_is_told_of
+        the_newest_events_are_kept_however_many_there_were
     }
     allowance on [embedded aws dynoxide] {
         a_lane_that_was_never_written_is_empty_under_version_0

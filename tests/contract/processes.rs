@@ -7,6 +7,7 @@ use std::time::Duration;
 use aquifer::embedded::{Standing, Store};
 use aquifer::job::lifecycle::{State, Status};
 use aquifer::job::outcome::Tally;
+use aquifer::job::trail::Trail;
 use aquifer::job::units::{Timestamp, Usd};
 use aquifer::ports::{
     BATCH_ENTRIES, BeginReply, ClaimReply, Claimed, FinishReply, Gate, LaneId, Ledger, StoreTrouble, Swap, Version,
@@ -42,7 +43,10 @@ async fn d2_f03_what_a_killed_process_held_is_anybodys_at_once() {
 
     w.queue.delete(vec![held.handle]).await.unwrap().remove(0).unwrap_err();
     let ending = w.ending("a", Status::Succeeded).await;
-    assert_eq!(w.ledger.finish(&dead.fence, Tally::default(), ending).await.unwrap(), FinishReply::Lost);
+    assert_eq!(
+        w.ledger.finish(&dead.fence, Tally::default(), ending, Trail::default()).await.unwrap(),
+        FinishReply::Lost
+    );
 }
 
 #[tokio::test]
@@ -151,7 +155,7 @@ async fn everything_survives_a_reopening() {
     w.queue.send(vec![outgoing("a")]).await.unwrap();
     let fence = w.claim("a").await.fence;
     let ending = w.ending("a", Status::Succeeded).await;
-    w.ledger.finish(&fence, Tally::default(), ending.clone()).await.unwrap();
+    w.ledger.finish(&fence, Tally::default(), ending.clone(), Trail::default()).await.unwrap();
     w.store.abandon();
     let next = open(w.dir.path(), &w.clock).await;
     let (_, row) = next.ledger().look_up(&key("a")).await.unwrap().unwrap();

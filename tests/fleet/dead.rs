@@ -11,6 +11,7 @@ use aquifer::job::intake::{Defaults, parse_message};
 use aquifer::job::lifecycle::{State, Status};
 use aquifer::job::outcome::{Ending, Usage};
 use aquifer::job::spec::Priority;
+use aquifer::job::trail::Trail;
 use aquifer::ports::{ClaimReply, Message, Outgoing};
 use serde_json::{Value, json};
 
@@ -84,7 +85,7 @@ async fn bury(fleet: &Fleet) {
     let result = fleet.bodies().append(&job.key.batch_key(), "{}".into()).await.unwrap();
     let error = Some(Failure::new(Class::Poison, "claimed 5 times"));
     let ending = Ending { status: Status::Failed, model_used: None, usage: Usage::default(), error, result };
-    fleet.ledger().finish(&claimed.fence, claimed.tally, ending).await.unwrap();
+    fleet.ledger().finish(&claimed.fence, claimed.tally, ending, Trail::default()).await.unwrap();
     fleet.queue().dead_letter(&poison, "poison: claimed too often").await.unwrap().unwrap();
 }
 

@@ -8,6 +8,7 @@ use aquifer::aws::{Fleet, LineContent, Order, Roll, RollLine, Seal, Settings};
 use aquifer::job::ident::{BatchKey, BatchName, Digest, JobId, JobKey, Tenant};
 use aquifer::job::lifecycle::{State, Status};
 use aquifer::job::outcome::{Ending, Pointer, Tally, Usage};
+use aquifer::job::trail::Trail;
 use aquifer::job::units::Timestamp;
 use aquifer::ports::{ClaimReply, Clock, FinishReply, LaneId, StoreTrouble, Version};
 use bytes::Bytes;
@@ -57,7 +58,7 @@ impl Place {
         ));
         let result = self.fleet.bodies().append(&job.batch_key(), line.clone()).await.unwrap();
         let ending = Ending { status, model_used: None, usage: Usage::default(), error: None, result };
-        let finished = ledger.finish(&claimed.fence, Tally::default(), ending).await.unwrap();
+        let finished = ledger.finish(&claimed.fence, Tally::default(), ending, Trail::default()).await.unwrap();
         assert!(matches!(finished, FinishReply::Recorded { .. }), "{finished:?}");
         line
     }

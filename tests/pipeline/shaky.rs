@@ -10,6 +10,7 @@ use aquifer::job::ident::{BatchKey, Digest, JobKey};
 use aquifer::job::lifecycle::State;
 use aquifer::job::notice::Notice;
 use aquifer::job::outcome::{Ending, Pointer, Tally};
+use aquifer::job::trail::Trail;
 use aquifer::job::units::{Timestamp, Usd};
 use aquifer::ports::{
     Allowance, BeginReply, Bodies, ClaimReply, CompleteBatch, Depth, Entry, Fence, FinalRow, FinishReply, Gate, LaneId,
@@ -161,20 +162,30 @@ impl Ledger for Shaky<dyn Ledger> {
         self.ask("recording a call", self.port.begin(fence, tally, open, cap)).await
     }
 
-    async fn settle(&self, fence: &Fence, tally: Tally) -> Result<Entry, StoreError> {
-        self.ask("recording the end of a call", self.port.settle(fence, tally)).await
+    async fn settle(&self, fence: &Fence, tally: Tally, trail: Trail) -> Result<Entry, StoreError> {
+        self.ask("recording the end of a call", self.port.settle(fence, tally, trail)).await
     }
 
     async fn extend(&self, fences: Vec<Fence>, lease: Duration) -> Result<Vec<Entry>, StoreError> {
         self.ask("extending leases", self.port.extend(fences, lease)).await
     }
 
-    async fn hand_back(&self, fence: &Fence, tally: Tally) -> Result<Entry, StoreError> {
-        self.ask("handing back", self.port.hand_back(fence, tally)).await
+    async fn hand_back(&self, fence: &Fence, tally: Tally, trail: Trail) -> Result<Entry, StoreError> {
+        self.ask("handing back", self.port.hand_back(fence, tally, trail)).await
     }
 
-    async fn finish(&self, fence: &Fence, tally: Tally, ending: Ending) -> Result<FinishReply, StoreError> {
-        self.ask("recording a result", self.port.finish(fence, tally, ending)).await
+    async fn finish(
+        &self,
+        fence: &Fence,
+        tally: Tally,
+        ending: Ending,
+        trail: Trail,
+    ) -> Result<FinishReply, StoreError> {
+        self.ask("recording a result", self.port.finish(fence, tally, ending, trail)).await
+    }
+
+    async fn notified(&self, key: &JobKey, at: Timestamp) -> Result<(), StoreError> {
+        self.ask("recording a notice", self.port.notified(key, at)).await
     }
 
     async fn look_up(&self, key: &JobKey) -> Result<Option<(State, Option<FinalRow>)>, StoreError> {

@@ -14,6 +14,7 @@ use aquifer::job::failure::Class;
 use aquifer::job::ident::{BatchKey, Digest, JobKey};
 use aquifer::job::lifecycle::{State as JobState, Status};
 use aquifer::job::outcome::{Ending, Tally};
+use aquifer::job::trail::Trail;
 use aquifer::job::units::{Timestamp, Usd};
 use aquifer::ports::{
     BeginReply, Billing, ClaimReply, CompleteBatch, Entry, Fence, FinalRow, FinishReply, Gate, Ledger, StoreError,
@@ -60,18 +61,27 @@ impl Ledger for Away {
         tokio::time::sleep(self.begin_takes).await;
         self.ledger.begin(fence, tally, open, cap).await
     }
-    async fn settle(&self, fence: &Fence, tally: Tally) -> Result<Entry, StoreError> {
-        self.ledger.settle(fence, tally).await
+    async fn settle(&self, fence: &Fence, tally: Tally, trail: Trail) -> Result<Entry, StoreError> {
+        self.ledger.settle(fence, tally, trail).await
     }
     async fn extend(&self, fences: Vec<Fence>, lease: Duration) -> Result<Vec<Entry>, StoreError> {
         self.ledger.extend(fences, lease).await
     }
-    async fn hand_back(&self, fence: &Fence, tally: Tally) -> Result<Entry, StoreError> {
-        self.ledger.hand_back(fence, tally).await
+    async fn hand_back(&self, fence: &Fence, tally: Tally, trail: Trail) -> Result<Entry, StoreError> {
+        self.ledger.hand_back(fence, tally, trail).await
     }
-    async fn finish(&self, fence: &Fence, tally: Tally, ending: Ending) -> Result<FinishReply, StoreError> {
+    async fn finish(
+        &self,
+        fence: &Fence,
+        tally: Tally,
+        ending: Ending,
+        trail: Trail,
+    ) -> Result<FinishReply, StoreError> {
         Self::spent(&self.finishes)?;
-        self.ledger.finish(fence, tally, ending).await
+        self.ledger.finish(fence, tally, ending, trail).await
+    }
+    async fn notified(&self, key: &JobKey, at: Timestamp) -> Result<(), StoreError> {
+        self.ledger.notified(key, at).await
     }
     async fn look_up(&self, key: &JobKey) -> Result<Option<(JobState, Option<FinalRow>)>, StoreError> {
         self.ledger.look_up(key).await

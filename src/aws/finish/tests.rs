@@ -13,6 +13,7 @@ use super::*;
 use crate::job::ident::{BatchName, Digest, JobId, Tenant};
 use crate::job::lifecycle::Status;
 use crate::job::outcome::{Pointer, Usage};
+use crate::job::trail::Trail;
 use crate::job::units::Usd;
 use crate::ports::{BeginReply, FencingToken, Ledger};
 
@@ -21,7 +22,7 @@ const TRANSACT: &str = "TransactWriteItems";
 fn ended(batch: &str, id: &str) -> Ended {
     let key = JobKey { tenant: Tenant::unnamed(), batch: BatchName::new(batch).unwrap(), id: JobId::new(id).unwrap() };
     let tally = Tally { model_calls: 1, spent: Usd::from_nanos(7), ..Tally::default() };
-    Ended::new(&Fence { key, token: FencingToken(1) }, tally, ending(id))
+    Ended::new(&Fence { key, token: FencingToken(1) }, tally, ending(id), &Trail::default())
 }
 
 fn ending(id: &str) -> Ending {
@@ -188,9 +189,9 @@ async fn two_hundred_ends_take_three_transactions_and_are_counted_exactly() {
     let (inner, heard) = scripted::inner(well);
     let ledger = DynamoLedger::new(inner);
     let finishes = (0..200).map(|n| {
-        let Ended { fence, tally, ending } = ended("b", &format!("job-{n}"));
+        let Ended { fence, tally, ending, .. } = ended("b", &format!("job-{n}"));
         let ledger = &ledger;
-        async move { ledger.finish(&fence, tally, ending).await.unwrap() }
+        async move { ledger.finish(&fence, tally, ending, Trail::default()).await.unwrap() }
     });
     let replies = join_all(finishes).await;
     assert!(replies.iter().all(|reply| matches!(reply, FinishReply::Recorded { batch_complete: false, .. })));

@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aquifer::aws::{Emulated, Fleet, Seal, Settings};
-use aquifer::job::ident::{BatchKey, BatchName, Tenant};
+use aquifer::job::ident::{BatchKey, BatchName, JobId, Tenant};
 use aquifer::job::outcome::Pointer;
+use aquifer::job::trail::Trail;
+use aquifer::job::units::Timestamp;
 use aquifer::ports::{Allowance, Clock, Queue};
 use async_trait::async_trait;
 use aws_sdk_sqs::types::QueueAttributeName;
 use serde_json::Value;
 
-use super::{AWS, ManualClock, Place, World};
+use super::{AWS, ManualClock, Place, World, batch};
 use crate::ministack;
 
 /// Beyond the time that is to pass: the service's clock and ours count from different moments.
@@ -151,6 +153,13 @@ impl Place for Services {
             heard.extend(bodies.map(|body| serde_json::from_str(&body).unwrap()));
         }
         heard
+    }
+
+    async fn trail(&self, id: &str) -> (Trail, Option<Timestamp>) {
+        self.fleet.flush().await;
+        let id = JobId::new(id).unwrap();
+        let job = self.fleet.jobs(Some(&batch()), &id, Some(&Tenant::unnamed())).await.unwrap().remove(0);
+        (job.trail, job.notified)
     }
 
     async fn another_worker(&self) -> Arc<dyn Allowance> {

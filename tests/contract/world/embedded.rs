@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use aquifer::embedded::Store;
-use aquifer::job::ident::BatchName;
+use aquifer::embedded::{Reader, Store};
+use aquifer::job::ident::{BatchName, JobId};
 use aquifer::job::outcome::Pointer;
+use aquifer::job::trail::Trail;
+use aquifer::job::units::Timestamp;
 use aquifer::ports::{Allowance, Clock, Queue};
 use async_trait::async_trait;
 use serde_json::Value;
@@ -103,6 +105,12 @@ impl Place for Directory {
     async fn published(&self, _at_least: usize) -> Vec<Value> {
         let log = std::fs::read_to_string(self.dir.path().join("events.jsonl")).unwrap();
         log.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    async fn trail(&self, id: &str) -> (Trail, Option<Timestamp>) {
+        let reader = Reader::open(self.dir.path()).unwrap();
+        let job = reader.job(None, &JobId::new(id).unwrap(), None).unwrap().remove(0);
+        (job.trail, job.notified)
     }
 
     async fn another_worker(&self) -> Arc<dyn Allowance> {

@@ -13,6 +13,7 @@ use aquifer::job::ident::{BatchKey, BatchName, Digest, JobId, JobKey, Tenant};
 use aquifer::job::lifecycle::Status;
 use aquifer::job::outcome::{Ending, Pointer, Usage};
 use aquifer::job::spec::{Job, MaxTokens, Priority, Request};
+use aquifer::job::trail::Trail;
 use aquifer::job::units::Timestamp;
 use aquifer::ports::{Allowance, Bodies, ClaimReply, Claimed, Clock, Ledger, Notices, Outgoing, Queue};
 use async_trait::async_trait;
@@ -29,6 +30,10 @@ impl ManualClock {
 
     pub(crate) fn pass(&self, time: Duration) {
         self.0.fetch_add(i64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
+    pub(crate) fn now_is(&self) -> Timestamp {
+        Clock::now(self)
     }
 
     pub(crate) fn jump_back(&self, time: Duration) {
@@ -118,6 +123,9 @@ pub(crate) trait Place: Send + Sync {
 
     /// Every notice that came out on the other side, once there are so many.
     async fn published(&self, at_least: usize) -> Vec<Value>;
+
+    /// What is on record of what happened to a job of the batch, and when its end was made known.
+    async fn trail(&self, id: &str) -> (Trail, Option<Timestamp>);
 
     /// The allowance as another worker on the same store has it.
     async fn another_worker(&self) -> Arc<dyn Allowance>;
