@@ -298,7 +298,7 @@ fn lane_for(claim: &Claim, plan: &Plan, route: &Route, size: &Size, several: boo
     let is_short = match quota {
         Some((_, Binding::Tokens | Binding::Throttled)) => true,
         // Near the end of a quota calls go by and by: less reserved is farther from it.
-        Some((_, Binding::Trial)) => state.book.ledger.tokens_per_minute().is_some(),
+        Some((_, Binding::Trial)) => state.book.ledger.is_near_its_limit(now),
         Some((_, Binding::Requests | Binding::Day)) | None => false,
     };
     if is_short {

@@ -39,6 +39,11 @@ impl LaneLedger {
         newest.map(|newest| newest.after(apart)).filter(|at| *at > now).map(|at| (at, Binding::Trial))
     }
 
+    /// Whether three quarters of a quota of the minute are used.
+    pub fn is_near_its_limit(&self, now: Timestamp) -> bool {
+        self.is_nearly_used(self.book.charges.most_since(now - MINUTE))
+    }
+
     fn is_nearly_used(&self, used: Amount) -> bool {
         [Quota::Tokens, Quota::Requests].into_iter().any(|quota| {
             let limit = self.book.learned.limit_of(self.configured(), quota);
