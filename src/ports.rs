@@ -435,6 +435,12 @@ pub trait Allowance: Send + Sync {
     /// After another error the swap may have been carried out all the same, with its reply lost on the way: repeated, it is
     /// then [`Swap::Stale`] over its own state.
     async fn swap(&self, lane: &LaneId, expected: Version, state: Bytes) -> Result<Swap, StoreError>;
+
+    /// How far apart one worker's swaps of one lane are to be in the long run, because each costs something. Zero, as by
+    /// default: one for every call is welcome. Where it is longer, workers draw grants for the calls of that time instead.
+    fn pace(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 // ----------------------------------------------------------------------------------------------------- clock

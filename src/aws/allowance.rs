@@ -13,6 +13,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
@@ -35,6 +36,8 @@ use crate::job::units::Timestamp;
 use crate::ports::{Allowance, LANE_STATE_BYTES, LaneId, Shared, StoreError, StoreTrouble, Swap, Version};
 
 const READING: &str = "reading the state of a lane";
+/// A swap is a write of the whole row: what it costs does not hang on how many calls it is for.
+const PACE: Duration = Duration::from_secs(1);
 const WRITING: &str = "writing the state of a lane";
 
 /// The lanes of one table, and what this process remembers of them.
@@ -93,6 +96,10 @@ impl Allowance for FleetAllowance {
             }
             _ => Err(trouble::of_sdk(WRITING, &error)),
         }
+    }
+
+    fn pace(&self) -> Duration {
+        PACE
     }
 }
 

@@ -211,7 +211,7 @@ async fn turn(
 async fn write(allowance: &dyn Allowance, lane: &LaneId, hand: Hand) -> Result<(), Report> {
     let mut shared = allowance.read(lane).await?;
     loop {
-        let row = LaneBook::row_by_hand(&shared.state, rand::random(), hand).map_err(Report::stuck)?;
+        let row = LaneBook::row_by_hand(&shared.state, hand).map_err(Report::stuck)?;
         match allowance.swap(lane, shared.version, row.into()).await? {
             Swap::Swapped { .. } => return Ok(()),
             Swap::Stale(newer) => shared = newer,

@@ -1,33 +1,38 @@
 //! What does this worker know of a lane, and how does it come to terms with the others? It looks at its own copy of the
 //! shared row, and takes nothing of the quota before the row says so too.
 //!
-//! A reservation is one swap of the row. What happens to it afterwards (a refund, a refusal, a breaker that opens) is noted
-//! in the copy at once and written with the next swap, at the latest after [`SAID_WITHIN`]. A swap that finds another
+//! Where swaps are cheap, a reservation is one swap of the row. Where they are not, the first in line draws a grant for those behind it
+//! too, once in the store's pace, and their calls are made under it. What happens afterwards (a refund, a refusal, a breaker that opens) is
+//! noted in the copy at once and written with the next swap; what cannot wait is written soon. A swap that finds another
 //! version takes that over, says again what is not in it yet, and tries once more. Should the store be away, nothing is
-//! reserved: a call never goes out on a guess.
+//! taken: a call never goes out on a guess, but under what is left of a grant.
+
+mod row;
+mod take;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use self::row::{Offer, Row};
+pub use self::take::{Asked, Take, Taken};
 use crate::job::units::{Timestamp, Tokens};
-use crate::ports::{Allowance, Gate as Posted, LaneId, Shared, StoreError, StoreTrouble, Swap, Version};
-use crate::rules::breaker::{BreakerRules, Gate, Permit, Phase};
+use crate::ports::{Allowance, Gate as Posted, LaneId, StoreError};
+use crate::rules::breaker::{BreakerRules, Phase};
 use crate::rules::concurrency::Concurrency;
-use crate::rules::lane::{LaneBook, Loaded, Word};
-use crate::rules::pace::{Event, Reservation, Terms};
+use crate::rules::lane::{LaneBook, Word};
+use crate::rules::pace::{Event, Refusal, Terms};
 
 use super::denial::Denial;
 use super::pace_clock::PaceClock;
 
-/// What was said is written at the latest after this.
+/// What was said is written at the latest after this, or after the pace of the store if that is longer.
 pub const SAID_WITHIN: Duration = Duration::from_millis(250);
 /// What the others have written is looked at before a job is placed, unless that was done so lately.
 const SEEN_WITHIN: Duration = Duration::from_secs(1);
-/// So many swaps may be lost in a row to other workers before the job looks around again.
+/// So many swaps may be lost in a row to other workers before whoever waits for them looks around again.
 const SWAPS: usize = 20;
 
 /// A lane: one model id as resolved for one endpoint.
@@ -66,52 +71,37 @@ pub struct LaneState {
 }
 
 impl LaneState {
+    /// Would a call of so many tokens be admitted now, by what this worker holds or else by what all know?
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn ask(&mut self, now: Timestamp, tokens: Tokens) -> Result<(), Refusal> {
+        if self.is_covered(now, tokens) {
+            return Ok(());
+        }
+        self.empty_purse(now);
+        self.book.ledger.ask(now, tokens)
+    }
+
+    /// What is left of a grant is said to come back, in the row with the next swap.
+    fn empty_purse(&mut self, now: Timestamp) {
+        if let Some(rest) = self.row.purse.empty() {
+            let word = Word::Quota(Event::Returned(rest));
+            let news = self.book.note(now, &word);
+            self.row.say(word, news);
+        }
+    }
+
+    fn is_covered(&mut self, now: Timestamp, tokens: Tokens) -> bool {
+        self.row.purse.covers(now, tokens)
+            && self.book.ledger.is_calm(now)
+            && self.book.breaker.standing().phase() == Phase::Closed
+    }
+
     /// Whether nothing is sent there because it is not permitted.
     pub fn is_out(&self, now: Timestamp) -> bool {
         self.out.as_ref().is_some_and(|denial| denial.holds(now))
     }
-}
-
-/// How the copy stands to the row.
-#[derive(Debug)]
-struct Row {
-    /// `None`: never read, or nobody knows what became of the last swap.
-    version: Option<Version>,
-    /// When it was last read or written.
-    seen: Option<Instant>,
-    /// Said since.
-    words: Vec<Word>,
-    /// Swaps whose end is not known: what each was signed with, and how many words were in it.
-    in_doubt: Vec<(u64, usize)>,
-    signature: u64,
-    /// How often words could not be written, and why not the last time.
-    failed: (u64, Option<StoreError>),
-    /// How the breaker stands there.
-    breaker: Phase,
-    /// How this worker has set it there, since somebody last asked.
-    turns: Vec<Phase>,
-}
-
-impl Row {
-    /// The row says so now, by this worker's hand; whether that is a change.
-    fn turned(&mut self, phase: Phase) -> bool {
-        let is_news = std::mem::replace(&mut self.breaker, phase) != phase;
-        if is_news {
-            self.turns.push(phase);
-        }
-        is_news
-    }
-}
-
-/// What was taken for one call.
-#[derive(Clone, Copy, Debug)]
-pub struct Taken {
-    /// The charge.
-    pub reservation: Reservation,
-    /// The breaker's leave.
-    pub permit: Permit,
-    /// Whether the breaker let the call through to find out.
-    pub probe: bool,
 }
 
 impl Lane {
@@ -124,16 +114,6 @@ impl Lane {
         clock: Arc<PaceClock>,
         said: Arc<Notify>,
     ) -> Self {
-        let row = Row {
-            version: None,
-            seen: None,
-            words: Vec::new(),
-            in_doubt: Vec::new(),
-            signature: rand::random(),
-            failed: (0, None),
-            breaker: Phase::Closed,
-            turns: Vec::new(),
-        };
         let state = LaneState {
             book: LaneBook::new(terms, breaker),
             concurrency: Concurrency::new(),
@@ -141,7 +121,7 @@ impl Lane {
             answered: None,
             out: None,
             posted: None,
-            row,
+            row: Row::unread(),
         };
         let (changed, desk) = (Notify::new(), tokio::sync::Mutex::default());
         Self { id, changed, not_before, clock, said, desk, state: Mutex::new(state) }
@@ -156,8 +136,18 @@ impl Lane {
 
     /// Gives back what was taken for a call that is not made.
     pub fn give_back(&self, taken: &Taken) {
-        self.say([Word::Quota(Event::Released(taken.reservation)), Word::Abandoned(taken.permit)]);
+        let part = taken.part.map(|part| self.state().row.purse.put_back(part));
+        match part {
+            Some(None) => self.say([Word::Abandoned(taken.permit)]),
+            Some(Some(_)) | None => self.say(taken.unsent()),
+        }
         self.end_call();
+    }
+
+    /// What this worker holds and does not need comes back with the next write.
+    pub fn hold_nothing(&self) {
+        let now = self.now();
+        self.state().empty_purse(now);
     }
 
     /// One call less is open.
@@ -183,44 +173,13 @@ impl Lane {
     pub fn say(&self, words: impl IntoIterator<Item = Word>) {
         let now = self.now();
         let mut state = self.state();
+        let state = &mut *state;
         for word in words {
-            if state.book.note(now, &word) {
-                state.row.words.push(word);
-            }
+            let news = state.book.note(now, &word);
+            state.row.say(word, news);
         }
         if !state.row.words.is_empty() {
             self.said.notify_one();
-        }
-    }
-
-    /// Takes tokens, a request and the breaker's leave together, or nothing: `None` if a gate is shut.
-    ///
-    /// # Errors
-    /// The store is in trouble; nothing was taken that does not age out.
-    pub async fn take(&self, allowance: &dyn Allowance, tokens: Tokens) -> Result<Option<Taken>, StoreError> {
-        let _desk = self.desk.lock().await;
-        self.read_first(allowance).await?;
-        for _ in 0..SWAPS {
-            let Some((taken, is_shared)) = self.take_from_copy(tokens) else { return Ok(None) };
-            let offer = if is_shared { self.swap(allowance).await? } else { Offer::Taken };
-            match offer {
-                Offer::Taken => {
-                    self.state().open += 1;
-                    return Ok(Some(taken));
-                }
-                Offer::Lost(adopted) => self.forget(&taken, adopted),
-            }
-        }
-        Ok(None)
-    }
-
-    /// What was taken in the copy alone, and is not in what replaced it.
-    fn forget(&self, taken: &Taken, adopted: Adopted) {
-        let now = self.now();
-        let mut state = self.state();
-        let (released, abandoned) = (Word::Quota(Event::Released(taken.reservation)), Word::Abandoned(taken.permit));
-        for word in [released, abandoned].into_iter().filter(|word| !adopted.holds(word)) {
-            state.book.note(now, &word);
         }
     }
 
@@ -229,6 +188,12 @@ impl Lane {
     /// # Errors
     /// The store is in trouble; what was said is kept.
     pub async fn write(&self, allowance: &dyn Allowance) -> Result<(), StoreError> {
+        {
+            let (now, mut state) = (self.now(), self.state());
+            if state.row.purse.is_left_after(now, allowance.pace()) {
+                state.empty_purse(now);
+            }
+        }
         let failed_before = {
             let state = self.state();
             if state.row.words.is_empty() {
@@ -254,16 +219,26 @@ impl Lane {
     async fn write_words(&self, allowance: &dyn Allowance) -> Result<(), StoreError> {
         self.read_first(allowance).await?;
         for _ in 0..SWAPS {
-            if self.state().row.words.is_empty() || matches!(self.swap(allowance).await?, Offer::Taken) {
+            if self.state().row.words.is_empty() || matches!(self.swap(allowance, None).await?, Offer::Taken) {
                 return Ok(());
             }
         }
         Ok(())
     }
 
-    /// Whether something was said that is not written yet.
-    pub fn has_more_to_say(&self) -> bool {
-        !self.state().row.words.is_empty()
+    /// Whether others write the row as well.
+    pub fn is_shared(&self) -> bool {
+        self.state().row.has_other_writers()
+    }
+
+    /// Whether something was said that cannot wait for the pace of the store.
+    pub fn is_pressed(&self, allowance: &dyn Allowance) -> bool {
+        !allowance.pace().is_zero() && self.state().row.is_urgent
+    }
+
+    /// When what was said, or is left of a grant, is to be written; `None` if there is nothing.
+    pub fn writes_at(&self, allowance: &dyn Allowance) -> Option<Instant> {
+        self.state().row.due(allowance.pace(), self.now())
     }
 
     /// How this worker has set the breaker for all since this was last asked, in order. Nobody else is told of the same
@@ -278,8 +253,8 @@ impl Lane {
     /// # Errors
     /// The store is in trouble.
     pub async fn look(&self, allowance: &dyn Allowance) -> Result<(), StoreError> {
-        let is_fresh = self.state().row.seen.is_some_and(|seen| seen.elapsed() < SEEN_WITHIN);
-        if is_fresh { Ok(()) } else { self.refresh(allowance).await }
+        let is_held = self.state().row.purse.covers(self.now(), Tokens(0));
+        if is_held || self.is_fresh(allowance.pace()) { Ok(()) } else { self.refresh(allowance).await }
     }
 
     /// Looks whether others have written anything.
@@ -288,133 +263,6 @@ impl Lane {
     /// The store is in trouble.
     pub async fn refresh(&self, allowance: &dyn Allowance) -> Result<(), StoreError> {
         let _desk = self.desk.lock().await;
-        let shared = allowance.read(&self.id).await?;
-        if self.state().row.version == Some(shared.version) {
-            self.state().row.seen = Some(Instant::now());
-        } else {
-            self.adopt(&shared);
-        }
-        Ok(())
+        self.read(allowance).await
     }
-
-    async fn read_first(&self, allowance: &dyn Allowance) -> Result<(), StoreError> {
-        if self.state().row.version.is_none() {
-            let shared = allowance.read(&self.id).await?;
-            self.adopt(&shared);
-        }
-        Ok(())
-    }
-
-    /// The second is whether others have to agree.
-    fn take_from_copy(&self, tokens: Tokens) -> Option<(Taken, bool)> {
-        let now = self.now();
-        let mut state = self.state();
-        let state = &mut *state;
-        if state.open >= state.concurrency.limit() || state.is_out(now) {
-            return None;
-        }
-        if state.book.breaker.shut_until(now).is_some() {
-            return None;
-        }
-        let reservation = state.book.ledger.reserve(now, tokens).ok()?;
-        let (permit, probe) = match state.book.breaker.may_call(now) {
-            Gate::Go(permit) => (permit, false),
-            Gate::Probe(permit) => (permit, true),
-            Gate::Open { .. } => return None,
-        };
-        if let Some(denial) = &mut state.out {
-            denial.asks(now);
-        }
-        let is_shared = probe || state.book.ledger.has_limits();
-        Some((Taken { reservation, permit, probe }, is_shared))
-    }
-
-    /// Offers the copy as the new row.
-    async fn swap(&self, allowance: &dyn Allowance) -> Result<Offer, StoreError> {
-        let (expected, bytes, count, phase) = {
-            let mut state = self.state();
-            let state = &mut *state;
-            state.row.signature = state.row.signature.wrapping_add(1);
-            let bytes = state.book.save(state.row.signature).map_err(|error| unwritable(&self.id, &error))?;
-            let count = state.row.words.len();
-            state.row.in_doubt.push((state.row.signature, count));
-            let phase = state.book.breaker.standing().phase();
-            (state.row.version.unwrap_or(Version(0)), Bytes::from(bytes), count, phase)
-        };
-        let swapped = allowance.swap(&self.id, expected, bytes).await;
-        match swapped {
-            Ok(Swap::Swapped { version, .. }) => {
-                let mut state = self.state();
-                (state.row.version, state.row.seen) = (Some(version), Some(Instant::now()));
-                state.row.words.drain(..count);
-                state.row.in_doubt.clear();
-                if state.row.turned(phase) {
-                    self.said.notify_one();
-                }
-                Ok(Offer::Taken)
-            }
-            Ok(Swap::Stale(shared)) => Ok(Offer::Lost(self.adopt(&shared))),
-            Err(error) => {
-                self.state().row.version = None;
-                Err(error)
-            }
-        }
-    }
-
-    /// The row is the copy now, and what it does not know yet is said to it.
-    fn adopt(&self, shared: &Shared) -> Adopted {
-        let mut state = self.state();
-        let state = &mut *state;
-        (state.row.version, state.row.seen) = (Some(shared.version), Some(Instant::now()));
-        // A row that is empty, or was written by another version of the program, replaces nothing and is written anew.
-        let loaded = if shared.state.is_empty() { None } else { state.book.load(&shared.state).ok() };
-        let phase = if loaded.is_some() { state.book.breaker.standing().phase() } else { Phase::Closed };
-        if let Some(Loaded { writer, .. }) = loaded
-            && let Some((_, count)) = state.row.in_doubt.iter().find(|(signed, _)| *signed == writer)
-        {
-            state.row.words.drain(..*count);
-            if state.row.turned(phase) {
-                self.said.notify_one();
-            }
-        }
-        state.row.breaker = phase;
-        state.row.in_doubt.clear();
-        self.clock.catch_up(state.book.ledger.latest());
-        let now = self.now();
-        let adopted = Adopted { ledger: loaded.is_some_and(|loaded| loaded.ledger), rest: loaded.is_some() };
-        for word in state.row.words.iter().filter(|word| adopted.holds(word)) {
-            state.book.note(now, word);
-        }
-        adopted
-    }
-}
-
-/// What became of a copy that was offered as the new row.
-#[derive(Clone, Copy, Debug)]
-enum Offer {
-    Taken,
-    /// Another worker was faster, and so much of its row is the copy now.
-    Lost(Adopted),
-}
-
-/// Which parts of the copy a row has replaced. The others still know all that was said.
-#[derive(Clone, Copy, Debug)]
-struct Adopted {
-    ledger: bool,
-    /// Breaker and cool-down.
-    rest: bool,
-}
-
-impl Adopted {
-    /// Whether this word belongs to a part that was replaced.
-    fn holds(self, word: &Word) -> bool {
-        match word {
-            Word::Quota(_) => self.ledger,
-            Word::Answered(_) | Word::Failed(..) | Word::Abandoned(_) | Word::Left { .. } => self.rest,
-        }
-    }
-}
-
-fn unwritable(lane: &LaneId, error: &serde_json::Error) -> StoreError {
-    StoreError { kind: StoreTrouble::Other, doing: format!("writing what is known of {lane}"), why: error.to_string() }
 }

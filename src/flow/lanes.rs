@@ -19,6 +19,7 @@ use crate::rules::pace::{Counting, Hypothesis, Limits, Terms};
 use crate::rules::route::Spread;
 
 use super::lane::Lane;
+use super::line::Line;
 use super::pace_clock::PaceClock;
 use super::sizing::{self, Estimates};
 
@@ -102,6 +103,8 @@ pub struct Plan {
     pub largest: Option<u64>,
     /// Who chooses a lane next; a fair lock, so that the oldest is not starved by smaller ones.
     pub turn: tokio::sync::Mutex<()>,
+    /// Who waits for it.
+    pub line: Line,
     estimates: Mutex<Estimates>,
     spread: Mutex<Spread>,
 }
@@ -308,6 +311,7 @@ impl Catalogue {
             routes,
             largest,
             turn: tokio::sync::Mutex::default(),
+            line: Line::default(),
             estimates: Mutex::default(),
             spread: Mutex::default(),
         });

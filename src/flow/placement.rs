@@ -10,14 +10,14 @@ use tokio::time::Instant;
 
 use crate::job::failure::Class;
 use crate::job::units::{Timestamp, Tokens, Usd};
-use crate::ports::{Allowance, CallBody};
+use crate::ports::{Allowance, CallBody, StoreError};
 use crate::rules::concurrency::SETTLED_IN;
 use crate::rules::lane::Word;
 use crate::rules::pace::{Event, JUDGED_AFTER, Quota};
 use crate::telemetry::Meter;
 
-use super::lane::{Lane, Taken};
-use super::lanes::{Plan, Size};
+use super::lane::{Asked, Lane, Take, Taken};
+use super::lanes::{Plan, Route, Size};
 
 /// A lane, and the right to one call on it.
 #[derive(Debug)]
@@ -49,6 +49,17 @@ pub struct Held {
     has_settled_in: AtomicBool,
 }
 
+/// What was had of a lane.
+#[derive(Debug)]
+pub enum Got {
+    /// The right to one call.
+    Place(Held),
+    /// Nothing: a gate is shut.
+    Shut,
+    /// Nothing before the next draw.
+    NotBefore(Instant),
+}
+
 /// A reservation older than this when its call is sent is charged anew: it must not age out before the call does.
 const SENT_WITHIN: Duration = Duration::from_millis(50);
 /// And one older than this is charged anew before its call is sent: a part of what a call may take until it is admitted,
@@ -58,10 +69,31 @@ const MOVED_FIRST: Duration = Duration::from_millis(150);
 const MOVES: usize = 3;
 
 impl Held {
-    /// Taken from the lane.
-    pub(super) fn new(lane: Arc<Lane>, taken: Taken, account: Option<(Arc<Lane>, Taken)>) -> Self {
-        let sent = taken.reservation.made;
-        Self { lane, probe: taken.probe, open: Some(taken), account, sent, has_settled_in: AtomicBool::new(false) }
+    /// Takes what the call needs of the lane and of the account behind it, or nothing.
+    ///
+    /// # Errors
+    /// The store is in trouble; nothing was taken that does not age out.
+    pub async fn take(allowance: &dyn Allowance, route: &Route, asked: &Asked) -> Result<Got, StoreError> {
+        let taken = match route.lane.take(allowance, asked).await? {
+            Take::Taken(taken) => taken,
+            Take::Shut => return Ok(Got::Shut),
+            Take::NotBefore(draw) => return Ok(Got::NotBefore(draw)),
+        };
+        let Some(account) = &route.account else { return Ok(Got::Place(Self::new(&route.lane, taken, None))) };
+        let share = account.take(allowance, asked).await;
+        if let Ok(Take::Taken(share)) = share {
+            return Ok(Got::Place(Self::new(&route.lane, taken, Some((Arc::clone(account), share)))));
+        }
+        route.lane.give_back(&taken);
+        Ok(match share? {
+            Take::Taken(_) | Take::Shut => Got::Shut,
+            Take::NotBefore(draw) => Got::NotBefore(draw),
+        })
+    }
+
+    fn new(lane: &Arc<Lane>, taken: Taken, account: Option<(Arc<Lane>, Taken)>) -> Self {
+        let (sent, has_settled_in) = (taken.reservation.made, AtomicBool::new(false));
+        Self { lane: Arc::clone(lane), probe: taken.probe, open: Some(taken), account, sent, has_settled_in }
     }
 
     /// The lane.
@@ -94,6 +126,18 @@ impl Held {
     fn charge_from_now(&mut self) -> Duration {
         self.sent = self.lane.now();
         let Some(taken) = &mut self.open else { return Duration::ZERO };
+        if let Some((account, part)) = self.account.as_mut().and_then(|(account, taken)| {
+            let part = taken.part.take()?;
+            taken.reservation = part.reservation(self.sent);
+            Some((account, part))
+        }) {
+            account.say([Word::Quota(Event::Spent(part, self.sent))]);
+        }
+        if let Some(part) = taken.part.take() {
+            self.lane.say([Word::Quota(Event::Spent(part, self.sent))]);
+            taken.reservation = part.reservation(self.sent);
+            return self.sent.since(part.until());
+        }
         let age = self.sent.since(taken.reservation.made);
         if age > SENT_WITHIN {
             self.lane.say([Word::Quota(Event::SentLate(taken.reservation, self.sent))]);
@@ -116,8 +160,8 @@ impl Held {
 
     /// The call was never made.
     pub fn unused(mut self) {
-        if let Some(Taken { reservation, permit, .. }) = self.open.take() {
-            self.lane.say([Word::Quota(Event::Released(reservation)), Word::Abandoned(permit)]);
+        if let Some(taken) = self.open.take() {
+            self.lane.say(taken.unsent());
             self.tell_account(Some(Tokens(0)));
         }
     }
@@ -169,11 +213,12 @@ impl Held {
 
     /// The account was charged this much; `None` if nobody knows.
     fn tell_account(&self, charged: Option<Tokens>) {
-        if let Some((account, Taken { reservation, .. })) = &self.account {
-            let event = match charged {
-                None => Event::Kept(*reservation),
-                Some(Tokens(0)) => Event::Released(*reservation),
-                Some(used) => Event::Settled(*reservation, used),
+        if let Some((account, Taken { reservation, part, .. })) = &self.account {
+            let event = match (part, charged) {
+                (Some(part), _) => Event::Returned(*part),
+                (None, None) => Event::Kept(*reservation),
+                (None, Some(Tokens(0))) => Event::Released(*reservation),
+                (None, Some(used)) => Event::Settled(*reservation, used),
             };
             account.say([Word::Quota(event)]);
         }
@@ -193,8 +238,9 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if let Some(Taken { reservation, permit, .. }) = self.open.take() {
-            self.lane.say([Word::Quota(Event::Kept(reservation)), Word::Abandoned(permit)]);
+        if let Some(taken) = self.open.take() {
+            let kept = [Word::Quota(Event::Kept(taken.reservation)), Word::Abandoned(taken.permit)];
+            self.lane.say(if taken.part.is_some() { taken.unsent() } else { kept });
         }
         self.lane.end_call();
         if let Some((account, _)) = &self.account {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::select_all;
+use tokio::time::Instant;
 
 use crate::job::failure::{Class, Failure};
 use crate::job::intake::{WireBody, wire_body};
@@ -23,8 +24,9 @@ use crate::rules::route::{Candidate, Choice, RoutingRules, choose, has_left};
 use super::context::Context;
 use super::fallback;
 use super::gates::{self, ShutGate};
+use super::lane::Asked;
 use super::lanes::{Plan, Route, Size};
-use super::placement::{Held, Placement, now};
+use super::placement::{Got, Held, Placement, now};
 use super::proof::{Claim, Delivery, Exit, Verdict};
 
 /// What routing came to.
@@ -144,6 +146,7 @@ async fn take_turn(
     plan: &Arc<Plan>,
     size: &Size,
 ) -> Result<Turn, Exit> {
+    let place = plan.line.enter(size.reserve());
     let _turn = tokio::select! {
         turn = plan.turn.lock() => turn,
         ended = cut_short(context, delivery, claim) => return ended.map(Turn::Over),
@@ -177,8 +180,9 @@ async fn take_turn(
         let until = match choice {
             Choice::Lane(index) => {
                 let Some(route) = plan.routes.get(index) else { continue };
-                match take(context, route, &size).await {
-                    Ok(Some(held)) => {
+                let asked = Asked { tokens: size.reserve(), behind: place.behind(plan.routes.len()) };
+                match Held::take(&*context.allowance, route, &asked).await {
+                    Ok(Got::Place(held)) => {
                         if claim.journey.last_lane.as_ref().is_some_and(|last| *last != route.lane.id) {
                             leave_last_lane(context, claim, plan);
                             claim.journey.last_lane = None;
@@ -187,7 +191,14 @@ async fn take_turn(
                         return Ok(Turn::Placed(held, size));
                     }
                     // Somebody of another model or worker that shares the lane was faster: look again.
-                    Ok(None) => continue,
+                    Ok(Got::Shut) => continue,
+                    Ok(Got::NotBefore(draw)) => {
+                        let rest = draw.saturating_duration_since(Instant::now());
+                        match wait(context, delivery, claim, rest, For::Quota(&plan.routes)).await? {
+                            Some(verdict) => return Ok(Turn::Over(verdict)),
+                            None => continue,
+                        }
+                    }
                     Err(error) => match sit_out(context, delivery, claim, error).await? {
                         Some(verdict) => return Ok(Turn::Over(verdict)),
                         None => continue,
@@ -207,7 +218,7 @@ async fn take_turn(
             }
         };
         gates::shut(context, plan, &standing.gates).await;
-        let rest = until.since(time).min(ASK_OTHERS);
+        let rest = until_asked(context, plan, until.since(time));
         let rest = (rest, standing.reason());
         if let Some(verdict) = wait(context, delivery, claim, rest, For::Quota(&plan.routes)).await? {
             return Ok(Turn::Over(verdict));
@@ -221,6 +232,15 @@ async fn take_turn(
             }
         }
     }
+}
+
+/// How long to wait before the lanes are looked at again. Where each look costs something, that is done half as often; and those
+/// who wait for the same moment do not all come at once, since only one of them can be first.
+fn until_asked(context: &Context, plan: &Plan, rest: Duration) -> Duration {
+    let pace = context.allowance.pace();
+    let rest = rest.min(ASK_OTHERS.max(2 * pace));
+    let is_crowded = !pace.is_zero() && plan.routes.iter().any(|route| route.lane.is_shared());
+    if is_crowded { rest + pace.mul_f64(rand::random::<f64>() / 4.0) } else { rest }
 }
 
 /// Sees what other workers have written of the lanes.
@@ -244,23 +264,6 @@ async fn sit_out(
     }
     context.meter.store_trouble(&error);
     wait(context, delivery, claim, (STORE_RECHECK, "a store that is away"), For::Store).await
-}
-
-/// Takes what the call needs of the lane and of the account behind it, or nothing.
-async fn take(context: &Context, route: &Route, size: &Size) -> Result<Option<Held>, StoreError> {
-    let Some(taken) = route.lane.take(&*context.allowance, size.reserve()).await? else { return Ok(None) };
-    let Some(account) = &route.account else { return Ok(Some(Held::new(Arc::clone(&route.lane), taken, None))) };
-    match account.take(&*context.allowance, size.reserve()).await {
-        Ok(Some(share)) => Ok(Some(Held::new(Arc::clone(&route.lane), taken, Some((Arc::clone(account), share))))),
-        Ok(None) => {
-            route.lane.give_back(&taken);
-            Ok(None)
-        }
-        Err(error) => {
-            route.lane.give_back(&taken);
-            Err(error)
-        }
-    }
 }
 
 /// How the lanes of a plan stand for one job.
@@ -288,13 +291,13 @@ fn lane_for(claim: &Claim, plan: &Plan, route: &Route, size: &Size, several: boo
     let lane = &route.lane;
     let now = lane.now();
     let (account, beyond_account) = match &route.account {
-        Some(account) => when(account.state().book.ledger.ask(now, size.reserve())),
+        Some(account) => when(account.state().ask(now, size.reserve())),
         None => (None, false),
     };
     let account = account.map(|(at, _)| (at, "tokens a day of the account"));
     let mut state = lane.state();
     let state = &mut *state;
-    let (quota, never) = when(state.book.ledger.ask(now, size.reserve()));
+    let (quota, never) = when(state.ask(now, size.reserve()));
     let is_short = match quota {
         Some((_, Binding::Tokens | Binding::Throttled)) => true,
         // Near the end of a quota calls go by and by: less reserved is farther from it.

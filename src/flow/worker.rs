@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -214,27 +215,37 @@ async fn say_what_is_over(context: &Context, ended: CancellationToken) {
 
 /// Keeps what other workers know of the lanes up to date, and what this one has to say to them.
 async fn write_what_lanes_say(context: &Context, heard: mpsc::UnboundedSender<Notice>, ended: CancellationToken) {
-    // Whether the store, or other workers who were faster, kept something from being written.
-    let mut is_left = false;
+    let allowance = &*context.allowance;
+    // What waits for the pace of the store, or for the store, or for other workers who were faster.
+    let mut next: Option<Instant> = None;
     loop {
         let is_over = tokio::select! {
             () = ended.cancelled() => true,
             () = context.catalogue.said() => false,
-            () = tokio::time::sleep(SAY_AGAIN), if is_left => false,
+            () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => false,
         };
-        if !is_over {
+        if !is_over && !context.catalogue.lanes().iter().any(|lane| lane.is_pressed(allowance)) {
             // More will be said in a moment: one write for all of it.
             tokio::select! {
                 () = ended.cancelled() => {}
                 () = tokio::time::sleep(SAID_WITHIN) => {}
             }
         }
-        is_left = false;
+        next = None;
         for lane in context.catalogue.lanes() {
-            if let Err(error) = lane.write(&*context.allowance).await {
-                context.meter.store_trouble(&error);
+            if is_over {
+                lane.hold_nothing();
             }
-            is_left |= lane.has_more_to_say();
+            let now = Instant::now();
+            let mut again = now;
+            if is_over || lane.writes_at(allowance).is_some_and(|due| due <= now) {
+                if let Err(error) = lane.write(allowance).await {
+                    context.meter.store_trouble(&error);
+                }
+                again = now + SAY_AGAIN;
+            }
+            let left = lane.writes_at(allowance).map(|due| due.max(again));
+            next = next.into_iter().chain(left).min();
             figures::tell_turns(context, &lane, &heard);
         }
         if is_over {

@@ -22,7 +22,35 @@ pub struct LaneBook {
     pub breaker: Breaker,
     /// Until when it rests.
     pub cool_down: CoolDown,
+    /// Who wrote last, the newest at the end.
+    writers: Vec<Writer>,
 }
+
+/// Whose write of a row, and the how manieth: a worker whose write was not answered finds out whether it was carried out,
+/// also when others have written since.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(from = "(u64, u64)", into = "(u64, u64)")]
+pub struct Writer {
+    /// Drawn by each worker for itself.
+    pub worker: u64,
+    /// Counts its writes.
+    pub write: u64,
+}
+
+impl From<(u64, u64)> for Writer {
+    fn from((worker, write): (u64, u64)) -> Self {
+        Self { worker, write }
+    }
+}
+
+impl From<Writer> for (u64, u64) {
+    fn from(Writer { worker, write }: Writer) -> Self {
+        (worker, write)
+    }
+}
+
+/// So many workers may write before one of them looks whether its own write was carried out.
+const WRITERS: usize = 64;
 
 /// Something that happened on a lane.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,19 +76,28 @@ pub enum Word {
     },
 }
 
+/// When others have to know of something.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum News {
+    /// It changes nothing for them.
+    None,
+    /// With the next write.
+    Soon,
+    /// At once: they would be refused too, or they wait for it.
+    Now,
+}
+
 /// What was taken over of a row; breaker and cool-down always are.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Loaded {
-    /// Who wrote it.
-    pub writer: u64,
     /// Whether its ledger was, too.
     pub ledger: bool,
 }
 
 #[derive(Deserialize, Serialize)]
 struct Row<'a> {
-    /// Who wrote it: a worker that does not know whether its write arrived recognises it.
-    writer: u64,
+    #[serde(default)]
+    writers: Vec<Writer>,
     #[serde(borrow)]
     ledger: &'a serde_json::value::RawValue,
     breaker: Standing,
@@ -70,11 +107,28 @@ struct Row<'a> {
 impl LaneBook {
     /// Of a lane of which nothing is known.
     pub fn new(terms: Terms, breaker: BreakerRules) -> Self {
-        Self { ledger: LaneLedger::new(terms), breaker: Breaker::new(breaker), cool_down: CoolDown::new() }
+        let (breaker, cool_down) = (Breaker::new(breaker), CoolDown::new());
+        Self { ledger: LaneLedger::new(terms), breaker, cool_down, writers: Vec::new() }
     }
 
-    /// Takes note of it. Returns whether that is news to other workers.
-    pub fn note(&mut self, now: Timestamp, word: &Word) -> bool {
+    /// Takes note of it. Returns for whom that is news.
+    pub fn note(&mut self, now: Timestamp, word: &Word) -> News {
+        let (held, phase) = (self.ledger.holds_for_one(), self.breaker.standing().phase());
+        if !self.changes(now, word) {
+            return News::None;
+        }
+        let is_let_go = held && !self.ledger.holds_for_one();
+        let is_refused = matches!(word, Word::Quota(Event::Throttled(..) | Event::DayExhausted(..)));
+        let has_turned = self.breaker.standing().phase() != phase;
+        if is_let_go || is_refused || has_turned { News::Now } else { News::Soon }
+    }
+
+    /// Whether this worker's newest write that the row knows of is this one.
+    pub fn is_written_by(&self, writer: Writer) -> bool {
+        self.writers.iter().rfind(|known| known.worker == writer.worker) == Some(&writer)
+    }
+
+    fn changes(&mut self, now: Timestamp, word: &Word) -> bool {
         match *word {
             Word::Quota(event) => {
                 self.ledger.apply(now, &event);
@@ -104,10 +158,13 @@ impl LaneBook {
     ///
     /// # Errors
     /// Never in practice: there is nothing in it that JSON cannot say.
-    pub fn save(&self, writer: u64) -> serde_json::Result<Vec<u8>> {
+    pub fn save(&self, writer: Writer) -> serde_json::Result<Vec<u8>> {
+        let others = self.writers.iter().filter(|known| known.worker != writer.worker);
+        let mut writers: Vec<_> = others.copied().chain([writer]).collect();
+        writers.drain(..writers.len().saturating_sub(WRITERS));
         let ledger = serde_json::value::to_raw_value(&self.ledger)?;
         let breaker = self.breaker.standing().clone();
-        serde_json::to_vec(&Row { writer, ledger: &ledger, breaker, cool_down: self.cool_down.clone() })
+        serde_json::to_vec(&Row { writers, ledger: &ledger, breaker, cool_down: self.cool_down.clone() })
     }
 
     /// Takes over what another worker has written. Charges that nobody else knows of, because
@@ -124,18 +181,18 @@ impl LaneBook {
             self.ledger = ledger;
         }
         self.breaker.take_over(row.breaker);
-        self.cool_down = row.cool_down;
-        Ok(Loaded { writer: row.writer, ledger: has_ledger })
+        (self.cool_down, self.writers) = (row.cool_down, row.writers);
+        Ok(Loaded { ledger: has_ledger })
     }
 
     /// The row with its breaker set as a person says, and nothing else touched: who does that need not know the quota.
     ///
     /// # Errors
     /// The bytes are no lane of this version.
-    pub fn row_by_hand(row: &[u8], writer: u64, hand: Hand) -> serde_json::Result<Vec<u8>> {
+    pub fn row_by_hand(row: &[u8], hand: Hand) -> serde_json::Result<Vec<u8>> {
         let mut row: Row<'_> = serde_json::from_slice(row)?;
         row.breaker.set_by_hand(hand);
-        serde_json::to_vec(&Row { writer, ..row })
+        serde_json::to_vec(&row)
     }
 
     fn changes_breaker(&mut self, by: impl FnOnce(&mut Breaker)) -> bool {

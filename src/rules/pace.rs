@@ -19,6 +19,7 @@ mod doubt;
 mod feel;
 mod flow;
 mod gate;
+mod grant;
 mod learn;
 mod limit;
 mod verdict;
@@ -30,6 +31,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use self::book::{Book, First, Throttles, Trial};
+pub use self::grant::{Ahead, Drawn, Grant, Purse};
 pub use self::learn::Hypothesis;
 pub use self::limit::Quota;
 use crate::job::units::{PerDay, PerMinute, Timestamp, Tokens};
@@ -152,6 +154,10 @@ pub enum Event {
     Passed(Reservation),
     /// Its call was sent only then: it counts from then on, not from when it was made.
     SentLate(Reservation, Timestamp),
+    /// A call was sent under this part of a grant: from then on it is a charge of its own.
+    Spent(Grant, Timestamp),
+    /// This part of a grant is not needed: it comes back.
+    Returned(Grant),
     /// It was answered and used so much: `input + cache_write + output x burndown`.
     ///
     /// Less than reserved: the same charge shrinks, and nothing happens if it has aged out. More: the excess is a new
@@ -304,6 +310,8 @@ impl LaneLedger {
         match *event {
             Event::Passed(reservation) => self.admitted(now, &reservation),
             Event::SentLate(reservation, sent) => self.move_to(&reservation, sent),
+            Event::Spent(part, sent) => self.spend(&part, sent),
+            Event::Returned(part) => self.take_back(&part),
             Event::Settled(reservation, used) => {
                 self.admitted(now, &reservation);
                 self.book.first = First::Done;

@@ -62,6 +62,10 @@ impl Allowance for Mortal<dyn Allowance> {
     async fn swap(&self, lane: &LaneId, expected: Version, state: Bytes) -> Result<Swap, StoreError> {
         self.alive(self.port.swap(lane, expected, state)).await
     }
+
+    fn pace(&self) -> Duration {
+        self.port.pace()
+    }
 }
 
 #[async_trait]

@@ -18,10 +18,21 @@ const SNS_REQUESTS: f64 = 0.50;
 
 #[test]
 fn d12_f20_a_job_costs_two_calls_and_three_millionths_of_a_dollar_beside_its_model() {
+    costs("");
+}
+
+/// Every call is charged to a row that all workers share, which is written once a second.
+#[test]
+fn d12_q12_f20_a_job_under_a_quota_costs_no_more() {
+    costs("tokens_per_minute = 10_000_000\nrequests_per_minute = 10_000\ncounting = \"sliding\"");
+}
+
+/// What is said of the model beside its name and price.
+fn costs(model: &str) {
     let jobs = setting("FLEET_JOBS", 1_200);
     let world = World::new("300ms");
     // So many that the emulator keeps up with them; at more a second, more share a call.
-    world.configure("", &format!("slots = {}", setting("FLEET_SLOTS", 128)));
+    world.configure(model, &format!("slots = {}", setting("FLEET_SLOTS", 128)));
     let ears = Ears::open(&world);
     world.proxy.count_anew();
     world.enqueue(jobs);

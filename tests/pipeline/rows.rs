@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aquifer::flow::lane::Lane;
+use aquifer::flow::lane::{Asked, Lane, Take, Taken};
 use aquifer::flow::lanes::Catalogue;
 use aquifer::job::failure::Class;
 use aquifer::job::units::Tokens;
-use aquifer::ports::Clock as _;
+use aquifer::ports::{Allowance, Clock as _};
 use aquifer::rules::lane::Word;
 use aquifer::rules::pace::{Event, Limits, Quota};
 
@@ -20,6 +20,13 @@ fn lane(state: &State) -> Arc<Lane> {
     catalogue.lanes().remove(0)
 }
 
+async fn take(lane: &Lane, allowance: &dyn Allowance, tokens: u64) -> Taken {
+    match lane.take(allowance, &Asked { tokens: Tokens(tokens), behind: Vec::new() }).await.unwrap() {
+        Take::Taken(taken) => taken,
+        other => panic!("nothing was had: {other:?}"),
+    }
+}
+
 /// The premise: a lane without a configured limit learned one from throttles while another worker, which had not, wrote
 /// the row first. The ledger stayed, because that row had none, and everything was said to it a second time.
 #[tokio::test(start_paused = true)]
@@ -29,15 +36,15 @@ async fn what_is_said_of_a_ledger_that_a_row_does_not_replace_is_said_once() {
     let allowance = store.allowance();
     let (one, other) = (lane(&state), lane(&state));
 
-    let first = one.take(&*allowance, Tokens(7)).await.unwrap().unwrap();
+    let first = take(&one, &*allowance, 7).await;
     one.say([Word::Quota(Event::Settled(first.reservation, Tokens(7))), Word::Answered(first.permit)]);
     let mut taken = Vec::new();
     for tokens in [100, 100, 1_000] {
         // Towards a quota that nobody knows calls go one after the other.
         tokio::time::advance(Duration::from_millis(100)).await;
-        taken.push(one.take(&*allowance, Tokens(tokens)).await.unwrap().unwrap());
+        taken.push(take(&one, &*allowance, tokens).await);
     }
-    let theirs = other.take(&*allowance, Tokens(5)).await.unwrap().unwrap();
+    let theirs = take(&other, &*allowance, 5).await;
     other.say([Word::Failed(theirs.permit, Class::Unavailable)]);
     other.write(&*allowance).await.unwrap();
 

@@ -89,6 +89,10 @@ impl Allowance for Shaky<dyn Allowance> {
     async fn swap(&self, lane: &LaneId, expected: Version, state: Bytes) -> Result<Swap, StoreError> {
         self.ask("writing a lane", self.port.swap(lane, expected, state)).await
     }
+
+    fn pace(&self) -> Duration {
+        self.port.pace()
+    }
 }
 
 #[async_trait]

@@ -7,7 +7,7 @@ use aquifer::job::failure::Class;
 use aquifer::job::units::{PerDay, PerMinute, Timestamp, Tokens};
 use aquifer::rules::breaker::{Breaker, BreakerRules, Gate, Permit, Turn};
 use aquifer::rules::concurrency::Concurrency;
-use aquifer::rules::lane::{LaneBook, Word};
+use aquifer::rules::lane::{LaneBook, Word, Writer};
 use aquifer::rules::pace::{Counting, Event, LaneLedger, Limits, Quota, Reservation, Terms};
 use aquifer::rules::retry;
 use aquifer::rules::route::{Candidate, Choice, RoutingRules, Spread, choose, has_left};
@@ -61,7 +61,7 @@ fn deed() -> impl Strategy<Value = Deed> {
 /// Answers what can be seen of it.
 fn carry_out(book: &mut LaneBook, now: Timestamp, deed: &Deed, open: &mut Vec<Reservation>) -> String {
     let mut pick = |which: usize| (!open.is_empty()).then(|| open.swap_remove(which % open.len()));
-    let say = |book: &mut LaneBook, event| book.note(now, &Word::Quota(event)).to_string();
+    let say = |book: &mut LaneBook, event| format!("{:?}", book.note(now, &Word::Quota(event)));
     match *deed {
         Deed::Reserve(tokens) => {
             let answer = book.ledger.reserve(now, Tokens(tokens));
@@ -77,7 +77,7 @@ fn carry_out(book: &mut LaneBook, now: Timestamp, deed: &Deed, open: &mut Vec<Re
         Deed::Release(which) => pick(which).map_or_else(String::new, |it| say(book, Event::Released(it))),
         Deed::Exhaust(which) => pick(which).map_or_else(String::new, |it| say(book, Event::DayExhausted(it, None))),
         Deed::Fail { class, sent_before, window } => {
-            book.note(now, &Word::Left { sent: now - sent_before, failed: now, class, window }).to_string()
+            format!("{:?}", book.note(now, &Word::Left { sent: now - sent_before, failed: now, class, window }))
         }
         Deed::Call { class } => {
             let gate = book.breaker.may_call(now);
@@ -126,8 +126,12 @@ proptest! {
             time = time + *passed;
             let clock = time - Duration::from_millis(*behind);
             let mut next = book(limits);
+            let writer = Writer { worker: writer % 7, write: writer };
             let row = handed.save(writer).unwrap();
-            prop_assert_eq!(next.load(&row).unwrap().writer, writer);
+            next.load(&row).unwrap();
+            prop_assert!(next.is_written_by(writer));
+            let later = Writer { write: writer.write + 7, ..writer };
+            prop_assert!(!next.is_written_by(later));
             prop_assert_eq!(&next.save(writer).unwrap(), &row, "reading and writing changes nothing");
             handed = next;
 
@@ -155,7 +159,7 @@ proptest! {
             let mut shared = book(Limits::default());
             for word in words {
                 let mut worker = book(Limits::default());
-                worker.load(&shared.save(1).unwrap()).unwrap();
+                worker.load(&shared.save(Writer { worker: 1, write: 1 }).unwrap()).unwrap();
                 worker.note(now, &word);
                 shared = worker;
             }

@@ -5,6 +5,7 @@
 mod client;
 mod drains;
 mod estimates;
+mod grants;
 mod lanes;
 mod ledger;
 mod throttles;

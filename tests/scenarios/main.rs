@@ -19,6 +19,7 @@ mod fallbacks;
 mod faults;
 mod forecasts;
 mod gates;
+mod grants;
 mod language;
 mod play;
 mod played;

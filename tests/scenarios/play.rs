@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::common::mortal::make_mortal;
 use crate::common::{self, BATCH, State, context_of};
 use crate::draws::Draw;
+use crate::grants::FarStore;
 use crate::played::Played;
 
 pub const SECOND: Duration = Duration::from_secs(1);
@@ -61,6 +62,10 @@ impl Play {
         let store = self.state.open().await;
         let model = Arc::new(self.played.clone());
         let mut context = context_of(&store, &self.state, model, setup.settings.clone(), setup.models.clone());
+        if let Some(far) = &setup.far {
+            let context = Arc::get_mut(&mut context).unwrap();
+            context.allowance = far.before(Arc::clone(&context.allowance));
+        }
         let dead = CancellationToken::new();
         make_mortal(Arc::get_mut(&mut context).unwrap(), &dead);
         let worker = Worker::new(Arc::clone(&context));
@@ -175,6 +180,8 @@ impl Working {
 pub struct Setup {
     pub settings: Settings,
     pub models: Vec<PlanSpec>,
+    /// What stands between a worker and the rows of the lanes.
+    pub far: Option<FarStore>,
 }
 
 impl Setup {
@@ -182,7 +189,7 @@ impl Setup {
     pub fn new(id: &str, regions: &[&str]) -> Self {
         let mut settings = common::settings();
         settings.slots = 256;
-        Self { settings, models: vec![model("m", id, regions)] }
+        Self { settings, models: vec![model("m", id, regions)], far: None }
     }
 
     /// What is told of the model's quota in each region.
@@ -191,6 +198,12 @@ impl Setup {
         for route in self.models.iter_mut().flat_map(|model| &mut model.routes) {
             (route.limits, route.counting) = (limits, counting);
         }
+        self
+    }
+
+    /// With the rows of the lanes behind this store.
+    pub fn behind(mut self, far: &FarStore) -> Self {
+        self.far = Some(far.clone());
         self
     }
 

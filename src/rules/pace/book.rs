@@ -10,6 +10,7 @@ use super::charges::Charges;
 use super::day::Day;
 use super::doubt::{Doubt, Odd};
 use super::flow::Emptied;
+use super::grant::LASTS;
 use super::learn::{Beliefs, Hypothesis};
 use super::limit::{Configured, Learned, Quota};
 use super::witness::Witness;
@@ -46,6 +47,8 @@ pub(super) struct Book {
     pub(super) careful: bool,
     /// And after any refusal the others follow by and by.
     pub(super) caution: Option<Caution>,
+    /// Whether workers draw grants, which they may spend later than they are charged.
+    pub(super) is_drawn_on: bool,
 }
 
 /// The debts of a bucket: what the service may count, and what it certainly counts.
@@ -132,14 +135,7 @@ impl LaneLedger {
     /// The charge counts from another moment on.
     pub(super) fn move_to(&mut self, reservation: &Reservation, sent: Timestamp) {
         let amount = Amount { tokens: reservation.tokens.0, requests: 1 };
-        let (tokens, requests) = self.minute_limits();
-        self.book.charges.take(reservation.made, amount);
-        let others = self.book.charges.most_since(reservation.made);
-        self.book.charges.add(sent, amount, Amount::default());
-        let late = sent.since(reservation.made);
-        let levels = &mut self.book.bucket;
-        levels.tokens.postpone(amount.tokens, others.tokens, late, tokens.unwrap_or(0));
-        levels.requests.postpone(amount.requests, others.requests, late, requests.unwrap_or(0));
+        self.put_off(amount, (reservation.made, reservation.made), sent);
         if let Some(trial) =
             self.book.trial.as_mut().filter(|trial| trial.made == reservation.made && reservation.trial)
         {
@@ -150,6 +146,18 @@ impl LaneLedger {
         {
             *made = sent;
         }
+    }
+
+    /// What was charged then, under that moment, counts from `sent` on.
+    pub(super) fn put_off(&mut self, amount: Amount, (then, under): (Timestamp, Timestamp), sent: Timestamp) {
+        let (tokens, requests) = self.minute_limits();
+        self.book.charges.take(under, amount);
+        let others = self.book.charges.most_since(then);
+        self.book.charges.add(sent, amount, Amount::default());
+        let late = sent.since(then);
+        let levels = &mut self.book.bucket;
+        levels.tokens.postpone(amount.tokens, others.tokens, late, tokens.unwrap_or(0));
+        levels.requests.postpone(amount.requests, others.requests, late, requests.unwrap_or(0));
     }
 
     pub(super) fn charge(&mut self, now: Timestamp, most: Amount, least: Amount) {
@@ -170,7 +178,7 @@ impl LaneLedger {
 
     pub(super) fn give_back(&mut self, made: Timestamp, amount: Amount) {
         let (tokens, requests) = self.minute_limits();
-        let slack = self.terms.slack;
+        let (slack, lag) = (self.terms.slack, self.bucket_lag());
         self.book.charges.take(made, amount);
         if let Some(emptied) = &mut self.book.emptied {
             emptied.tokens = emptied.tokens.saturating_sub_unsigned(amount.tokens);
@@ -178,8 +186,8 @@ impl LaneLedger {
         }
         // What was charged so lately may have been admitted after the service gave this back.
         let young = self.book.charges.most_from(self.book.latest - slack - slack);
-        self.book.bucket.tokens.take(amount.tokens, young.tokens, tokens.unwrap_or(0), slack);
-        self.book.bucket.requests.take(amount.requests, young.requests, requests.unwrap_or(0), slack);
+        self.book.bucket.tokens.take(amount.tokens, young.tokens, tokens.unwrap_or(0), lag);
+        self.book.bucket.requests.take(amount.requests, young.requests, requests.unwrap_or(0), lag);
         if self.terms.limits.tokens_per_day.is_some() {
             self.book.day.take(made, amount.tokens);
         }
@@ -192,10 +200,10 @@ impl LaneLedger {
         self.book.charges.expire(now, KEPT);
         self.book.day.expire(now);
         let (tokens, requests) = self.minute_limits();
-        let slack = self.terms.slack;
+        let lag = self.bucket_lag();
         let levels = &mut self.book.bucket;
-        levels.tokens.drain(passed, tokens.unwrap_or(0), slack);
-        levels.requests.drain(passed, requests.unwrap_or(0), slack);
+        levels.tokens.drain(passed, tokens.unwrap_or(0), lag);
+        levels.requests.drain(passed, requests.unwrap_or(0), lag);
         levels.least_tokens.drain(passed, tokens.unwrap_or(0), Duration::ZERO);
         levels.least_requests.drain(passed, requests.unwrap_or(0), Duration::ZERO);
         if levels.tokens.whole() == 0 {
@@ -208,6 +216,11 @@ impl LaneLedger {
         if self.terms.counting == Counting::Learn {
             self.book.beliefs.retest(now);
         }
+    }
+
+    /// By how much later than here a bucket of the service may be charged, at most.
+    pub(super) fn bucket_lag(&self) -> Duration {
+        if self.book.is_drawn_on { self.terms.slack + LASTS } else { self.terms.slack }
     }
 
     pub(super) fn configured(&self) -> Configured {

@@ -21,17 +21,9 @@ const TOLD: u64 = 40;
 
 impl LaneLedger {
     pub(super) fn feeling_gate(&self, now: Timestamp) -> Option<(Timestamp, Binding)> {
-        let (learns, is_known) = (self.terms.counting == Counting::Learn, self.minute_limits() != (None, None));
+        let last_minute = self.book.charges.most_since(now - MINUTE);
+        let share = self.share_felt(now, last_minute)?;
         let charges = &self.book.charges;
-        let is_first = learns && charges.oldest().is_some_and(|oldest| oldest.after(MINUTE) > now);
-        let last_minute = charges.most_since(now - MINUTE);
-        let share = if learns && !is_known {
-            UNTOLD
-        } else if self.is_in_doubt(now) || (is_first && self.is_nearly_used(last_minute)) {
-            TOLD
-        } else {
-            return None;
-        };
         let (unheard, newest) = charges.unsettled_since(now - HEARD_AFTER);
         let heard = last_minute.requests.saturating_sub(unheard);
         // One after the other, not all at the same moment.
@@ -42,6 +34,25 @@ impl LaneLedger {
     /// Whether three quarters of a quota of the minute are used.
     pub fn is_near_its_limit(&self, now: Timestamp) -> bool {
         self.is_nearly_used(self.book.charges.most_since(now - MINUTE))
+    }
+
+    /// Whether the next call has to feel for the quota, once so much more is charged.
+    pub(super) fn feels(&self, now: Timestamp, more: Amount) -> bool {
+        let charged = self.book.charges.most_since(now - MINUTE).plus(more);
+        self.share_felt(now, charged).is_some()
+    }
+
+    fn share_felt(&self, now: Timestamp, last_minute: Amount) -> Option<u64> {
+        let (learns, is_known) = (self.terms.counting == Counting::Learn, self.minute_limits() != (None, None));
+        let oldest = self.book.charges.oldest();
+        let is_first = || learns && oldest.is_none_or(|oldest| oldest.after(MINUTE) > now);
+        if learns && !is_known {
+            Some(UNTOLD)
+        } else if self.is_in_doubt(now) || (is_first() && self.is_nearly_used(last_minute)) {
+            Some(TOLD)
+        } else {
+            None
+        }
     }
 
     fn is_nearly_used(&self, used: Amount) -> bool {

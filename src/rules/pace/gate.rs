@@ -49,6 +49,15 @@ impl LaneLedger {
         }
     }
 
+    /// Whether a limit that fell a moment ago lets so much through evenly, if there is one.
+    pub(super) fn is_even(&self, now: Timestamp, amount: Amount) -> bool {
+        self.book.even_until.is_none() || self.fits_at(Hypothesis::Bucket, now, amount).is_none()
+    }
+
+    pub(super) fn fits_into_day(&self, tokens: Tokens) -> bool {
+        self.day_gate(tokens).is_none()
+    }
+
     fn decide_by_the_counting(&mut self, now: Timestamp, amount: Amount) -> Result<Option<Tries>, Refusal> {
         let standing = self.standing();
         let opens = |hypothesis: &Hypothesis| self.fits_at(*hypothesis, now, amount).map(|at| (*hypothesis, at));
@@ -129,6 +138,11 @@ impl LaneLedger {
         self.book.day.fits_at(tokens.0, limit.get()).map(|at| (at, Binding::Day))
     }
 
+    /// Whether everybody waits for one call that decides about the others.
+    pub fn holds_for_one(&self) -> bool {
+        self.waits_for_another(self.book.latest).is_some()
+    }
+
     fn waits_for_another(&self, now: Timestamp) -> Option<(Timestamp, Binding)> {
         let trial = self.book.trial.as_ref().map(|trial| trial.made.after(TRIAL_LOST));
         let first = match self.book.first {
@@ -173,7 +187,7 @@ impl LaneLedger {
             Hypothesis::Bucket => {
                 // What is owed drains by the limit that holds, whichever limit it is held against.
                 let rate = self.book.learned.limit_of(self.configured(), quota).unwrap_or(limit);
-                let wait = self.book.bucket.most(quota).down_to(room, rate, self.terms.slack);
+                let wait = self.book.bucket.most(quota).down_to(room, rate, self.bucket_lag());
                 (!wait.is_zero()).then(|| now.after(wait))
             }
         }
