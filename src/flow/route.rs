@@ -193,7 +193,7 @@ async fn take_turn(
                     // Somebody of another model or worker that shares the lane was faster: look again.
                     Ok(Got::Shut) => continue,
                     Ok(Got::NotBefore(draw)) => {
-                        let rest = draw.saturating_duration_since(Instant::now());
+                        let rest = (draw.saturating_duration_since(Instant::now()), "the next draw on the quota");
                         match wait(context, delivery, claim, rest, For::Quota(&plan.routes)).await? {
                             Some(verdict) => return Ok(Turn::Over(verdict)),
                             None => continue,
@@ -218,8 +218,7 @@ async fn take_turn(
             }
         };
         gates::shut(context, plan, &standing.gates).await;
-        let rest = until_asked(context, plan, until.since(time));
-        let rest = (rest, standing.reason());
+        let rest = (until_asked(context, plan, until.since(time)), standing.reason());
         if let Some(verdict) = wait(context, delivery, claim, rest, For::Quota(&plan.routes)).await? {
             return Ok(Turn::Over(verdict));
         }
