@@ -11,6 +11,7 @@ mod endpoints_file;
 mod environment;
 mod error;
 mod model;
+mod page_token;
 mod tenant;
 mod typed;
 
@@ -24,6 +25,7 @@ pub use self::builtin::simulated;
 pub use self::endpoint::{EndpointSettings, QuotaOverride};
 pub use self::error::{ConfigError, ConfigErrors};
 pub use self::model::{Counting, ModelSettings, Quota, burndown_of};
+pub use self::page_token::PageToken;
 pub use self::tenant::TenantSettings;
 
 use self::endpoints_file::EndpointsFile;
@@ -111,7 +113,7 @@ pub struct BreakerSettings {
 }
 
 /// `[worker]`: how much is in hand, and for how long.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct WorkerSettings {
     /// `slots`: jobs in hand at most, waiting ones included. 1 to 10,000, default 256. What is in hand at a `kill -9`
     /// may be paid for twice, so leave it alone unless quota is left over while all slots are in calls.
@@ -128,6 +130,11 @@ pub struct WorkerSettings {
     pub drain: Duration,
     /// `listen`: where a worker serves its page and whether it is well. An address and port, default `127.0.0.1:9464`.
     pub listen: Listen,
+    /// `page_token`: with it whoever knows it may act from the page: pause and resume the worker, open, close and probe
+    /// breakers, put dead letters back. At least 16 visible ASCII characters; default none, and then the page only shows,
+    /// which is what to leave it at unless somebody is to act from there. Better set as `AQUIFER_WORKER_PAGE_TOKEN` than in
+    /// a file; it is never shown or logged.
+    pub page_token: Option<PageToken>,
 }
 
 /// Where a worker serves its page.
@@ -295,6 +302,7 @@ fn worker(top: &mut Section<'_>) -> WorkerSettings {
         max_claims: section.number("max_claims", 1..=1_000).unwrap_or(number(5)),
         drain: section.duration("drain", Duration::ZERO..=HOUR).unwrap_or(25 * SECOND),
         listen: listen(&mut section),
+        page_token: page_token::read(&mut section),
     };
     section.finish();
     settings

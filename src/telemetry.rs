@@ -10,24 +10,28 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use crate::job::failure::{Class, Failure};
-use crate::job::ident::{BatchName, Tenant};
+use crate::job::ident::{BatchName, JobKey};
 use crate::job::lifecycle::Status;
 use crate::job::outcome::Usage;
 use crate::job::units::{Timestamp, Tokens, Usd};
 use crate::ports::{Depth, EntryError, Gate, LaneId, StoreError};
 
 use figures::{BreakerState, Figures, LaneFigures, LaneNow};
+use in_hand::{Hands, InHand};
 use metrics::is_throttle;
 use tallies::{OTHER, Tallies};
 pub use troubles::Trouble;
 use troubles::{Troubles, Word};
+use unsuccessful::{Newest, Unsuccessful};
 
 pub mod emf;
 pub mod exposition;
 pub mod figures;
+pub mod in_hand;
 pub mod metrics;
 pub mod tallies;
 mod troubles;
+pub mod unsuccessful;
 
 /// The same trouble is said again only after this.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
@@ -40,8 +44,8 @@ pub struct Meter {
     reruns: AtomicU64,
     rerun_nanos: AtomicU64,
     received: AtomicU64,
-    /// When those were queued that are in hand, and how many of each moment.
-    in_hand: Mutex<BTreeMap<Timestamp, u64>>,
+    in_hand: Hands,
+    newest: Mutex<Newest>,
     queue_answered: AtomicBool,
     /// `None` if the queue did not say when it was last asked.
     depth: Mutex<Option<Depth>>,
@@ -98,23 +102,19 @@ pub struct Answered {
     pub took: Duration,
 }
 
-/// A delivery that is being worked.
-#[derive(Debug)]
-pub struct InHand<'a> {
-    meter: &'a Meter,
-    queued: Timestamp,
-}
-
-impl Drop for InHand<'_> {
-    fn drop(&mut self) {
-        let mut in_hand = lock(&self.meter.in_hand);
-        if let Some(count) = in_hand.get_mut(&self.queued) {
-            *count -= 1;
-            if *count == 0 {
-                in_hand.remove(&self.queued);
-            }
-        }
-    }
+/// The end of a job, on record.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended<'a> {
+    /// Which job.
+    pub key: &'a JobKey,
+    /// How it ended.
+    pub status: Status,
+    /// With which failure, if any.
+    pub failed: Option<Class>,
+    /// Tokens of the answer that is its result.
+    pub usage: Usage,
+    /// What its calls cost together.
+    pub spent: Usd,
 }
 
 impl Meter {
@@ -198,6 +198,12 @@ impl Meter {
         }
     }
 
+    /// A person at this worker's page set the breaker of a lane for all.
+    pub fn breaker_by_hand(&self, lane: &LaneId, state: BreakerState, until: Option<Timestamp>) {
+        let until = until.map_or_else(|| "-".to_owned(), |until| until.to_string());
+        warn!(%lane, until, "breaker is {}: set at the page", state.word());
+    }
+
     /// A batch may cost no more: no further call of it is made.
     pub fn cap_reached(&self, batch: &BatchName, committed: Usd) {
         if self.once(&format!("cap {batch}")) {
@@ -212,15 +218,28 @@ impl Meter {
         }
     }
 
-    /// A job's end is on record: with which failure, if any, and what its calls cost together.
-    pub fn ended(&self, tenant: &Tenant, status: Status, failed: Option<Class>, spent: Usd) {
-        let mut tallies = lock(&self.tallies);
-        let tally = tallies.tenant(tenant.as_str());
-        tally.ended[status as usize] += 1;
-        tally.spent += spent;
-        if let Some(class) = failed {
-            tallies.failed[class as usize] += 1;
+    /// A job's end is on record, as of `now`.
+    pub fn ended(&self, now: Timestamp, ended: &Ended<'_>) {
+        let Ended { key, status, failed, usage, spent } = *ended;
+        {
+            let mut tallies = lock(&self.tallies);
+            let tally = tallies.tenant(key.tenant.as_str());
+            tally.ended[status as usize] += 1;
+            tally.input_tokens += usage.input_tokens;
+            tally.output_tokens += usage.output_tokens;
+            tally.spent += spent;
+            if let Some(class) = failed {
+                tallies.failed[class as usize] += 1;
+            }
         }
+        if let Some(class) = failed {
+            lock(&self.newest).note(class, Unsuccessful { key: key.clone(), at: now });
+        }
+    }
+
+    /// The newest jobs of each class that ended without success.
+    pub fn newest_unsuccessful(&self) -> Vec<(Class, Unsuccessful)> {
+        lock(&self.newest).all()
     }
 
     /// The queue was asked, and answered with so many messages.
@@ -236,8 +255,7 @@ impl Meter {
 
     /// A delivery is being worked that was queued then, for as long as what is returned lives.
     pub fn takes_in_hand(&self, queued: Timestamp) -> InHand<'_> {
-        *lock(&self.in_hand).entry(queued).or_default() += 1;
-        InHand { meter: self, queued }
+        self.in_hand.take(queued)
     }
 
     /// The queue was asked how much waits; `None` if it did not say.
@@ -331,7 +349,7 @@ impl Meter {
             reruns: read(&self.reruns),
             rerun_cost: Usd::from_nanos(read(&self.rerun_nanos)),
             received: read(&self.received),
-            in_hand: lock(&self.in_hand).values().sum(),
+            in_hand: self.in_hand.len(),
             ..Counts::default()
         }
     }
@@ -354,7 +372,8 @@ impl Meter {
             fallbacks: tallies.fallbacks().collect(),
             failed: tallies.failed,
             queue: *lock(&self.depth),
-            oldest_in_hand: lock(&self.in_hand).keys().next().map(|queued| now.since(*queued)),
+            steps: self.in_hand.by_steps(),
+            oldest_in_hand: self.in_hand.oldest().map(|queued| now.since(queued)),
             troubles: lock(&self.troubles).all().len(),
             ..Figures::default()
         }

@@ -115,15 +115,33 @@ impl Fleet {
     /// # Errors
     /// What the table said.
     pub async fn batches(&self, named: Option<&BatchName>) -> Result<Vec<BatchSummary>, StoreError> {
+        let mut known = index(&self.inner).await?;
+        known.retain(|(key, _)| named.is_none_or(|named| key.batch == *named));
+        let mut summaries = self.summaries(known).await?;
+        summaries.sort_by(|one, next| (&one.key.batch, &one.key.tenant).cmp(&(&next.key.batch, &next.key.tenant)));
+        Ok(summaries)
+    }
+
+    /// So many batches, the newest first: a look costs reads for each of these, and not for all that there ever were.
+    ///
+    /// # Errors
+    /// What the table said.
+    pub async fn newest_batches(&self, most: usize) -> Result<Vec<BatchSummary>, StoreError> {
+        let mut known = index(&self.inner).await?;
+        known.sort_by(|(one, first), (next, second)| (second, one).cmp(&(first, next)));
+        known.truncate(most);
+        let mut summaries = self.summaries(known).await?;
+        summaries.sort_by(|one, next| (next.first, &one.key).cmp(&(one.first, &next.key)));
+        Ok(summaries)
+    }
+
+    async fn summaries(&self, known: Vec<(BatchKey, Timestamp)>) -> Result<Vec<BatchSummary>, StoreError> {
         let inner = self.inner.as_ref();
-        let known = index(inner).await?.into_iter().filter(|(key, _)| named.is_none_or(|named| key.batch == *named));
         let mut summaries: Vec<BoxFuture<'_, Result<BatchSummary, StoreError>>> = Vec::new();
         for (key, first) in known {
             summaries.push(Box::pin(summary(inner, key, first)));
         }
-        let mut summaries: Vec<_> = stream::iter(summaries).buffer_unordered(AT_ONCE).try_collect().await?;
-        summaries.sort_by(|one, next| (&one.key.batch, &one.key.tenant).cmp(&(&next.key.batch, &next.key.tenant)));
-        Ok(summaries)
+        stream::iter(summaries).buffer_unordered(AT_ONCE).try_collect().await
     }
 
     /// Every job of that id that a worker has claimed, in that batch and of that tenant if they are named.

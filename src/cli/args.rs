@@ -131,7 +131,7 @@ pub struct RunArgs {
     /// The summary as JSON
     #[arg(long)]
     pub json: bool,
-    /// Serve /healthz, /readyz, /api/status and /metrics there while it runs
+    /// Serve a page that shows it, /healthz, /readyz, /api/status and /metrics there while it runs
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
     /// Where things are.
@@ -229,7 +229,7 @@ pub struct WorkerArgs {
     /// Call the built-in simulator instead of Bedrock, and work what is queued in DIR/simulated
     #[arg(long, value_name = "SCENARIO.toml", num_args = 0..=1, require_equals = true)]
     pub simulate: Option<Option<PathBuf>>,
-    /// Serve /healthz, /readyz, /api/status and /metrics there [default: worker.listen, else 127.0.0.1:9464]
+    /// Serve the page, /healthz, /readyz, /api/status and /metrics there [default: worker.listen, else 127.0.0.1:9464]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
     /// Where things are.

@@ -1,6 +1,6 @@
 //! `aquifer dead`: what could not be worked, and what is to become of it. Bodies are shown on demand only.
 
-mod fleet;
+pub(super) mod fleet;
 
 use std::path::PathBuf;
 

@@ -26,6 +26,29 @@ use super::{SystemClock, out};
 /// # Errors
 /// A report: no such job, or the state cannot be read.
 pub(crate) async fn explain(args: &ExplainArgs) -> Result<Exit, Report> {
+    for Told { job, lines } in look(args).await? {
+        if args.json {
+            out::line(&job.to_string())?;
+        } else {
+            lines.iter().try_for_each(|line| out::line(line))?;
+        }
+    }
+    Ok(Exit::AllSucceeded)
+}
+
+/// What there is to tell of one job.
+pub(crate) struct Told {
+    /// To a program.
+    pub(crate) job: serde_json::Value,
+    /// To a person, line by line.
+    pub(crate) lines: Vec<String>,
+}
+
+/// Looks for every job of that id.
+///
+/// # Errors
+/// A report: no such job, or the state cannot be read.
+pub(crate) async fn look(args: &ExplainArgs) -> Result<Vec<Told>, Report> {
     let unknown = || {
         Report::usage(format!("no job is called `{}`", args.job))
             .hint("lines that were refused are no jobs: the results name them with file, line and reason")
@@ -36,23 +59,22 @@ pub(crate) async fn explain(args: &ExplainArgs) -> Result<Exit, Report> {
         None => None,
     };
     if let Some(fleet) = wiring::configured_fleet(&args.places).await? {
-        return of_fleet(&fleet, batch.as_ref(), &id, args).await;
+        return of_fleet(&fleet, batch.as_ref(), &id).await;
     }
     let states = States::open(&args.places.state)?;
-    let mut found = 0;
+    let mut told = Vec::new();
     for state in &states.readers {
         let every_gate = state.reader.gates()?;
         for job in state.reader.job(batch.as_ref(), &id, None)? {
-            found += 1;
             let settings = wiring::settings(args.places.config.as_deref(), state.simulated)?;
             let gates = gates_of(&job, &every_gate, &settings);
-            tell(&Known::of(job, gates, state.simulated), args)?;
+            told.push(Known::of(job, gates, state.simulated).told());
         }
     }
-    if found == 0 { Err(unknown()) } else { Ok(Exit::AllSucceeded) }
+    if told.is_empty() { Err(unknown()) } else { Ok(told) }
 }
 
-async fn of_fleet(fleet: &Fleet, batch: Option<&BatchName>, id: &JobId, args: &ExplainArgs) -> Result<Exit, Report> {
+async fn of_fleet(fleet: &Fleet, batch: Option<&BatchName>, id: &JobId) -> Result<Vec<Told>, Report> {
     let jobs = fleet.jobs(batch, id, None).await?;
     if jobs.is_empty() {
         let ready = fleet.queue().depth().await?.ready;
@@ -62,17 +84,7 @@ async fn of_fleet(fleet: &Fleet, batch: Option<&BatchName>, id: &JobId, args: &E
     }
     let now = SystemClock.now();
     let gates: Vec<_> = fleet.gates().await?.into_iter().filter(|gate| gate.gate.until > now).collect();
-    for job in jobs {
-        tell(&Known::of_fleet(job, &gates), args)?;
-    }
-    Ok(Exit::AllSucceeded)
-}
-
-fn tell(job: &Known, args: &ExplainArgs) -> Result<(), Report> {
-    if args.json {
-        return out::line(&as_json(job).to_string());
-    }
-    as_text(job).iter().try_for_each(|line| out::line(line))
+    Ok(jobs.into_iter().map(|job| Known::of_fleet(job, &gates).told()).collect())
 }
 
 /// What is known of a job, wherever it stands.
@@ -97,6 +109,10 @@ struct Known {
 }
 
 impl Known {
+    fn told(&self) -> Told {
+        Told { job: as_json(self), lines: as_text(self) }
+    }
+
     fn of(job: JobReport, gates: Vec<LaneGate>, simulated: bool) -> Self {
         let recorded = ended(job.state, job.ended);
         let timeline = Timeline { enqueued: job.enqueued, trail: job.trail, recorded, notified: job.notified };

@@ -4,6 +4,7 @@ pub mod args;
 mod backend;
 mod check;
 mod dead;
+mod desk;
 mod enqueue;
 pub mod exit;
 mod explain;

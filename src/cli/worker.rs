@@ -18,6 +18,7 @@ use crate::telemetry::{Counts, Trouble};
 
 use super::args::WorkerArgs;
 use super::backend::{self, Backend};
+use super::desk::BackendDesk;
 use super::exit::{Exit, Report};
 use super::run::{Pace, clock, short};
 use super::terminal::{can_draw, record, say, share_with};
@@ -48,7 +49,9 @@ pub(crate) async fn worker(args: &WorkerArgs) -> Result<Exit, Report> {
     let flow = wiring::flow_settings(&settings, is_simulated, None, Patience::Endless);
     let context = backend::context(backend.ports(None), model, catalogue, flow, stop);
     let asked = args.listen.map(|address| Listen { address, is_set: true });
-    let page = serve::open(asked.unwrap_or(settings.worker.listen), &context).await?;
+    let desk = BackendDesk::new(backend.clone(), &args.places, is_simulated, &settings);
+    let token = settings.worker.page_token.as_ref();
+    let page = serve::open(asked.unwrap_or(settings.worker.listen), &context, desk, token).await?;
     say(&format!("working {}: {}", backend.name(&args.places, is_simulated), what_answers(&settings, &context)));
 
     let purging = tokio::spawn(purge(backend.clone(), settings.keep));
@@ -133,6 +136,7 @@ struct View {
     gates: Vec<(String, Gate)>,
     troubles: Vec<Trouble>,
     credentials: Option<String>,
+    is_paused: bool,
     is_stopping: bool,
 }
 
@@ -144,6 +148,7 @@ impl View {
             gates: context.meter.gates().into_iter().filter(|(_, gate)| gate.until > now).collect(),
             troubles: context.meter.troubles(),
             credentials: context.credentials.trouble().map(|(_, why)| why),
+            is_paused: context.stop.is_paused(),
             is_stopping: context.stop.is_draining(),
         }
     }
@@ -156,6 +161,8 @@ impl View {
         }
         if self.is_stopping {
             parts.push("stopping".to_owned());
+        } else if self.is_paused {
+            parts.push("paused".to_owned());
         }
         if let Some(rate) = per_second {
             parts.push(if rate >= 10.0 { format!("{rate:.0}/s") } else { format!("{rate:.1}/s") });

@@ -109,7 +109,8 @@ fn the_example_of_the_contract_is_read_and_its_values_are_the_defaults() {
     assert!(settings.worker.listen.is_set && !defaults.worker.listen.is_set, "asked for, if by its default");
     assert_eq!(settings.worker.listen.address, defaults.worker.listen.address);
     let listen = defaults.worker.listen;
-    assert_eq!((WorkerSettings { listen, ..settings.worker }, settings.keep), (defaults.worker, defaults.keep));
+    let worker = WorkerSettings { listen, ..settings.worker };
+    assert_eq!((&worker, settings.keep), (&defaults.worker, defaults.keep));
     assert_eq!(settings.notify, defaults.notify);
     assert_eq!(resolve(None, &BTreeMap::new(), no_file).unwrap(), defaults);
 }

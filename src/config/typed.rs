@@ -87,6 +87,14 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A text that no message shows.
+    pub(super) fn secret(&mut self, key: &'static str) -> Option<String> {
+        match self.take(key)? {
+            Value::String(text) => Some(text),
+            _ => self.wrong_type(key, &Value::String("..".to_owned()), "a string"),
+        }
+    }
+
     pub(super) fn flag(&mut self, key: &'static str) -> Option<bool> {
         match self.take_parsed(key)? {
             Value::Boolean(flag) => Some(flag),

@@ -36,16 +36,17 @@ fn stands(lane: &Lane) -> LaneNow {
     let mut state = lane.state();
     let state = &mut *state;
     let (used, limit) = (state.book.ledger.used(now).0, state.book.ledger.tokens_per_minute());
+    let (breaker, open_until) = state_of(state.book.breaker.standing().phase(), now);
     LaneNow {
         open: state.open,
+        concurrency: state.concurrency.limit(),
+        reserved: state.reserved.0,
         used,
         tokens_per_minute: limit,
         utilisation: limit.filter(|limit| *limit > 0).map(|limit| share(used, limit)),
-        breaker: match state.book.breaker.standing().phase() {
-            // Its time is over; nobody has had a call for it since.
-            Phase::Open { until } if until <= now => BreakerState::HalfOpen,
-            phase @ (Phase::Closed | Phase::Open { .. } | Phase::HalfOpen | Phase::Held) => named(phase).0,
-        },
+        breaker,
+        opens_in: open_until.map(|until| until.since(now)),
+        cools_for: Some(state.book.cool_down.available_at(now).since(now)).filter(|left| !left.is_zero()),
         out: state.out.as_ref().map(|denial| denial.failure.class),
     }
 }
@@ -56,11 +57,14 @@ fn share(used: u64, limit: u64) -> f64 {
     used as f64 / limit as f64
 }
 
-fn named(phase: Phase) -> (BreakerState, Option<Timestamp>) {
+/// How a breaker shows in this phase; and until when, if it is open for a time.
+pub(super) fn state_of(phase: Phase, now: Timestamp) -> (BreakerState, Option<Timestamp>) {
     match phase {
+        // Its time is over; nobody has had a call for it since.
+        Phase::Open { until } if until <= now => (BreakerState::HalfOpen, None),
+        Phase::Open { until } => (BreakerState::Open, Some(until)),
         Phase::Closed => (BreakerState::Closed, None),
         Phase::HalfOpen => (BreakerState::HalfOpen, None),
-        Phase::Open { until } => (BreakerState::Open, Some(until)),
         Phase::Held => (BreakerState::Held, None),
     }
 }
@@ -68,15 +72,28 @@ fn named(phase: Phase) -> (BreakerState, Option<Timestamp>) {
 /// Says how this worker has changed the breaker of a lane for all; who hears of ends hears of that as well.
 pub(super) fn tell_turns(context: &Context, lane: &Lane, heard: &UnboundedSender<Notice>) {
     for phase in lane.take_turns() {
-        let (state, until) = named(phase);
+        let (state, until) = match phase {
+            Phase::Open { until } => (BreakerState::Open, Some(until)),
+            Phase::Closed | Phase::HalfOpen | Phase::Held => state_of(phase, lane.now()),
+        };
         context.meter.breaker(&lane.id, state, until);
-        if context.settings.notify_jobs || context.settings.notify_batches {
-            let LaneId { region, model_id } = &lane.id;
-            let notice = Notice::of_breaker(region, model_id, state.word(), until, context.clock.now());
+        if let Some(notice) = notice_of_turn(context, lane, state, until) {
             // Whoever publishes them outlives the lanes.
             let _ = heard.send(notice);
         }
     }
+}
+
+/// What is made known of a breaker that was turned; `None` if nobody is told of anything.
+pub(super) fn notice_of_turn(
+    context: &Context,
+    lane: &Lane,
+    state: BreakerState,
+    until: Option<Timestamp>,
+) -> Option<Notice> {
+    let LaneId { region, model_id } = &lane.id;
+    let is_told = context.settings.notify_jobs || context.settings.notify_batches;
+    is_told.then(|| Notice::of_breaker(region, model_id, state.word(), until, context.clock.now()))
 }
 
 /// Publishes what [`tell_turns`] says, apart from it: lanes must not wait for somebody who is told of them.

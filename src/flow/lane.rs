@@ -61,6 +61,8 @@ pub struct LaneState {
     pub concurrency: Concurrency,
     /// How many it has.
     pub open: usize,
+    /// What it has reserved for them.
+    pub reserved: Tokens,
     /// When a call of this worker was last answered.
     pub answered: Option<Timestamp>,
     /// Why it is out, if calls are not permitted there.
@@ -98,6 +100,12 @@ impl LaneState {
             && self.book.breaker.standing().phase() == Phase::Closed
     }
 
+    /// One call more is open, for which so much is reserved.
+    fn begin_call(&mut self, reserved: Tokens) {
+        self.open += 1;
+        self.reserved += reserved;
+    }
+
     /// Whether nothing is sent there because it is not permitted.
     pub fn is_out(&self, now: Timestamp) -> bool {
         self.out.as_ref().is_some_and(|denial| denial.holds(now))
@@ -118,6 +126,7 @@ impl Lane {
             book: LaneBook::new(terms, breaker),
             concurrency: Concurrency::new(),
             open: 0,
+            reserved: Tokens(0),
             answered: None,
             out: None,
             posted: None,
@@ -141,7 +150,7 @@ impl Lane {
             Some(None) => self.say([Word::Abandoned(taken.permit)]),
             Some(Some(_)) | None => self.say(taken.unsent()),
         }
-        self.end_call();
+        self.end_call(taken.reservation.tokens);
     }
 
     /// What this worker holds and does not need comes back with the next write.
@@ -150,10 +159,11 @@ impl Lane {
         self.state().empty_purse(now);
     }
 
-    /// One call less is open.
-    pub fn end_call(&self) {
+    /// One call less is open, for which so much had been reserved.
+    pub fn end_call(&self, reserved: Tokens) {
         let mut state = self.state();
         state.open = state.open.saturating_sub(1);
+        state.reserved = Tokens(state.reserved.0.saturating_sub(reserved.0));
         drop(state);
         // Whoever stands first in line looks again; the word is kept if nobody waits just now.
         self.changed.notify_one();

@@ -10,6 +10,7 @@
 
 pub mod acknowledge;
 pub mod admit;
+pub mod by_hand;
 pub mod context;
 pub mod control;
 pub mod credentials;

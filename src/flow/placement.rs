@@ -43,6 +43,7 @@ pub struct Held {
     /// Whether the breaker let this call through to find out; its failure does not count against the job.
     pub probe: bool,
     open: Option<Taken>,
+    reserved: Tokens,
     /// What was taken of the account behind the lane.
     account: Option<(Arc<Lane>, Taken)>,
     sent: Timestamp,
@@ -92,8 +93,9 @@ impl Held {
     }
 
     fn new(lane: &Arc<Lane>, taken: Taken, account: Option<(Arc<Lane>, Taken)>) -> Self {
-        let (sent, has_settled_in) = (taken.reservation.made, AtomicBool::new(false));
-        Self { lane: Arc::clone(lane), probe: taken.probe, open: Some(taken), account, sent, has_settled_in }
+        let (sent, reserved) = (taken.reservation.made, taken.reservation.tokens);
+        let (lane, has_settled_in) = (Arc::clone(lane), AtomicBool::new(false));
+        Self { lane, probe: taken.probe, open: Some(taken), reserved, account, sent, has_settled_in }
     }
 
     /// The lane.
@@ -242,9 +244,9 @@ impl Drop for Held {
             let kept = [Word::Quota(Event::Kept(taken.reservation)), Word::Abandoned(taken.permit)];
             self.lane.say(if taken.part.is_some() { taken.unsent() } else { kept });
         }
-        self.lane.end_call();
-        if let Some((account, _)) = &self.account {
-            account.end_call();
+        self.lane.end_call(self.reserved);
+        if let Some((account, taken)) = &self.account {
+            account.end_call(taken.reservation.tokens);
         }
     }
 }

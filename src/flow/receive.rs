@@ -59,6 +59,11 @@ pub async fn receive(
     let mut trouble = TROUBLE_LEAST;
     let mut in_trouble_since = None;
     loop {
+        tokio::select! {
+            biased;
+            () = context.stop.drained() => return,
+            () = context.stop.resumed() => {}
+        }
         let most = tokio::select! {
             biased;
             () = context.stop.drained() => return,
@@ -70,6 +75,9 @@ pub async fn receive(
             gathered = gather(context, slots, shares, turn, most.unwrap_or(usize::MAX)) => gathered,
         };
         let Some(Gathered { mut permits, question, alone }) = gathered else { return };
+        if context.stop.is_paused() {
+            continue;
+        }
         let Question { passing_over, mut places } = question;
         permits.truncate(places.len());
         let wait = if passing_over.is_empty() { WAIT } else { Duration::ZERO };

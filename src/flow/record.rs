@@ -9,6 +9,7 @@ use crate::job::intake;
 use crate::job::lifecycle::Status;
 use crate::job::outcome::{Ending, JobResult, Timing, Usage};
 use crate::ports::{FinishReply, StoreError, StoreTrouble};
+use crate::telemetry::Ended;
 
 use super::context::Context;
 use super::patience::{Patience, insist};
@@ -30,12 +31,14 @@ pub async fn record(context: &Context, delivery: &Delivery, claim: &Claim, verdi
     if delivery.lease.is_lost() {
         return Err(Exit::Lost);
     }
-    let (status, failed) = (result.status, result.error.as_ref().map(|failure| failure.class));
+    let (status, usage) = (result.status, result.usage);
+    let failed = result.error.as_ref().map(|failure| failure.class);
     let reply = write(context, claim, result, line)
         .await
         .inspect_err(|error| context.stop.drain(Reason::Store(error.clone())))?;
     let receipt = Receipt::recorded(reply).ok_or(Exit::Lost)?;
-    context.meter.ended(&claim.fence.key.tenant, status, failed, claim.tally.spent);
+    let ended = Ended { key: &claim.fence.key, status, failed, usage, spent: claim.tally.spent };
+    context.meter.ended(context.now(), &ended);
     Ok(receipt)
 }
 

@@ -1,7 +1,9 @@
-//! Should the work go on? Two stages of stopping, and the first reason that asked for them.
+//! Should the work go on? Two stages of stopping, and the first reason that asked for them; and, before either, a pause
+//! that can be taken back.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::job::units::Usd;
@@ -33,6 +35,7 @@ pub enum Reason {
 pub struct Stop {
     draining: CancellationToken,
     aborting: CancellationToken,
+    is_paused: Arc<watch::Sender<bool>>,
     reason: Arc<Mutex<Option<Reason>>>,
 }
 
@@ -47,6 +50,22 @@ impl Stop {
     pub fn abort(&self) {
         self.draining.cancel();
         self.aborting.cancel();
+    }
+
+    /// Nothing new is received from now on, or it is again. What is in hand goes on.
+    pub fn pause(&self, is_paused: bool) {
+        self.is_paused.send_replace(is_paused);
+    }
+
+    /// Whether nothing new is received because a person said so.
+    pub fn is_paused(&self) -> bool {
+        *self.is_paused.borrow()
+    }
+
+    /// Ends when there is no pause.
+    pub async fn resumed(&self) {
+        // The sender lives in `self`, so the channel cannot close.
+        let _ = self.is_paused.subscribe().wait_for(|is_paused| !is_paused).await;
     }
 
     /// Ends when the first stage has begun.

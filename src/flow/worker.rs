@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::job::notice::Notice;
 use crate::ports::{Message, StoreError, StoreTrouble};
+use crate::telemetry::in_hand::{InHand, Step};
 
 use super::acknowledge::acknowledge;
 use super::admit::{Admitted, admit};
@@ -116,8 +117,8 @@ impl Worker {
         while let Some(delivery) = deliveries.recv().await {
             let worker = self.clone();
             jobs.spawn(async move {
-                let _in_hand = worker.context.meter.takes_in_hand(delivery.message.sent);
-                worker.deliver(delivery).await;
+                let in_hand = worker.context.meter.takes_in_hand(delivery.message.sent);
+                worker.deliver(delivery, &in_hand).await;
             });
         }
         jobs.close();
@@ -128,19 +129,25 @@ impl Worker {
     }
 
     /// One delivery, from receipt to acknowledgement.
-    async fn deliver(&self, delivery: Delivery) {
+    async fn deliver(&self, delivery: Delivery, in_hand: &InHand<'_>) {
         let mut claim = None;
-        let disposition = match self.work(&delivery, &mut claim).await {
+        let disposition = match self.work(&delivery, &mut claim, in_hand).await {
             Ok(notified) => notified.disposition(),
             Err(exit) => self.disposition(exit, claim.as_ref()),
         };
+        in_hand.at(Step::Acknowledge);
         if let Err(error) = acknowledge(&self.context, delivery, disposition).await {
             self.context.meter.store_trouble(&error);
         }
     }
 
     /// The steps. Each needs what only the one before it can give.
-    async fn work(&self, delivery: &Delivery, held: &mut Option<Claim>) -> Result<Notified, Exit> {
+    async fn work(
+        &self,
+        delivery: &Delivery,
+        held: &mut Option<Claim>,
+        in_hand: &InHand<'_>,
+    ) -> Result<Notified, Exit> {
         let context = &*self.context;
         if context.stop.is_draining() {
             return Err(Exit::HandBack { after: Duration::ZERO });
@@ -153,23 +160,27 @@ impl Worker {
             Admitted::Over(claim, verdict) => (held.insert(claim), verdict),
             Admitted::Ours(claim) => {
                 let claim = held.insert(claim);
-                let verdict = self.answer(delivery, claim).await?;
+                let verdict = self.answer(delivery, claim, in_hand).await?;
                 (claim, verdict)
             }
         };
+        in_hand.at(Step::Record);
         let receipt = record(context, delivery, claim, verdict).await?;
         let waits = claim.job.callback.take();
         *held = None;
+        in_hand.at(Step::Notify);
         notify(context, receipt, waits.as_ref()).await
     }
 
     /// Routes and infers until the job is over.
-    async fn answer(&self, delivery: &Delivery, claim: &mut Claim) -> Result<Verdict, Exit> {
+    async fn answer(&self, delivery: &Delivery, claim: &mut Claim, in_hand: &InHand<'_>) -> Result<Verdict, Exit> {
         loop {
+            in_hand.at(Step::Route);
             let placement = match route(&self.context, delivery, claim).await? {
                 Routed::Placed(placement) => placement,
                 Routed::Over(verdict) => return Ok(verdict),
             };
+            in_hand.at(Step::Infer);
             match infer(&self.context, delivery, claim, *placement).await? {
                 Inferred::Over(verdict) => return Ok(verdict),
                 Inferred::Again => {}

@@ -102,9 +102,10 @@ mod tests {
 
     use super::*;
     use crate::job::failure::{Class, Failure};
-    use crate::job::ident::Tenant;
+    use crate::job::ident::{BatchName, JobId, JobKey, Tenant};
+    use crate::job::outcome::Usage;
     use crate::ports::LaneId;
-    use crate::telemetry::Meter;
+    use crate::telemetry::{Ended, Meter};
 
     const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
@@ -114,10 +115,14 @@ mod tests {
         let lane = LaneId { region: "us-east-1".into(), model_id: "m".into() };
         let stands = LaneNow {
             open: 0,
+            concurrency: 8,
+            reserved: 100,
             used: 85,
             tokens_per_minute: Some(100),
             utilisation: Some(0.85),
             breaker: BreakerState::Held,
+            opens_in: None,
+            cools_for: None,
             out: None,
         };
         let mut emf = Emf::default();
@@ -128,7 +133,13 @@ mod tests {
             // Counts are those since the round before, whatever they have come to.
             for _ in 0..round {
                 meter.call_failed(&lane, &throttle, cent);
-                meter.ended(&Tenant::unnamed(), Status::Failed, Some(Class::Timeout), Usd::ZERO);
+                let key = JobKey {
+                    tenant: Tenant::unnamed(),
+                    batch: BatchName::new("b").unwrap(),
+                    id: JobId::new("job-1").unwrap(),
+                };
+                let (status, failed) = (Status::Failed, Some(Class::Timeout));
+                meter.ended(NOW, &Ended { key: &key, status, failed, usage: Usage::default(), spent: Usd::ZERO });
             }
             let lines = emf.lines(NOW, &meter.figures(NOW, vec![(lane.clone(), stands)]));
             let with =

@@ -139,13 +139,13 @@ mod tests {
 
     use super::*;
     use crate::job::failure::Failure;
-    use crate::job::ident::Tenant;
+    use crate::job::ident::{BatchName, JobId, JobKey, Tenant};
     use crate::job::outcome::Usage;
     use crate::job::units::{Timestamp, Tokens, Usd};
     use crate::ports::{Depth, LaneId};
     use crate::telemetry::figures::{BreakerState, LaneNow};
     use crate::telemetry::metrics::Kind;
-    use crate::telemetry::{Answered, Meter};
+    use crate::telemetry::{Answered, Ended, Meter};
 
     const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
@@ -156,10 +156,14 @@ mod tests {
     fn stands() -> LaneNow {
         LaneNow {
             open: 3,
+            concurrency: 8,
+            reserved: 100,
             used: 850,
             tokens_per_minute: Some(1_000),
             utilisation: Some(0.85),
             breaker: BreakerState::Open,
+            opens_in: None,
+            cools_for: None,
             out: None,
         }
     }
@@ -175,7 +179,13 @@ mod tests {
         meter.paced(lane, Duration::from_secs(70));
         meter.breaker(lane, BreakerState::Open, Some(NOW));
         meter.fell_back("own", "other one");
-        meter.ended(&Tenant::new(tenant).unwrap(), Status::Failed, Some(Class::Timeout), cost);
+        let key = JobKey {
+            tenant: Tenant::new(tenant).unwrap(),
+            batch: BatchName::new("b").unwrap(),
+            id: JobId::new("job-1").unwrap(),
+        };
+        meter
+            .ended(NOW, &Ended { key: &key, status: Status::Failed, failed: Some(Class::Timeout), usage, spent: cost });
         meter.waits(Some(Depth { ready: 7, in_flight: 1, delayed: 2, dead: 4 }));
     }
 

@@ -8,6 +8,7 @@ use crate::job::failure::Class;
 use crate::ports::{Depth, LaneId};
 
 use super::Counts;
+use super::in_hand::BySteps;
 use super::tallies::{LaneTally, TenantTally};
 
 /// What was counted since the process began, and how things stand.
@@ -25,6 +26,8 @@ pub struct Figures {
     pub failed: [u64; Class::ALL.len()],
     /// How much waited when the queue was last asked; `None` if it has not answered then.
     pub queue: Option<Depth>,
+    /// Jobs in hand by step.
+    pub steps: BySteps,
     /// Since when the oldest job in hand is queued; `None` if nothing is in hand.
     pub oldest_in_hand: Option<Duration>,
     /// Jobs in hand at most.
@@ -54,6 +57,10 @@ pub struct LaneFigures {
 pub struct LaneNow {
     /// Calls of this worker that are open.
     pub open: usize,
+    /// How many it may have open just now; [`u32::MAX`] and beyond is as many as it likes.
+    pub concurrency: usize,
+    /// Tokens that it has reserved for these calls, as part of `used`.
+    pub reserved: u64,
     /// Tokens charged in the last minute by all workers, reservations included.
     pub used: u64,
     /// The tokens a minute that hold just now, as configured or as learned; `None` if there is no such quota.
@@ -62,6 +69,10 @@ pub struct LaneNow {
     pub utilisation: Option<f64>,
     /// Its breaker.
     pub breaker: BreakerState,
+    /// How long the breaker stays open; `None` if it is not, or until a person says so.
+    pub opens_in: Option<Duration>,
+    /// How long its cool-down lasts; `None` if there is none.
+    pub cools_for: Option<Duration>,
     /// Why it is out for good.
     pub out: Option<Class>,
 }
@@ -80,6 +91,9 @@ pub enum BreakerState {
 }
 
 impl BreakerState {
+    /// All of them, as they get worse.
+    pub const ALL: [Self; 4] = [Self::Closed, Self::HalfOpen, Self::Open, Self::Held];
+
     /// Whether no call goes.
     pub fn is_open(self) -> bool {
         match self {
@@ -105,6 +119,8 @@ impl LaneNow {
     pub fn with(self, other: Self) -> Self {
         Self {
             open: self.open + other.open,
+            concurrency: self.concurrency.saturating_add(other.concurrency),
+            reserved: self.reserved + other.reserved,
             used: self.used + other.used,
             tokens_per_minute: self.tokens_per_minute.zip(other.tokens_per_minute).map(|(one, two)| one + two),
             utilisation: match (self.utilisation, other.utilisation) {
@@ -112,6 +128,8 @@ impl LaneNow {
                 (one, two) => one.or(two),
             },
             breaker: self.breaker.max(other.breaker),
+            opens_in: self.opens_in.max(other.opens_in),
+            cools_for: self.cools_for.max(other.cools_for),
             out: self.out.or(other.out),
         }
     }

@@ -88,6 +88,10 @@ impl LaneTally {
 pub struct TenantTally {
     /// Jobs that ended, by status.
     pub ended: [u64; Status::ALL.len()],
+    /// Input tokens of their answers.
+    pub input_tokens: u64,
+    /// Output tokens of their answers.
+    pub output_tokens: u64,
     /// What those jobs cost, all their calls together.
     pub spent: Usd,
 }

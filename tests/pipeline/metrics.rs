@@ -4,22 +4,25 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use aquifer::flow::context::Context;
 use aquifer::flow::figures::figures;
 use aquifer::job::failure::Class;
-use aquifer::job::ident::Tenant;
+use aquifer::job::ident::{BatchName, JobId, JobKey, Tenant};
 use aquifer::job::lifecycle::Status;
+use aquifer::job::outcome::Usage;
 use aquifer::job::units::{Timestamp, Tokens, Usd};
-use aquifer::page::Page;
+use aquifer::page::{AskedJob, BatchProgress, Desk, Explained, Page};
 use aquifer::ports::Billing;
 use aquifer::rules::pace::Event;
+use aquifer::telemetry::Ended;
 use aquifer::telemetry::exposition;
 use aquifer::telemetry::figures::BreakerState;
 
-use crate::common::context_of;
+use crate::common::{BATCH, context_of};
 use crate::harness::*;
 
 /// Asks for a path and returns the body.
@@ -45,6 +48,28 @@ fn sum(metrics: &str, name: &str) -> f64 {
     values.iter().sum()
 }
 
+/// What is on record is told elsewhere.
+struct NothingOnRecord;
+
+#[async_trait]
+impl Desk for NothingOnRecord {
+    async fn batches(&self) -> Result<Vec<BatchProgress>, String> {
+        Ok(Vec::new())
+    }
+
+    async fn explain(&self, _: &AskedJob) -> Result<Vec<Explained>, String> {
+        Err("nothing is on record".to_owned())
+    }
+
+    async fn redrive(&self) -> Result<u64, String> {
+        Ok(0)
+    }
+
+    fn stale_after(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
 fn assert_equal(found: f64, expected: f64, what: &str) {
     assert!((found - expected).abs() < 1e-9, "{what}: {found}, not {expected}");
 }
@@ -63,7 +88,9 @@ async fn o1_the_page_the_scrape_and_the_results_tell_the_same() {
     let context =
         context(&store, &state, model.clone(), Setup { limits: tokens_per_minute(20_000), ..Setup::default() });
     let results = drain(&context, &store, &run, 20).await;
-    let page = Page::open("127.0.0.1:0".parse().unwrap(), Arc::clone(&context)).await.unwrap();
+    let page = Page::open("127.0.0.1:0".parse().unwrap(), Arc::clone(&context), Arc::new(NothingOnRecord), None)
+        .await
+        .unwrap();
     let metrics = get(page.address(), "/metrics").await;
     let status: serde_json::Value = serde_json::from_str(&get(page.address(), "/api/status").await).unwrap();
 
@@ -197,10 +224,17 @@ async fn o1_a_scrape_of_100_lanes_with_a_busy_quota_and_100_tenants() {
             let made = lane.book.ledger.reserve(at, Tokens(1_000)).unwrap();
             lane.book.ledger.apply(at, &Event::Settled(made, Tokens(1_000)));
         }
-        let tenant = Tenant::new(&format!("tenant-{n}")).unwrap();
-        context.meter.ended(&tenant, Status::Succeeded, None, Usd::from_nanos(1));
+        let key = JobKey {
+            tenant: Tenant::new(&format!("tenant-{n}")).unwrap(),
+            batch: BatchName::new(BATCH).unwrap(),
+            id: JobId::new("job-1").unwrap(),
+        };
+        let (status, usage, spent) = (Status::Succeeded, Usage::default(), Usd::from_nanos(1));
+        context.meter.ended(context.now(), &Ended { key: &key, status, failed: None, usage, spent });
     }
-    let page = Page::open("127.0.0.1:0".parse().unwrap(), Arc::clone(&context)).await.unwrap();
+    let page = Page::open("127.0.0.1:0".parse().unwrap(), Arc::clone(&context), Arc::new(NothingOnRecord), None)
+        .await
+        .unwrap();
     for _ in 0..3 {
         let started = Instant::now();
         let metrics = get(page.address(), "/metrics").await;

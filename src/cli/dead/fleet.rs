@@ -171,6 +171,33 @@ async fn redrive(fleet: &Fleet, which: &DeadFilter, model: Option<&str>, as_json
     Ok(Exit::AllSucceeded)
 }
 
+/// Puts all of them back into the queue; how many there were.
+pub(in crate::cli) async fn put_all_back(fleet: &Fleet, model: Option<&str>) -> Result<u64, Report> {
+    let (mut letters, mut count) = (fleet.dead_letters(), 0);
+    let outcome = loop {
+        let page = match letters.next().await.map_err(of_fleet) {
+            Ok(page) if page.is_empty() || count >= LIMIT => break Ok(()),
+            Ok(page) => page,
+            Err(report) => break Err(report),
+        };
+        let mut failed = None;
+        for letter in &page {
+            match letters.put_back(letter, model).await {
+                Ok(PutBack::Queued | PutBack::RunsAgain) => count += 1,
+                Err(error) => {
+                    failed = Some(begun(error));
+                    break;
+                }
+            }
+        }
+        if let Some(report) = failed {
+            break Err(report);
+        }
+    };
+    letters.let_go().await;
+    outcome.map(|()| u64::try_from(count).unwrap_or(u64::MAX))
+}
+
 async fn drop_them(fleet: &Fleet, which: &DeadFilter, yes: bool, as_json: bool) -> Result<Exit, Report> {
     let looked = each(
         fleet,

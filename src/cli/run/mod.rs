@@ -27,6 +27,7 @@ use crate::ports::Ledger;
 
 use super::args::RunArgs;
 use super::backend::{self, Backend, Roll, state_dir};
+use super::desk::BackendDesk;
 use super::exit::{Exit, Report};
 use super::input::check_inputs;
 use super::terminal::say;
@@ -91,7 +92,11 @@ pub async fn run(args: RunArgs) -> Result<Exit, Report> {
     let context =
         backend::context(backend.ports(Some(batch.clone())), model, Arc::clone(&catalogue), flow, stop.clone());
     let page = match args.listen {
-        Some(address) => serve::open(Listen { address, is_set: true }, &context).await?,
+        Some(address) => {
+            let desk = BackendDesk::new(backend.clone(), &args.places, args.simulate.is_some(), &settings);
+            let token = settings.worker.page_token.as_ref();
+            serve::open(Listen { address, is_set: true }, &context, desk, token).await?
+        }
         None => None,
     };
 

@@ -94,7 +94,7 @@ impl Lane {
             let offer = if offered.is_shared { self.swap(allowance, grant).await? } else { Offer::Taken };
             match (offer, offered.drawn) {
                 (Offer::Taken, Drawn::One(reservation)) => {
-                    self.state().open += 1;
+                    self.state().begin_call(reservation.tokens);
                     let Offered { permit, probe, .. } = offered;
                     return Ok(Take::Taken(Taken { reservation, part: None, permit, probe }));
                 }
@@ -129,8 +129,9 @@ impl Lane {
             Gate::Probe(_) | Gate::Open { .. } => return None,
         };
         let part = state.row.purse.take(now, tokens)?;
-        state.open += 1;
-        Some(Taken { reservation: part.reservation(now), part: Some(part), permit, probe: false })
+        let reservation = part.reservation(now);
+        state.begin_call(reservation.tokens);
+        Some(Taken { reservation, part: Some(part), permit, probe: false })
     }
 
     /// What was taken in the copy alone, and is not in what replaced it.
