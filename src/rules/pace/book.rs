@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::bucket::Debt;
+use super::bucket::{Debt, drained_tokens};
 use super::caution::Caution;
 use super::charges::Charges;
 use super::day::Day;
@@ -184,8 +184,22 @@ impl LaneLedger {
             emptied.tokens = emptied.tokens.saturating_sub_unsigned(amount.tokens);
             emptied.requests = emptied.requests.saturating_sub_unsigned(amount.requests);
         }
-        // What was charged so lately may have been admitted after the service gave this back.
-        let young = self.book.charges.most_from(self.book.latest - slack - slack);
+        let young = if self.book.is_drawn_on {
+            // Said late: what was charged after that call may all have been admitted after the service gave this back, or after
+            // it would have been there without the grant.
+            let drains =
+                |limit: Option<u64>, over: Duration| drained_tokens(over.saturating_sub(lag), limit.unwrap_or(0));
+            let since = |of: fn(Amount) -> u64, limit| {
+                self.book.charges.most_owed_since(made, self.book.latest, of, |over| drains(limit, over))
+            };
+            Amount {
+                tokens: since(|amount| amount.tokens, tokens),
+                requests: since(|amount| amount.requests, requests),
+            }
+        } else {
+            // What was charged so lately may have been admitted after the service gave this back.
+            self.book.charges.most_from(self.book.latest - slack - slack)
+        };
         self.book.bucket.tokens.take(amount.tokens, young.tokens, tokens.unwrap_or(0), lag);
         self.book.bucket.requests.take(amount.requests, young.requests, requests.unwrap_or(0), lag);
         if self.terms.limits.tokens_per_day.is_some() {

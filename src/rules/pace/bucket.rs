@@ -66,6 +66,11 @@ impl Debt {
     }
 }
 
+/// So many whole tokens, rounded down, a bucket of this limit takes in.
+pub(super) fn drained_tokens(time: Duration, limit: u64) -> u64 {
+    u64::try_from(drained(time, limit).div_euclid(PERIOD)).unwrap_or(0)
+}
+
 fn drained(time: Duration, limit: u64) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX).saturating_mul(signed(limit))
 }

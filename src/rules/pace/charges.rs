@@ -137,6 +137,23 @@ impl Charges {
         young.fold(Amount::default(), |sum, entry| sum.plus(entry.most))
     }
 
+    /// What a bucket that was full at any moment from `since` on may lack now, of all that was charged from then on: `drains` says
+    /// how much it has taken in over a time.
+    pub(super) fn most_owed_since(
+        &self,
+        since: Timestamp,
+        now: Timestamp,
+        of: impl Fn(Amount) -> u64,
+        drains: impl Fn(Duration) -> u64,
+    ) -> u64 {
+        let (mut charged, mut most) = (0_u64, 0);
+        for entry in self.entries.iter().rev().take_while(|entry| entry.last >= since) {
+            charged = charged.saturating_add(of(entry.most));
+            most = charged.saturating_sub(drains(now.since(entry.last))).max(most);
+        }
+        most
+    }
+
     /// What may count of all that was charged after `since` and up to `until`.
     pub(super) fn most_between(&self, since: Timestamp, until: Timestamp) -> Amount {
         let within = self.entries.iter().filter(|entry| entry.last > since && entry.first <= until);
