@@ -20,5 +20,6 @@ mod signals;
 mod support;
 mod together;
 mod trouble;
+mod watch;
 mod words;
 mod worker;
