@@ -12,16 +12,36 @@ pub(crate) fn line(text: &str) -> Result<(), Report> {
     bytes(text.as_bytes())
 }
 
+/// One line of data; `false` if nobody reads it any more.
+///
+/// # Errors
+/// A report: standard output is gone otherwise.
+pub(crate) fn line_is_read(text: &str) -> Result<bool, Report> {
+    match write(text.as_bytes()) {
+        Ok(()) => Ok(true),
+        Err(error) if is_enough(&error) => Ok(false),
+        Err(error) => Err(gone(&error)),
+    }
+}
+
 /// One line of data, as it lies in the store.
 ///
 /// # Errors
 /// A report: standard output is gone.
 pub(crate) fn bytes(line: &[u8]) -> Result<(), Report> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(line).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()) {
-        Err(error) if !is_enough(&error) => Err(Report::stuck(format!("cannot write to standard output: {error}"))),
+    match write(line) {
+        Err(error) if !is_enough(&error) => Err(gone(&error)),
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+fn write(line: &[u8]) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(line).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush())
+}
+
+fn gone(error: &std::io::Error) -> Report {
+    Report::stuck(format!("cannot write to standard output: {error}"))
 }
 
 /// The reader has seen what it wanted, as `head` does.

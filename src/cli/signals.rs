@@ -22,15 +22,25 @@ pub(crate) fn watch(stop: Stop) -> JoinHandle<()> {
 
 /// Waits for Ctrl-C or SIGTERM; `false` if signals cannot be had.
 pub(crate) async fn interrupted() -> bool {
+    heard_from_now().await
+}
+
+/// Likewise for those that come from this moment on, whenever it is first waited.
+pub(crate) fn heard_from_now() -> impl Future<Output = bool> {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
-        let Ok(mut terminate) = signal(SignalKind::terminate()) else { return false };
-        tokio::select! {
-            ctrl_c = tokio::signal::ctrl_c() => ctrl_c.is_ok(),
-            _ = terminate.recv() => true,
+        let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+        async move {
+            let (Ok(mut interrupt), Ok(mut terminate)) = signals else { return false };
+            tokio::select! {
+                _ = interrupt.recv() => true,
+                _ = terminate.recv() => true,
+            }
         }
     }
     #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await.is_ok()
+    async {
+        tokio::signal::ctrl_c().await.is_ok()
+    }
 }

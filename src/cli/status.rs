@@ -1,7 +1,11 @@
 //! `aquifer status`: how do the batches stand? Counts, cost and an estimate of the end, from the state directory or the
 //! fleet's table alone, so that it works beside running processes and after them.
 
+mod screen;
+mod watch;
+
 use serde::Serialize;
+use serde_json::json;
 
 use crate::aws::{self, Fleet};
 use crate::embedded::BatchSummary;
@@ -16,19 +20,15 @@ use super::run::{short, span};
 use super::states::{self, States};
 use super::{SystemClock, out, wiring};
 
-/// Shows one batch, or all.
+/// Shows one batch, or all; with `--watch` until whoever watches has seen enough.
 ///
 /// # Errors
 /// A report: there is no state, or no such batch.
 pub(crate) async fn status(args: &StatusArgs) -> Result<Exit, Report> {
-    let view = match wiring::configured_fleet(&args.places).await? {
-        Some(fleet) => of_fleet(&fleet, args).await?,
-        None => of_states(&States::open(&args.places.state)?, args)?,
-    };
-    if let Some(name) = &args.batch
-        && view.rows.is_empty()
-    {
-        return Err(states::no_batch(name));
+    let source = Source { args, fleet: wiring::configured_fleet(&args.places).await? };
+    let view = source.look().await?;
+    if args.watch {
+        return watch::watch(&source, view).await;
     }
     if args.json {
         for row in &view.rows {
@@ -36,23 +36,87 @@ pub(crate) async fn status(args: &StatusArgs) -> Result<Exit, Report> {
         }
         return Ok(Exit::AllSucceeded);
     }
-    table(&view.rows)?;
-    if let Some(depth) = view.depth {
-        let Depth { ready, in_flight, delayed, dead } = depth;
-        out::line(&format!("queue: {ready} ready, {in_flight} in flight, {delayed} delayed; {dead} dead letters"))?;
-    }
-    for (lane, gate) in view.gates {
-        out::line(&format!("{lane} waits since {} until {}: {}", gate.since, gate.until, gate.reason))?;
-    }
+    view.lines().iter().try_for_each(|line| out::line(&line.text))?;
     Ok(Exit::AllSucceeded)
+}
+
+/// Where it is looked up.
+struct Source<'a> {
+    args: &'a StatusArgs,
+    fleet: Option<Fleet>,
+}
+
+impl Source<'_> {
+    /// How it stands now.
+    async fn look(&self) -> Result<View, Report> {
+        let view = match &self.fleet {
+            Some(fleet) => of_fleet(fleet, self.args).await?,
+            // Opened each time: the simulated state beside the real one may be made meanwhile.
+            None => of_states(&States::open(&self.args.places.state)?, self.args)?,
+        };
+        match &self.args.batch {
+            Some(name) if view.rows.is_empty() => Err(states::no_batch(name)),
+            Some(_) | None => Ok(view),
+        }
+    }
 }
 
 /// What is shown.
 struct View {
+    at: Timestamp,
     rows: Vec<Row>,
     /// The queue that all batches share, where there is one.
     depth: Option<Depth>,
     gates: Vec<(String, Gate)>,
+}
+
+/// A line of the table, or below it.
+struct Line {
+    text: String,
+    weight: Weight,
+}
+
+/// What of it a screen sets off, and what it does without first when there are more lines than it has.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Weight {
+    Heading,
+    /// A batch with jobs that have not ended.
+    Open,
+    /// A batch that has ended, every job with success.
+    Done,
+    /// A batch with jobs that ended without success.
+    Failed,
+    /// What belongs to the line above.
+    Note,
+    /// What is said of the queue and of lanes that wait.
+    Foot,
+}
+
+impl View {
+    /// As a table.
+    fn lines(&self) -> Vec<Line> {
+        let foot = |text: String| Line { text, weight: Weight::Foot };
+        let depth = self.depth.map(|Depth { ready, in_flight, delayed, dead }| {
+            foot(format!("queue: {ready} ready, {in_flight} in flight, {delayed} delayed; {dead} dead letters"))
+        });
+        let gates = self.gates.iter().map(|(lane, gate)| {
+            foot(format!("{lane} waits since {} until {}: {}", gate.since, gate.until, gate.reason))
+        });
+        table(&self.rows).into_iter().chain(depth).chain(gates).collect()
+    }
+
+    /// All of it in one object.
+    fn json(&self) -> serde_json::Value {
+        let depth = self.depth.map(|Depth { ready, in_flight, delayed, dead }| {
+            json!({ "ready": ready, "in_flight": in_flight, "delayed": delayed, "dead": dead })
+        });
+        let gates = self.gates.iter().map(|(lane, gate)| {
+            let (since, until) = (gate.since.to_string(), gate.until.to_string());
+            json!({ "lane": lane, "reason": gate.reason, "since": since, "until": until })
+        });
+        let gates: Vec<_> = gates.collect();
+        json!({ "at": self.at.to_string(), "batches": self.rows, "queue": depth, "gates": gates })
+    }
 }
 
 fn of_states(states: &States, args: &StatusArgs) -> Result<View, Report> {
@@ -66,7 +130,7 @@ fn of_states(states: &States, args: &StatusArgs) -> Result<View, Report> {
         }
     }
     let gates = states.gates()?.into_iter().map(|gate| (gate.lane, gate.gate)).collect();
-    Ok(View { rows, depth: None, gates })
+    Ok(View { at: now, rows, depth: None, gates })
 }
 
 async fn of_fleet(fleet: &Fleet, args: &StatusArgs) -> Result<View, Report> {
@@ -75,7 +139,7 @@ async fn of_fleet(fleet: &Fleet, args: &StatusArgs) -> Result<View, Report> {
     let rows = fleet.batches(named.as_ref()).await?.iter().map(|batch| Row::of_fleet(batch, now)).collect();
     let posted = fleet.gates().await?.into_iter().filter(|gate| gate.gate.until > now);
     let gates = posted.map(|gate| (gate.lane, gate.gate)).collect();
-    Ok(View { rows, depth: Some(fleet.queue().depth().await?), gates })
+    Ok(View { at: now, rows, depth: Some(fleet.queue().depth().await?), gates })
 }
 
 /// The contract's fields, and what tells batches of one name apart.
@@ -160,27 +224,49 @@ impl Row {
             right_sized: RightSized::of(batch.savings),
         }
     }
-}
 
-fn table(rows: &[Row]) -> Result<(), Report> {
-    out::line(&format!(
-        "{:<28} {:>9} {:>9} {:>8} {:>9} {:>7} {:>8} {:>7} {:>11} {:>8}",
-        "BATCH", "TOTAL", "QUEUED", "RUNNING", "SUCCEEDED", "FAILED", "REJECTED", "EXPIRED", "COST", "ETA"
-    ))?;
-    for row in rows {
-        let mut name = row.batch.clone();
-        if row.tenant != "default" {
-            name = format!("{}/{name}", row.tenant);
-        }
-        if row.simulated {
-            name.push_str(" (simulated)");
-        }
-        let eta = match row.eta_s {
+    /// What people know it by.
+    fn name(&self) -> String {
+        let tenant = if self.tenant == "default" { String::new() } else { format!("{}/", self.tenant) };
+        let mark = if self.simulated { " (simulated)" } else { "" };
+        format!("{tenant}{}{mark}", self.batch)
+    }
+
+    fn eta(&self) -> String {
+        match self.eta_s {
             Some(0.0) => "done".to_owned(),
             Some(seconds) => span(std::time::Duration::from_secs_f64(seconds)),
             None => "-".to_owned(),
-        };
-        out::line(&format!(
+        }
+    }
+
+    fn unsuccessful(&self) -> u64 {
+        self.failed + self.rejected + self.expired
+    }
+
+    /// Of `total`.
+    fn open(&self) -> u64 {
+        self.queued + self.running.unwrap_or(0)
+    }
+
+    fn weight(&self) -> Weight {
+        match (self.unsuccessful(), self.open()) {
+            (1.., _) => Weight::Failed,
+            (0, 1..) => Weight::Open,
+            (0, 0) => Weight::Done,
+        }
+    }
+}
+
+fn table(rows: &[Row]) -> Vec<Line> {
+    let heading = format!(
+        "{:<28} {:>9} {:>9} {:>8} {:>9} {:>7} {:>8} {:>7} {:>11} {:>8}",
+        "BATCH", "TOTAL", "QUEUED", "RUNNING", "SUCCEEDED", "FAILED", "REJECTED", "EXPIRED", "COST", "ETA"
+    );
+    let mut lines = vec![Line { text: heading, weight: Weight::Heading }];
+    for row in rows {
+        let (name, eta) = (row.name(), row.eta());
+        let text = format!(
             "{name:<28} {:>9} {:>9} {:>8} {:>9} {:>7} {:>8} {:>7} {:>11} {eta:>8}",
             row.total,
             row.queued,
@@ -190,11 +276,13 @@ fn table(rows: &[Row]) -> Result<(), Report> {
             row.rejected,
             row.expired,
             row.cost_usd.to_string()
-        ))?;
+        );
+        lines.push(Line { text, weight: row.weight() });
         if let Some(RightSized { tokens_saved, reruns, rerun_cost_usd }) = &row.right_sized {
             let (saved, s) = (short(tokens_saved.0), if *reruns == 1 { "" } else { "s" });
-            out::line(&format!("  right-sizing: {saved} tokens not reserved, {reruns} rerun{s} for {rerun_cost_usd}"))?;
+            let text = format!("  right-sizing: {saved} tokens not reserved, {reruns} rerun{s} for {rerun_cost_usd}");
+            lines.push(Line { text, weight: Weight::Note });
         }
     }
-    Ok(())
+    lines
 }

@@ -77,7 +77,7 @@ pub fn start_log(audience: Audience) {
             Err(error) => (EnvFilter::new(default), Some(error)),
         },
     };
-    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let colours = std::io::stderr().is_terminal() && colours_are_wanted();
     let ours = filter_fn(|record| record.target().split("::").next() == Some(env!("CARGO_CRATE_NAME")));
     let lines = tracing_subscriber::fmt::layer().with_writer(Lines).with_ansi(colours).with_target(false);
     let (for_people, for_logs) =
@@ -94,7 +94,21 @@ const SERVICE_LOG: &str = "info";
 
 /// Whether somebody watches standard error on a terminal that can move its cursor.
 pub(crate) fn can_draw() -> bool {
-    std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+    std::io::stderr().is_terminal() && can_move()
+}
+
+/// Whether somebody watches standard output on such a terminal, and can press keys.
+pub(crate) fn can_fill() -> bool {
+    std::io::stdout().is_terminal() && std::io::stdin().is_terminal() && can_move()
+}
+
+fn can_move() -> bool {
+    std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// As <https://no-color.org> has it.
+pub(crate) fn colours_are_wanted() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Writes a log record as one line.

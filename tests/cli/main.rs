@@ -20,6 +20,7 @@ mod signals;
 mod support;
 mod together;
 mod trouble;
+mod watch;
 mod webhook;
 mod words;
 mod worker;

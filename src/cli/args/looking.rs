@@ -12,9 +12,12 @@ use super::Places;
 pub struct StatusArgs {
     /// Only this batch
     pub batch: Option<String>,
-    /// One JSON object a batch
+    /// One JSON object a batch; with --watch one a look
     #[arg(long)]
     pub json: bool,
+    /// Goes on showing it: refreshed at a terminal, until `q`, else a line every few seconds
+    #[arg(long)]
+    pub watch: bool,
     /// Where things are.
     #[command(flatten)]
     pub places: Places,
@@ -23,7 +26,8 @@ pub struct StatusArgs {
 const STATUS_HELP: &str = "\
 Examples:
   aquifer status                 every batch
-  aquifer status reviews --json  one of them, for scripts";
+  aquifer status reviews --json  one of them, for scripts
+  aquifer status --watch         every batch, refreshed until you press q";
 
 /// `aquifer results`.
 #[derive(Args, Debug)]
