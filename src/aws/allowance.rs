@@ -2,15 +2,17 @@
 //! was read; whoever loses is told in the same reply what the winner wrote.
 //!
 //! ```text
-//! pk lane/us-west-2/us.vendor.m-v1:0   sk -    v 18  s <state>  t 1795300000123  w 5f3a9c0d11e2b874/31
+//! pk lane/us-west-2/us.vendor.m-v1:0   sk -    v 18  z <state>  t 1795300000123  w 5f3a9c0d11e2b874/31
 //! pk lanes   sk us-west-2/us.vendor.m-v1:0     (so that `aquifer lanes` finds them; written before a worker's first swap)
 //! ```
 //!
+//! `z` is the state deflated, since a write is paid for by the kilobyte; one that does not become smaller stands as it is under `s`.
 //! `w` is the write's own name: the SDK repeats a write whose reply was lost, and the repetition must know its own first try from
 //! another worker's. `t` is the time at which the writer wrote, so that whoever reads it is not earlier. Workers know the store's clock
 //! to a second (see `store_clock`), and two that only read may differ by as much.
 
 use std::collections::HashSet;
+use std::io::Read as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -27,6 +29,8 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
 use aws_smithy_types::date_time::{DateTime, Format};
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::read::{DeflateDecoder, DeflateEncoder};
 use tokio::time::Instant;
 
 use super::store_clock::StoreClock;
@@ -71,7 +75,8 @@ impl Allowance for FleetAllowance {
         let next = Version(expected.0.saturating_add(1));
         let put = self.inner.clients.dynamodb.put_item().table_name(&self.inner.settings.table);
         let put = put.set_item(Some(table::key(pk(lane), ALONE))).item("v", table::number(next.0));
-        let put = put.item("s", table::bytes(&state)).item("w", table::text(write.as_str()));
+        let (name, packed) = pack(&state);
+        let put = put.item(name, table::bytes(&packed)).item("w", table::text(write.as_str()));
         let put = put.item("t", table::number(self.now().0));
         let put = match expected {
             Version(0) => put.condition_expression("attribute_not_exists(pk)"),
@@ -163,8 +168,26 @@ pub(super) fn pk(lane: &LaneId) -> String {
 /// Version and state of a lane's item; `None` if it is not one.
 pub(super) fn state_of(item: &Item) -> Option<(Version, Bytes)> {
     let version = item.get("v")?.as_n().ok()?.parse().ok()?;
-    let state = item.get("s")?.as_b().ok()?;
-    Some((Version(version), Bytes::copy_from_slice(state.as_ref())))
+    let state = match item.get("z") {
+        Some(packed) => unpack(packed.as_b().ok()?.as_ref())?,
+        None => Bytes::copy_from_slice(item.get("s")?.as_b().ok()?.as_ref()),
+    };
+    Some((Version(version), state))
+}
+
+/// The state as it is written, and under which name.
+fn pack(state: &Bytes) -> (&'static str, Bytes) {
+    let mut packed = Vec::new();
+    let whole = DeflateEncoder::new(state.as_ref(), Compression::fast()).read_to_end(&mut packed);
+    if whole.is_ok() && packed.len() < state.len() { ("z", packed.into()) } else { ("s", state.clone()) }
+}
+
+fn unpack(packed: &[u8]) -> Option<Bytes> {
+    let mut state = Vec::new();
+    // What would be larger than any state is none.
+    let most = u64::try_from(LANE_STATE_BYTES).ok()?;
+    DeflateDecoder::new(packed).take(most.saturating_add(1)).read_to_end(&mut state).ok()?;
+    (state.len() <= LANE_STATE_BYTES).then(|| state.into())
 }
 
 /// Tells the clock when each try of a request was sent, when its reply came, and what the reply is dated.
@@ -219,6 +242,28 @@ mod tests {
         let lane = LaneId { region: "us-west-2".into(), model_id: arn.into() };
         let pk = pk(&lane);
         assert_eq!(LaneId::parse(pk.strip_prefix("lane/").unwrap()), Some(lane));
+    }
+
+    #[test]
+    fn a_state_reads_back_whether_it_became_smaller_or_not() {
+        let same = Bytes::from(vec![b'7'; LANE_STATE_BYTES]);
+        let every_byte: Bytes = (0..=u8::MAX).collect();
+        for (state, under) in [(same, "z"), (every_byte, "s"), (Bytes::new(), "s")] {
+            let (name, packed) = pack(&state);
+            assert_eq!(name, under, "{} bytes", state.len());
+            let item = Item::from([("v".to_owned(), table::number(1)), (name.to_owned(), table::bytes(&packed))]);
+            assert_eq!(state_of(&item), Some((Version(1), state)));
+        }
+    }
+
+    #[test]
+    fn a_state_beyond_the_most_is_none_however_small_it_is_written() {
+        let (name, packed) = pack(&Bytes::from(vec![b'7'; LANE_STATE_BYTES + 1]));
+        let item = Item::from([("v".to_owned(), table::number(1)), (name.to_owned(), table::bytes(&packed))]);
+        assert_eq!((name, state_of(&item)), ("z", None));
+        let torn = packed.slice(..packed.len() / 2);
+        let item = Item::from([("v".to_owned(), table::number(1)), ("z".to_owned(), table::bytes(&torn))]);
+        assert_eq!(state_of(&item), None);
     }
 
     #[test]
