@@ -187,6 +187,23 @@ async fn jobs_of_no_batch_and_batches_of_long_names_are_kept_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn so_many_batches_are_listed_the_newest_first() {
+    let ([fleet], clock) = workers().await;
+    for (name, enqueued) in [("old", 5), ("newest", 15_000), ("newer", 10_000)] {
+        let key = JobKey { batch: BatchName::new(name).unwrap(), ..key("a") };
+        let ledger = fleet.ledger();
+        let claimed = ledger.claim(&key, content(), Timestamp(enqueued), LEASE).await.unwrap();
+        let ClaimReply::Claimed(claimed) = claimed else { panic!("{name} is taken") };
+        finish(ledger.as_ref(), &claimed.fence, Status::Succeeded).await;
+        clock.pass(Duration::from_secs(1));
+    }
+    let all = fleet.newest_batches(10).await.unwrap();
+    assert!(all.windows(2).all(|pair| pair[0].first >= pair[1].first) && all[0].first > all[2].first, "{all:?}");
+    assert_eq!(fleet.newest_batches(2).await.unwrap(), all[..2]);
+    assert!(fleet.newest_batches(0).await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_open_for_longer_than_a_lease_is_found_all_the_same() {
     let ([dies, lives], clock) = workers().await;
     let (dies, lives) = (dies.ledger(), lives.ledger());
