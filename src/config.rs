@@ -13,6 +13,7 @@ mod error;
 mod model;
 mod tenant;
 mod typed;
+mod upload;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -23,16 +24,15 @@ pub use self::aws::{AwsSettings, ResultObjects};
 pub use self::builtin::simulated;
 pub use self::endpoint::{EndpointSettings, QuotaOverride};
 pub use self::error::{ConfigError, ConfigErrors};
-pub use self::model::{Counting, ModelSettings, Quota, burndown_of};
+pub use self::model::{Counting, ModelSettings, Quota, burndown_of, cache_minimum_of};
 pub use self::tenant::TenantSettings;
+pub use self::upload::UploadSettings;
 
 use self::endpoints_file::EndpointsFile;
 use self::typed::{Problems, Section};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(60 * 60);
-/// Sections of versions to come.
-const LATER: [&str; 1] = ["upload"];
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Everything that can be set, checked and complete.
@@ -65,6 +65,8 @@ pub struct Settings {
     pub notify: NotifySettings,
     /// `[tenant.NAME]`, of those of which something is said.
     pub tenants: Vec<TenantSettings>,
+    /// `[[upload]]`, in their order: the first that fits a file is for it.
+    pub uploads: Vec<UploadSettings>,
 }
 
 /// Where queue, ledger and bodies are.
@@ -219,14 +221,12 @@ fn settings(
         top.problem(ConfigError::Missing { key: "aws.topic_arn".to_owned() });
     }
     let tenants = tenant::read(&mut top);
-    for later in LATER {
-        top.later(later);
-    }
+    let uploads = upload::read(&mut top);
     top.finish();
     model::check(&models, problems);
     endpoint::check(&endpoints, &models, problems);
     let endpoints = endpoint::merge(listed, endpoints);
-    Settings { backend, models, endpoints, routing, breaker, worker, keep, notify, tenants }
+    Settings { backend, models, endpoints, routing, breaker, worker, keep, notify, tenants, uploads }
 }
 
 fn backend(top: &mut Section<'_>) -> Backend {

@@ -68,8 +68,14 @@ pub(crate) async fn enrol(folder: &Path, jobs: usize) -> Queued {
     let run = store.begin_run(&batch).await.unwrap();
     let began = Instant::now();
     let is_known = |_: &str| true;
-    let defaults =
-        Defaults { batch: &batch, model: None, only_model: Some(MODEL), answers_callbacks: false, is_known: &is_known };
+    let defaults = Defaults {
+        batch: &batch,
+        model: None,
+        only_model: Some(MODEL),
+        answers_callbacks: false,
+        no_documents: None,
+        is_known: &is_known,
+    };
     for (chunk, lines) in lines.chunks(CHUNK).enumerate() {
         let entry = |(place, line): (usize, &String)| {
             let draft = parse_line(line.as_bytes(), &defaults).unwrap();

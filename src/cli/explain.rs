@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::aws::{self, Fleet};
 use crate::config::Settings;
-use crate::embedded::{DeadLetter, JobReport, LaneGate, Waiting};
+use crate::embedded::{Counts, DeadLetter, JobReport, LaneGate, Waiting};
 use crate::job::ident::{BatchName, JobId, JobKey};
 use crate::job::lifecycle::State;
 use crate::job::outcome::Tally;
@@ -27,7 +27,12 @@ pub(crate) async fn explain(args: &ExplainArgs) -> Result<Exit, Report> {
         Report::usage(format!("no job is called `{}`", args.job))
             .hint("lines that were refused are no jobs: the results name them with file, line and reason")
     };
-    let id = JobId::new(&args.job).map_err(|_| unknown())?;
+    // `report#3` is the third chunk of the document `report`.
+    let (id, part) = match args.job.split_once('#') {
+        Some((id, part)) => (id, Some(JobId::new(part).map_err(|_| unknown())?)),
+        None => (args.job.as_str(), None),
+    };
+    let id = JobId::new(id).map_err(|_| unknown())?;
     let batch = match &args.batch {
         Some(name) => Some(BatchName::new(name).map_err(|_| no_batch(name))?),
         None => None,
@@ -39,11 +44,17 @@ pub(crate) async fn explain(args: &ExplainArgs) -> Result<Exit, Report> {
     let mut found = 0;
     for state in &states.readers {
         let every_gate = state.reader.gates()?;
-        for job in state.reader.job(batch.as_ref(), &id, None)? {
+        let jobs = match &part {
+            Some(part) => state.reader.part(batch.as_ref(), &id, part)?,
+            None => state.reader.job(batch.as_ref(), &id, None)?,
+        };
+        for job in jobs {
             found += 1;
             let settings = wiring::settings(args.places.config.as_deref(), state.simulated)?;
             let gates = gates_of(&job, &every_gate, &settings);
-            tell(&Known::of(job, gates, state.simulated), args)?;
+            let mut known = Known::of(job, gates, state.simulated);
+            known.name = args.job.clone();
+            tell(&known, args)?;
         }
     }
     if found == 0 { Err(unknown()) } else { Ok(Exit::AllSucceeded) }
@@ -74,6 +85,8 @@ fn tell(job: &Known, args: &ExplainArgs) -> Result<(), Report> {
 
 /// What is known of a job, wherever it stands.
 struct Known {
+    /// As it was asked for.
+    name: String,
     key: JobKey,
     simulated: bool,
     state: State,
@@ -89,12 +102,15 @@ struct Known {
     waiting: Option<Waiting>,
     dead: Option<DeadLetter>,
     redriven: Option<(Timestamp, String)>,
+    /// Of a document: its parts by state, round by round.
+    parts: Vec<Counts>,
     gates: Vec<(String, Gate)>,
 }
 
 impl Known {
     fn of(job: JobReport, gates: Vec<LaneGate>, simulated: bool) -> Self {
         Self {
+            name: job.key.id.to_string(),
             key: job.key,
             simulated,
             state: job.state,
@@ -109,6 +125,7 @@ impl Known {
             waiting: job.waiting,
             dead: job.dead,
             redriven: job.redriven,
+            parts: job.parts,
             gates: gates.into_iter().map(|gate| (gate.lane, gate.gate)).collect(),
         }
     }
@@ -117,6 +134,7 @@ impl Known {
     fn of_fleet(job: aws::JobReport, gates: &[aws::LaneGate]) -> Self {
         let waits = matches!(job.state, State::Queued | State::Running);
         Self {
+            name: job.key.id.to_string(),
             key: job.key,
             simulated: false,
             state: job.state,
@@ -131,6 +149,7 @@ impl Known {
             waiting: None,
             dead: None,
             redriven: None,
+            parts: Vec::new(),
             gates: gates.iter().filter(|_| waits).map(|gate| (gate.lane.clone(), gate.gate.clone())).collect(),
         }
     }
@@ -139,7 +158,7 @@ impl Known {
 fn as_json(job: &Known) -> serde_json::Value {
     let ending = job.ending.as_ref().map(|row| &row.ending);
     json!({
-        "id": job.key.id,
+        "id": job.name,
         "batch": job.key.batch,
         "tenant": job.key.tenant,
         "simulated": job.simulated,
@@ -161,6 +180,9 @@ fn as_json(job: &Known) -> serde_json::Value {
         "hidden_until": job.waiting.and_then(|waiting| waiting.hidden_until).map(|time| time.to_string()),
         "dead_letter": job.dead.as_ref().map(|dead| &dead.reason),
         "redriven": job.redriven.as_ref().map(|(at, reason)| json!({ "at": at.to_string(), "dead_letter": reason })),
+        "parts": job.parts.iter().map(|counts| json!({
+            "total": counts.total(), "queued": counts.queued, "running": counts.running, "succeeded": counts.succeeded,
+        })).collect::<Vec<_>>(),
         "gates": job.gates.iter().map(|(lane, gate)| json!({
             "lane": lane,
             "reason": gate.reason,
@@ -189,8 +211,7 @@ fn gates_of(job: &JobReport, gates: &[LaneGate], settings: &Settings) -> Vec<Lan
 
 fn as_text(job: &Known) -> Vec<String> {
     let mark = if job.simulated { " (simulated)" } else { "" };
-    let mut lines =
-        vec![format!("job `{}` of batch `{}`, tenant `{}`{mark}", job.key.id, job.key.batch, job.key.tenant)];
+    let mut lines = vec![format!("job `{}` of batch `{}`, tenant `{}`{mark}", job.name, job.key.batch, job.key.tenant)];
     let now = SystemClock.now();
     let mut tell = |what: &str, text: String| lines.push(format!("  {what:<10} {text}"));
     tell("state", state(job, now));
@@ -205,6 +226,14 @@ fn as_text(job: &Known) -> Vec<String> {
     }
     if job.generation > 0 {
         tell("generation", format!("run again {} times", job.generation));
+    }
+    for (round, counts) in job.parts.iter().enumerate() {
+        let what = if round == 0 { "chunks" } else { "reduce" };
+        let (total, open) = (counts.total(), counts.open());
+        let running = if counts.running > 0 { format!(", {} at work", counts.running) } else { String::new() };
+        let short = total - open - counts.succeeded;
+        let short = if short > 0 { format!(", {short} without success") } else { String::new() };
+        tell(what, format!("{} of {total} ended{short}{running}", total - open));
     }
     let call = if job.has_open_call { ", one of them open" } else { "" };
     tell(

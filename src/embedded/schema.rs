@@ -27,7 +27,7 @@ const KEEP_PLANS: DbConfig = DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG;
 
 /// What brings a database from each version to the next. A new one goes the same way from nothing, so that one that was
 /// brought up cannot differ from one that was made. Steps are added and never changed: the earlier ones were taken.
-const STEPS: [&str; 5] = [TABLES, LANES, SAVINGS, MODELS, REDRIVEN];
+const STEPS: [&str; 6] = [TABLES, LANES, SAVINGS, MODELS, REDRIVEN, PARTS];
 const VERSION: usize = STEPS.len();
 
 /// `unknown`, `open`, `spent`, `committed` are billionths of a dollar; times are milliseconds since 1970.
@@ -117,6 +117,14 @@ CREATE INDEX message_ready ON message (pool, model, priority, seq) WHERE hidden_
 /// Jobs whose message a person took back out of the dead letters: when, and why it lay there.
 const REDRIVEN: &str = "
 CREATE TABLE redriven (job INTEGER PRIMARY KEY, at INTEGER NOT NULL, reason TEXT NOT NULL);
+";
+
+/// Batches whose jobs are parts of another job: of which, of which generation of it, and in which round.
+const PARTS: &str = "
+CREATE TABLE parts (
+    batch INTEGER PRIMARY KEY, parent INTEGER NOT NULL, generation INTEGER NOT NULL, round INTEGER NOT NULL,
+    about TEXT NOT NULL);
+CREATE INDEX parts_parent ON parts (parent);
 ";
 
 /// Opens the database for writing: made, brought up to this version, or refused. The caller holds the lock on opening.
