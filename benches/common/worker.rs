@@ -105,6 +105,7 @@ pub(crate) async fn drain(queued: &Queued, model: Arc<dyn Model>, slots: usize) 
         allowance: queued.store.allowance(),
         callbacks: None,
         seals: None,
+        documents: None,
         bodies: queued.store.bodies(),
         notices: queued.store.notices(),
         model,
