@@ -57,7 +57,9 @@ pub(super) fn detect(bytes: &[u8]) -> Result<Found, Unreadable> {
     }
     let (text, is_sure) = decode(bytes);
     let looks_binary = is_garbage(&text);
-    if looks_binary || (!is_sure && infer::get(bytes).is_some()) {
+    if looks_binary
+        || (!is_sure && infer::get(bytes).is_some_and(|kind| kind.matcher_type() != infer::MatcherType::Text))
+    {
         return Err(unknown(bytes, "binary data"));
     }
     Ok(Found::Text { kind: kind_of(&text), text })

@@ -15,8 +15,9 @@ fn w4_f1_documents_survive_kills_with_one_result_and_one_notice_each_and_pay_onl
     let mut dice = dice("documents");
     let place = Place::new();
     configure(&place, &format!("slots = {SLOTS}"));
+    // The relay tells prompts by the number at their end.
     let mut config = place.read("aquifer.toml");
-    config.extend_from_slice(b"\n[[upload]]\nchunk_tokens = 100\nreduce = \"Bring together: {{answers}}\"\n");
+    config.extend_from_slice(b"\n[[upload]]\nchunk_tokens = 100\ntemplate = '{{chunk}} number {{chunk.number}}'\nreduce = '{{answers}} number 0'\n");
     place.write("aquifer.toml", config);
     std::fs::create_dir(place.path("in")).unwrap();
     for number in 0..DOCUMENTS {
