@@ -14,6 +14,7 @@ mod model;
 mod page_token;
 mod tenant;
 mod typed;
+mod upload;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -24,9 +25,10 @@ pub use self::aws::{AwsSettings, ResultObjects};
 pub use self::builtin::simulated;
 pub use self::endpoint::{EndpointSettings, QuotaOverride};
 pub use self::error::{ConfigError, ConfigErrors};
-pub use self::model::{Counting, ModelSettings, Quota, burndown_of};
+pub use self::model::{Counting, ModelSettings, Quota, burndown_of, cache_minimum_of};
 pub use self::page_token::PageToken;
 pub use self::tenant::TenantSettings;
+pub use self::upload::UploadSettings;
 
 use self::endpoints_file::EndpointsFile;
 use self::typed::{Problems, Section};
@@ -34,8 +36,6 @@ use crate::job::webhook::WebhookUrl;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(60 * 60);
-/// Sections of versions to come.
-const LATER: [&str; 1] = ["upload"];
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Everything that can be set, checked and complete.
@@ -68,6 +68,8 @@ pub struct Settings {
     pub notify: NotifySettings,
     /// `[tenant.NAME]`, of those of which something is said.
     pub tenants: Vec<TenantSettings>,
+    /// `[[upload]]`, in their order: the first that fits a file is for it.
+    pub uploads: Vec<UploadSettings>,
 }
 
 /// Where queue, ledger and bodies are.
@@ -233,14 +235,12 @@ fn settings(
         top.problem(ConfigError::Contradiction { key: "notify.webhook".to_owned(), value: webhook.to_string(), bound });
     }
     let tenants = tenant::read(&mut top);
-    for later in LATER {
-        top.later(later);
-    }
+    let uploads = upload::read(&mut top);
     top.finish();
     model::check(&models, problems);
     endpoint::check(&endpoints, &models, problems);
     let endpoints = endpoint::merge(listed, endpoints);
-    Settings { backend, models, endpoints, routing, breaker, worker, keep, notify, tenants }
+    Settings { backend, models, endpoints, routing, breaker, worker, keep, notify, tenants, uploads }
 }
 
 fn backend(top: &mut Section<'_>) -> Backend {

@@ -5,13 +5,14 @@
 //! ```
 //!
 //! The layers, each importing only those above it: [`job`] (the words), [`rules`] (arithmetic), [`ports`] (the
-//! seams), [`flow`] (the work), the back ends [`bedrock`], [`embedded`] and [`aws`], [`simulate`], [`config`], [`cli`] and
+//! seams), [`flow`] (the work), [`document`] (text out of files), the back ends [`bedrock`], [`embedded`] and [`aws`], [`simulate`], [`config`], [`cli`] and
 //! [`page`].
 
 pub mod aws;
 pub mod bedrock;
 pub mod cli;
 pub mod config;
+pub mod document;
 pub mod embedded;
 pub mod flow;
 pub mod job;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use crate::job::failure::{Class, Failure};
-use crate::job::ident::{BatchName, JobKey};
+use crate::job::ident::{BatchName, JobId, JobKey};
 use crate::job::lifecycle::Status;
 use crate::job::outcome::Usage;
 use crate::job::units::{Timestamp, Tokens, Usd};
@@ -215,6 +215,13 @@ impl Meter {
     pub fn lane_out(&self, lane: &LaneId, failure: &Failure) {
         if self.once(&format!("out {lane}")) {
             error!(%lane, "lane is out: {}", failure.message);
+        }
+    }
+
+    /// The source of a document cannot be read just now.
+    pub fn document_away(&self, id: &JobId, why: &str) {
+        if self.once(&format!("away {id}")) {
+            warn!(%id, "a document cannot be read just now: {why}");
         }
     }
 

@@ -68,8 +68,14 @@ pub(crate) async fn enrol(folder: &Path, jobs: usize) -> Queued {
     let run = store.begin_run(&batch).await.unwrap();
     let began = Instant::now();
     let is_known = |_: &str| true;
-    let defaults =
-        Defaults { batch: &batch, model: None, only_model: Some(MODEL), answers_callbacks: false, is_known: &is_known };
+    let defaults = Defaults {
+        batch: &batch,
+        model: None,
+        only_model: Some(MODEL),
+        answers_callbacks: false,
+        no_documents: None,
+        is_known: &is_known,
+    };
     for (chunk, lines) in lines.chunks(CHUNK).enumerate() {
         let entry = |(place, line): (usize, &String)| {
             let draft = parse_line(line.as_bytes(), &defaults).unwrap();
@@ -99,6 +105,7 @@ pub(crate) async fn drain(queued: &Queued, model: Arc<dyn Model>, slots: usize) 
         allowance: queued.store.allowance(),
         callbacks: None,
         seals: None,
+        documents: None,
         bodies: queued.store.bodies(),
         notices: queued.store.notices(),
         model,

@@ -209,8 +209,14 @@ async fn job(inner: &Inner, letter: &FleetLetter, model: Option<&str>) -> Result
     };
     let batch = BatchName::none();
     // Every name is taken for one of a model here: which there are, a worker decides.
-    let defaults =
-        Defaults { batch: &batch, model: None, only_model: model, answers_callbacks: true, is_known: &|_| true };
+    let defaults = Defaults {
+        batch: &batch,
+        model: None,
+        only_model: model,
+        answers_callbacks: true,
+        no_documents: None,
+        is_known: &|_| true,
+    };
     Ok(parse_message(&body, &letter.was.0, &defaults).ok())
 }
 

@@ -65,6 +65,9 @@ pub enum Command {
     Completions(CompletionsArgs),
     /// The manual page, for `man`
     Man(ManArgs),
+    /// Read one document from standard input, within bounds on memory and time: what workers start for each
+    #[command(hide = true)]
+    ExtractText,
 }
 
 impl Command {
@@ -84,7 +87,8 @@ impl Command {
             | Self::Simulate(_)
             | Self::Plan(_)
             | Self::Completions(_)
-            | Self::Man(_) => Audience::Person,
+            | Self::Man(_)
+            | Self::ExtractText => Audience::Person,
         }
     }
 }
@@ -107,6 +111,9 @@ pub struct RunArgs {
     /// Files of jobs, one a line (.jsonl, also .gz and .zst); `-` reads standard input
     #[arg(required = true, value_name = "INPUT")]
     pub inputs: Vec<PathBuf>,
+    /// The inputs are documents, or folders of them: one job a file
+    #[arg(long)]
+    pub documents: bool,
     /// Where results go; `-` is standard output
     #[arg(short, long, value_name = "FILE", default_value = "results.jsonl")]
     pub output: PathBuf,
@@ -147,6 +154,7 @@ Examples:
   aquifer run prompts.jsonl --dry-run                 is every line sound, and what would it cost at most?
   aquifer run prompts.jsonl --max-cost 5              on Bedrock, for five dollars at most
   aquifer run prompts.jsonl --retry-failed            again, what failed
+  aquifer run --documents contracts/ --model haiku    one summary a file, as [[upload]] in aquifer.toml says
   cat prompts.jsonl | aquifer run - -o - > results    in a pipe";
 
 /// `aquifer plan`.

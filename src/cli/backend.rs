@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::aws::{self, Fleet};
 use crate::config::{self, Settings};
 use crate::embedded::{self, Entry, Run, Sealed, Standing, Store};
-use crate::flow::context::{self, Context};
+use crate::flow::context::{self, Context, DocumentPorts};
 use crate::flow::credentials::CredentialsGate;
 use crate::flow::lanes::Catalogue;
 use crate::flow::notify::Announcer;
@@ -16,7 +16,7 @@ use crate::flow::patience::ClaimGate;
 use crate::flow::stop::Stop;
 use crate::job::ident::{BatchKey, BatchName, Digest};
 use crate::ports::{
-    Allowance, Bodies, Callbacks, Finding, Ledger, Model, Notices, Queue, Seals, StoreError, StoreTrouble,
+    Allowance, Bodies, Callbacks, Finding, Ledger, Model, Notices, Parts, Queue, Seals, StoreError, StoreTrouble,
 };
 use crate::telemetry::Meter;
 
@@ -44,6 +44,7 @@ pub(crate) struct Ports {
     allowance: Arc<dyn Allowance>,
     callbacks: Option<Arc<dyn Callbacks>>,
     seals: Option<Arc<dyn Seals>>,
+    parts: Option<Arc<dyn Parts>>,
 }
 
 impl Backend {
@@ -116,6 +117,7 @@ impl Backend {
                 allowance: store.allowance(),
                 callbacks: None,
                 seals: None,
+                parts: Some(store.parts()),
             },
             // Whoever works for a fleet works what comes.
             Self::Fleet(fleet) => Ports {
@@ -126,6 +128,8 @@ impl Backend {
                 allowance: fleet.allowance(),
                 callbacks: Some(fleet.callbacks()),
                 seals: Some(fleet.seals()),
+                // A fleet's workers refuse documents by name.
+                parts: None,
             },
         }
     }
@@ -275,12 +279,14 @@ impl Roll {
 /// Everything a worker works with, put together.
 pub(crate) fn context(
     ports: Ports,
+    configured: &Settings,
     model: Arc<dyn Model>,
     catalogue: Arc<Catalogue>,
     settings: context::Settings,
     stop: Stop,
 ) -> Arc<Context> {
-    let Ports { queue, ledger, bodies, notices, allowance, callbacks, seals } = ports;
+    let Ports { queue, ledger, bodies, notices, allowance, callbacks, seals, parts } = ports;
+    let documents = parts.map(|parts| DocumentPorts { reader: wiring::reader(configured), parts });
     Arc::new(Context {
         queue,
         ledger,
@@ -288,6 +294,7 @@ pub(crate) fn context(
         notices,
         callbacks,
         seals,
+        documents,
         allowance,
         model,
         clock: Arc::new(SystemClock),

@@ -11,6 +11,7 @@ use tempfile::NamedTempFile;
 use crate::config::{self, Settings};
 use crate::flow::stop::Stop;
 use crate::job::ident::BatchKey;
+use crate::job::intake::NO_DOCUMENTS_HERE;
 
 use super::args::EnqueueArgs;
 use super::backend::Backend;
@@ -44,6 +45,9 @@ pub(crate) async fn enqueue(args: &EnqueueArgs) -> Result<Exit, Report> {
         retry_failed: args.retry_failed,
         catalogue: Arc::new(wiring::catalogue(&settings, &endpoints)),
         answers_callbacks: matches!(settings.backend, config::Backend::Aws(_)) && !args.simulate,
+        no_documents: (matches!(settings.backend, config::Backend::Aws(_)) && !args.simulate)
+            .then_some(NO_DOCUMENTS_HERE),
+        documents: None,
         simulated: args.simulate,
         stop,
         spooled: spool.as_ref().map(|file| file.path().to_owned()),

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::aws::{self, Fleet};
 use crate::config::Settings;
-use crate::embedded::{DeadLetter, JobReport, LaneGate, Waiting};
+use crate::embedded::{Counts, DeadLetter, JobReport, LaneGate, Waiting};
 use crate::job::ident::{BatchName, JobId, JobKey};
 use crate::job::lifecycle::{State, Status};
 use crate::job::outcome::Tally;
@@ -53,7 +53,12 @@ pub(crate) async fn look(args: &ExplainArgs) -> Result<Vec<Told>, Report> {
         Report::usage(format!("no job is called `{}`", args.job))
             .hint("lines that were refused are no jobs: the results name them with file, line and reason")
     };
-    let id = JobId::new(&args.job).map_err(|_| unknown())?;
+    // `report#3` is the third chunk of the document `report`.
+    let (id, part) = match args.job.split_once('#') {
+        Some((id, part)) => (id, Some(JobId::new(part).map_err(|_| unknown())?)),
+        None => (args.job.as_str(), None),
+    };
+    let id = JobId::new(id).map_err(|_| unknown())?;
     let batch = match &args.batch {
         Some(name) => Some(BatchName::new(name).map_err(|_| no_batch(name))?),
         None => None,
@@ -65,10 +70,16 @@ pub(crate) async fn look(args: &ExplainArgs) -> Result<Vec<Told>, Report> {
     let mut told = Vec::new();
     for state in &states.readers {
         let every_gate = state.reader.gates()?;
-        for job in state.reader.job(batch.as_ref(), &id, None)? {
+        let jobs = match &part {
+            Some(part) => state.reader.part(batch.as_ref(), &id, part)?,
+            None => state.reader.job(batch.as_ref(), &id, None)?,
+        };
+        for job in jobs {
             let settings = wiring::settings(args.places.config.as_deref(), state.simulated)?;
             let gates = gates_of(&job, &every_gate, &settings);
-            told.push(Known::of(job, gates, state.simulated).told());
+            let mut known = Known::of(job, gates, state.simulated);
+            known.name = args.job.clone();
+            told.push(known.told());
         }
     }
     if told.is_empty() { Err(unknown()) } else { Ok(told) }
@@ -89,6 +100,8 @@ async fn of_fleet(fleet: &Fleet, batch: Option<&BatchName>, id: &JobId) -> Resul
 
 /// What is known of a job, wherever it stands.
 struct Known {
+    /// As it was asked for.
+    name: String,
     key: JobKey,
     simulated: bool,
     state: State,
@@ -104,6 +117,8 @@ struct Known {
     waiting: Option<Waiting>,
     dead: Option<DeadLetter>,
     redriven: Option<(Timestamp, String)>,
+    /// Of a document: its parts by state, round by round.
+    parts: Vec<Counts>,
     gates: Vec<(String, Gate)>,
     timeline: Timeline,
 }
@@ -117,6 +132,7 @@ impl Known {
         let recorded = ended(job.state, job.ended);
         let timeline = Timeline { enqueued: job.enqueued, trail: job.trail, recorded, notified: job.notified };
         Self {
+            name: job.key.id.to_string(),
             timeline,
             key: job.key,
             simulated,
@@ -132,6 +148,7 @@ impl Known {
             waiting: job.waiting,
             dead: job.dead,
             redriven: job.redriven,
+            parts: job.parts,
             gates: gates.into_iter().map(|gate| (gate.lane, gate.gate)).collect(),
         }
     }
@@ -142,6 +159,7 @@ impl Known {
         let recorded = ended(job.state, job.ended);
         let timeline = Timeline { enqueued: job.enqueued, trail: job.trail, recorded, notified: job.notified };
         Self {
+            name: job.key.id.to_string(),
             timeline,
             key: job.key,
             simulated: false,
@@ -157,6 +175,7 @@ impl Known {
             waiting: None,
             dead: None,
             redriven: None,
+            parts: Vec::new(),
             gates: gates.iter().filter(|_| waits).map(|gate| (gate.lane.clone(), gate.gate.clone())).collect(),
         }
     }
@@ -172,7 +191,7 @@ fn ended(state: State, at: Option<Timestamp>) -> Option<(Timestamp, Status)> {
 fn as_json(job: &Known) -> serde_json::Value {
     let ending = job.ending.as_ref().map(|row| &row.ending);
     json!({
-        "id": job.key.id,
+        "id": job.name,
         "batch": job.key.batch,
         "tenant": job.key.tenant,
         "simulated": job.simulated,
@@ -194,6 +213,9 @@ fn as_json(job: &Known) -> serde_json::Value {
         "hidden_until": job.waiting.and_then(|waiting| waiting.hidden_until).map(|time| time.to_string()),
         "dead_letter": job.dead.as_ref().map(|dead| &dead.reason),
         "redriven": job.redriven.as_ref().map(|(at, reason)| json!({ "at": at.to_string(), "dead_letter": reason })),
+        "parts": job.parts.iter().map(|counts| json!({
+            "total": counts.total(), "queued": counts.queued, "running": counts.running, "succeeded": counts.succeeded,
+        })).collect::<Vec<_>>(),
         "gates": job.gates.iter().map(|(lane, gate)| json!({
             "lane": lane,
             "reason": gate.reason,
@@ -224,8 +246,7 @@ fn gates_of(job: &JobReport, gates: &[LaneGate], settings: &Settings) -> Vec<Lan
 
 fn as_text(job: &Known) -> Vec<String> {
     let mark = if job.simulated { " (simulated)" } else { "" };
-    let mut lines =
-        vec![format!("job `{}` of batch `{}`, tenant `{}`{mark}", job.key.id, job.key.batch, job.key.tenant)];
+    let mut lines = vec![format!("job `{}` of batch `{}`, tenant `{}`{mark}", job.name, job.key.batch, job.key.tenant)];
     let now = SystemClock.now();
     let mut tell = |what: &str, text: String| lines.push(format!("  {what:<10} {text}"));
     tell("state", state(job, now));
@@ -239,6 +260,14 @@ fn as_text(job: &Known) -> Vec<String> {
     }
     if job.generation > 0 {
         tell("generation", format!("run again {} times", job.generation));
+    }
+    for (round, counts) in job.parts.iter().enumerate() {
+        let what = if round == 0 { "chunks" } else { "reduce" };
+        let (total, open) = (counts.total(), counts.open());
+        let running = if counts.running > 0 { format!(", {} at work", counts.running) } else { String::new() };
+        let short = total - open - counts.succeeded;
+        let short = if short > 0 { format!(", {short} without success") } else { String::new() };
+        tell(what, format!("{} of {total} ended{short}{running}", total - open));
     }
     let call = if job.has_open_call { ", one of them open" } else { "" };
     tell(

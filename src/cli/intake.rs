@@ -20,6 +20,7 @@ use crate::ports::Clock;
 
 use super::SystemClock;
 use super::backend::Roll;
+use super::documents::{self, Rules};
 use super::exit::Report;
 use super::fleet_roll::chained;
 use super::input::{InputError, LineKind, Lines, MAX_LINE, batch_name_of};
@@ -40,6 +41,10 @@ pub(crate) struct Source {
     pub(crate) catalogue: Arc<Catalogue>,
     /// Whether the workers of the back end answer task tokens.
     pub(crate) answers_callbacks: bool,
+    /// How the inputs are read, if they are documents and not files of jobs.
+    pub(crate) documents: Option<Rules>,
+    /// Why documents are refused, where the workers of the back end do not read them.
+    pub(crate) no_documents: Option<&'static str>,
     pub(crate) simulated: bool,
     pub(crate) stop: Stop,
     /// The input that holds what standard input said, if it had to be kept.
@@ -129,7 +134,14 @@ pub(crate) fn check_models(inputs: &[PathBuf], batch: &BatchName, settings: &Set
         return Ok(());
     }
     let is_known = |name: &str| settings.model(name).is_some() || is_plausible_model_id(name);
-    let defaults = Defaults { batch, model: None, only_model: None, answers_callbacks: true, is_known: &is_known };
+    let defaults = Defaults {
+        batch,
+        model: None,
+        only_model: None,
+        answers_callbacks: true,
+        no_documents: None,
+        is_known: &is_known,
+    };
     let mut lines = Lines::open(&files).map_err(Report::usage)?;
     let mut buffer = Vec::new();
     let mut without = false;
@@ -260,6 +272,9 @@ impl Reader {
     /// Hands on all lines, in chunks, until nobody takes them; what it returns is the models without a price.
     fn read(&self, mut take: impl FnMut(Vec<Read>) -> bool) -> Result<BTreeSet<String>, Report> {
         let source = &self.source;
+        if let Some(rules) = &source.documents {
+            return self.read_documents(rules, take);
+        }
         let unreadable = |error: InputError| Report::stuck(error).hint(self.hint);
         let mut lines = Lines::open(&source.inputs).map_err(Report::usage)?;
         let is_known = |name: &str| source.catalogue.find(name).is_some();
@@ -268,6 +283,7 @@ impl Reader {
             model: source.named.as_deref(),
             only_model: source.default.as_deref(),
             answers_callbacks: source.answers_callbacks,
+            no_documents: source.no_documents,
             is_known: &is_known,
         };
         let mut buffer = Vec::new();
@@ -279,15 +295,7 @@ impl Reader {
                 LineKind::Text => parse_line(&buffer, &defaults).and_then(|draft| self.check(draft)),
                 LineKind::TooLong { length } => Err(too_long(length)),
             };
-            if let Ok(Draft { job, .. }) = &parsed
-                && !unpriced.contains(&job.model)
-                && source.catalogue.find(&job.model).is_none_or(|plan| plan.price.is_none())
-            {
-                if source.cost_cap.is_some() {
-                    return Err(no_price(&job.model));
-                }
-                unpriced.insert(job.model.clone());
-            }
+            self.note_price(&parsed, &mut unpriced)?;
             let is_spooled = source.spooled.as_deref().is_some_and(|spooled| Path::new(&*line.file) == spooled);
             let file = if is_spooled { STDIN.into() } else { line.file };
             chunk.push(Read { place: Place { file, number: line.number, position }, parsed });
@@ -298,6 +306,42 @@ impl Reader {
         }
         take(chunk);
         Ok(unpriced)
+    }
+
+    /// The same where each input is a document, or a folder of them.
+    fn read_documents(
+        &self,
+        rules: &Rules,
+        mut take: impl FnMut(Vec<Read>) -> bool,
+    ) -> Result<BTreeSet<String>, Report> {
+        let source = &self.source;
+        let mut unpriced = BTreeSet::new();
+        for (path, position) in documents::files(&source.inputs, rules)?.into_iter().zip(0..) {
+            let (named, default) = (source.named.as_deref(), source.default.as_deref());
+            let parsed =
+                documents::job(&path, rules, &source.batch, named, default).and_then(|draft| self.check(draft));
+            self.note_price(&parsed, &mut unpriced)?;
+            let place = Place { file: path.to_string_lossy().into(), number: 0, position };
+            // One by one: each was read for its digest.
+            if !take(vec![Read { place, parsed }]) {
+                break;
+            }
+        }
+        Ok(unpriced)
+    }
+
+    /// Takes note of a model without a price, where that does not matter.
+    fn note_price(&self, parsed: &Result<Draft, Refusal>, unpriced: &mut BTreeSet<String>) -> Result<(), Report> {
+        if let Ok(Draft { job, .. }) = parsed
+            && !unpriced.contains(&job.model)
+            && self.source.catalogue.find(&job.model).is_none_or(|plan| plan.price.is_none())
+        {
+            if self.source.cost_cap.is_some() {
+                return Err(no_price(&job.model));
+            }
+            unpriced.insert(job.model.clone());
+        }
+        Ok(())
     }
 
     /// What is known before anything is queued: a job that no lane can ever take leaves no row, so that a
@@ -422,7 +466,12 @@ fn as_line(source: &Source, place: &Place, parsed: Result<Draft, Refusal>) -> (L
 fn refused(source: &Source, place: &Place, refusal: Refusal) -> (Line, String) {
     let Place { file, number, .. } = place;
     let file = name_of(file);
-    let at = refusal.column.map_or_else(|| format!("{file}:{number}"), |column| format!("{file}:{number}:{column}"));
+    let at = match (refusal.column, *number) {
+        // A document has no lines.
+        (_, 0) => file.to_owned(),
+        (None, number) => format!("{file}:{number}"),
+        (Some(column), number) => format!("{file}:{number}:{column}"),
+    };
     let message = format!("{at}: {}", refusal.reason);
     let tenant = refusal.tenant.unwrap_or_else(Tenant::unnamed);
     let id = refusal.id.map_or_else(|| format!("line-{number}"), |id| id.to_string());

@@ -5,6 +5,7 @@ mod backend;
 mod check;
 mod dead;
 mod desk;
+mod documents;
 mod enqueue;
 pub mod exit;
 mod explain;
@@ -33,6 +34,12 @@ use exit::{Exit, Report};
 pub use terminal::{Audience, say, start_log};
 pub use wiring::SystemClock;
 
+/// Reads a document as the process that a worker starts for it. Blocks, and ends with it.
+fn extract_text() -> Result<Exit, Report> {
+    crate::document::serve(std::io::stdin().lock(), std::io::stdout().lock()).map_err(Report::stuck)?;
+    Ok(Exit::AllSucceeded)
+}
+
 /// Does what was typed.
 ///
 /// # Errors
@@ -53,5 +60,6 @@ pub async fn carry_out(cli: Cli) -> Result<Exit, Report> {
         Command::Simulate(args) => simulate::simulate(&args).await,
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),
+        Command::ExtractText => extract_text(),
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::aws::{self, Fleet};
 use crate::bedrock::{Bedrock, ConnectError, Credentials, Endpoint};
 use crate::config::{self, AwsSettings, EndpointSettings, ModelSettings, ResultObjects, Settings};
+use crate::document::Desk;
 use crate::embedded::Store;
 use crate::flow::context;
 use crate::flow::lanes::{CallTimeout, Catalogue, PlanSpec, RouteSpec};
@@ -17,7 +18,7 @@ use crate::flow::patience::Patience;
 use crate::flow::senders::Senders;
 use crate::job::intake::is_plausible_model_id;
 use crate::job::units::{Timestamp, Usd};
-use crate::ports::{Clock, LaneId, Model};
+use crate::ports::{Clock, Documents, LaneId, Model};
 use crate::rules::breaker::BreakerRules;
 use crate::rules::pace::{Counting, Hypothesis, Limits};
 use crate::simulate::{Scenario, Simulator};
@@ -388,6 +389,18 @@ pub(crate) fn flow_settings(
         simulated,
         cost_cap,
     }
+}
+
+/// Who reads documents: this program, in processes of its own.
+pub(crate) fn reader(settings: &Settings) -> Arc<dyn Documents> {
+    let models = settings.clone();
+    let minimum = move |name: &str| {
+        let id = models.model(name).map_or_else(|| name.to_owned(), |model| model.id.to_string());
+        config::cache_minimum_of(&id)
+    };
+    // Where the system does not say, it is looked for by its name; a reader that cannot be started is told with each document.
+    let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("aquifer"));
+    Arc::new(Desk::new(program, Arc::new(minimum)))
 }
 
 fn senders(settings: &Settings) -> Senders {

@@ -47,7 +47,7 @@ pub(crate) async fn worker(args: &WorkerArgs) -> Result<Exit, Report> {
     let backend = Backend::open(&settings, &args.places, is_simulated).await?;
     let catalogue = Arc::new(wiring::catalogue(&settings, &endpoints));
     let flow = wiring::flow_settings(&settings, is_simulated, None, Patience::Endless);
-    let context = backend::context(backend.ports(None), model, catalogue, flow, stop);
+    let context = backend::context(backend.ports(None), &settings, model, catalogue, flow, stop);
     let asked = args.listen.map(|address| Listen { address, is_set: true });
     let desk = BackendDesk::new(backend.clone(), &args.places, is_simulated, &settings);
     let token = settings.worker.page_token.as_ref();

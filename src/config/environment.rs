@@ -9,7 +9,7 @@ use toml::{Table, Value};
 
 use super::error::ConfigError;
 use super::typed::{Problems, closest, label};
-use super::{LATER, endpoint, model};
+use super::{endpoint, model};
 
 const PREFIX: &str = "AQUIFER_";
 /// The log's own filter; read before there is a configuration.
@@ -27,8 +27,9 @@ pub(super) fn lay_over(table: &mut Table, env: &BTreeMap<String, String>, proble
             problems.errors.push(ConfigError::UnknownVariable { variable: variable.clone(), why });
             continue;
         }
-        if LATER.iter().any(|section| rest.starts_with(&format!("{}_", in_variables(section)))) {
-            problems.errors.push(ConfigError::Later { key: variable.clone() });
+        if rest.starts_with("UPLOAD_") {
+            let why = "rules for documents stand in the file alone".to_owned();
+            problems.errors.push(ConfigError::UnknownVariable { variable: variable.clone(), why });
         } else if let Err(why) = lay(table, rest, variable, text, problems) {
             problems.errors.push(ConfigError::UnknownVariable { variable: variable.clone(), why });
         }

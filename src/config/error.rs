@@ -107,6 +107,14 @@ pub enum ConfigError {
         /// What the other key demands.
         bound: String,
     },
+    /// A text that does not read as what it should be.
+    #[error("`{key}`: {why}")]
+    Unreadable {
+        /// Which key.
+        key: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A file that is named as the endpoints file and is none.
     #[error("`{key}` must be the path of a file with a JSON list of endpoints, found \"{value}\": {why}")]
     NoEndpointsFile {
@@ -148,6 +156,7 @@ impl ConfigError {
             | Self::NoSuchModel { key, .. }
             | Self::Contradiction { key, .. }
             | Self::NoEndpointsFile { key, .. }
+            | Self::Unreadable { key, .. }
             | Self::Later { key } => key.starts_with("AQUIFER_"),
             Self::Syntax { .. } => false,
         }

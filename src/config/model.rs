@@ -135,6 +135,23 @@ pub fn burndown_of(id: &str) -> u32 {
     if id.contains("anthropic.") || id.contains("application-inference-profile/") { 5 } else { 1 }
 }
 
+/// From how many tokens on a beginning is cached by this model, as the service documents it; `None` where nothing is known
+/// of it. A mark on a shorter one does no harm, one sent to a model without a cache is refused.
+pub fn cache_minimum_of(id: &str) -> Option<u32> {
+    if let Some((_, name)) = id.split_once("claude-") {
+        return match claude_version(name)? {
+            _ if name.starts_with("opus-5") || name.starts_with("fable-5") => Some(512),
+            (4, 5..=7) if name.starts_with("opus") => Some(4_096),
+            (4, 5) if name.starts_with("haiku") => Some(4_096),
+            (4 | 5, _) => Some(1_024),
+            _ => None,
+        };
+    }
+    let is_nova =
+        ["nova-micro", "nova-lite", "nova-pro", "nova-premier", "nova-2"].iter().any(|name| id.contains(name));
+    is_nova.then_some(1_024)
+}
+
 /// Of `haiku-4-5-20251001-v1:0` and `3-5-sonnet-20241022-v2:0`: the first number, and the one behind it if it is no
 /// date.
 fn claude_version(name: &str) -> Option<(u32, u32)> {

@@ -232,14 +232,39 @@ fn values_that_cannot_be_are_refused() {
 #[test]
 fn what_belongs_to_a_later_version_is_refused_by_name() {
     for (text, key) in [
-        ("[[upload]]\nprefix = 'inbox/'", "upload"),
+        ("[[upload]]\nfolder = 'inbox/'", "upload.0.folder"),
         ("[tenant.acme]\noutput_tokens_per_day = 1", "tenant.acme.output_tokens_per_day"),
     ] {
         let found = errors(text);
         assert!(matches!(&found[..], [ConfigError::Later { key: found, .. }] if found == key), "{found:?}");
     }
+}
+
+#[test]
+fn rules_for_documents_are_read_and_what_is_wrong_with_them_is_named() {
+    let rules = "[[upload]]\nprefix = 'inbox/'\nsuffix = '.PDF'\nmodel = 'haiku'\ntemplate = 'Sum up {{chunk}}'\nchunk_tokens = 800\n\
+                 overlap_tokens = 80\npartial = 'fail'\nreduce = 'Together: {{answers}}'\n[[upload]]\n";
+    let uploads = resolve(Some(("aquifer.toml", rules)), &BTreeMap::new(), |_| Err(String::new())).unwrap().uploads;
+    assert!(
+        uploads[0].is_for("inbox/a.pdf") && !uploads[0].is_for("outbox/a.pdf") && uploads[1].is_for("outbox/a.pdf")
+    );
+    let document = uploads[0].document("inbox/a.pdf");
+    assert_eq!((document.chunk_tokens().get(), document.overlap_tokens()), (800, 80));
+    for (line, key, said) in [
+        ("template = 'Sum up {{chunck}}'", "upload.0.template", "unknown variable {{chunck}}"),
+        ("template = 'Sum up'", "upload.0.template", "no {{chunk}}"),
+        ("reduce = '{{chunk}}'", "upload.0.reduce", "unknown variable {{chunk}}"),
+        ("mode = 'native'", "upload.0.mode", "template"),
+        ("chunk_tokens = 100\noverlap_tokens = 60", "upload.0.overlap_tokens", "half of"),
+    ] {
+        let found = errors(&format!("[[upload]]\n{line}"));
+        assert!(
+            matches!(&found[..], [ConfigError::Unreadable { key: at, why }] if at == key && why.contains(said)),
+            "{line}: {found:?}"
+        );
+    }
     let found = with_env("", &[("AQUIFER_UPLOAD_PREFIX", "x")]).unwrap_err().errors;
-    assert_eq!(found, [ConfigError::Later { key: "AQUIFER_UPLOAD_PREFIX".into() }]);
+    assert!(matches!(&found[..], [ConfigError::UnknownVariable { .. }]), "{found:?}");
 }
 
 #[test]

@@ -133,6 +133,13 @@ fn put_back_one(tx: &mut Tx<'_>, id: &MessageId) -> rusqlite::Result<Redriven> {
 /// The job that a message holds, as a worker would read it.
 fn job(text: &str, id: &MessageId, batch: &BatchName) -> Option<Job> {
     // Every name is taken for one of a model here: which there are, a worker decides.
-    let defaults = Defaults { batch, model: None, only_model: None, answers_callbacks: true, is_known: &|_| true };
+    let defaults = Defaults {
+        batch,
+        model: None,
+        only_model: None,
+        answers_callbacks: true,
+        no_documents: None,
+        is_known: &|_| true,
+    };
     parse_message(text, &id.0, &defaults).ok()
 }

@@ -13,7 +13,7 @@ use super::batch::BatchRow;
 use super::process::Inner;
 use super::segments::{self, folder_name, sync_folder};
 use super::transaction::Tx;
-use super::{manifest, queue, trouble};
+use super::{manifest, parts, queue, trouble};
 use crate::job::ident::{BatchKey, BatchName};
 use crate::ports::{StoreError, StoreTrouble};
 
@@ -105,6 +105,18 @@ fn mark(tx: &mut Tx<'_>, name: &BatchName) -> rusqlite::Result<Result<(), String
 
 async fn carry_out(inner: &Arc<Inner>, name: &BatchName) -> Result<Forgotten, StoreError> {
     let batch = name.clone();
+    for below in inner.readers.read(DOING, move |conn| parts::below(conn, &batch)).await? {
+        let marked = below.clone();
+        // One that is still at work has lost its document, and goes when it is old.
+        if inner.committer.commit(DOING, move |tx| mark(tx, &marked)).await?.is_ok() {
+            purge(inner, &below).await?;
+        }
+    }
+    purge(inner, name).await
+}
+
+async fn purge(inner: &Arc<Inner>, name: &BatchName) -> Result<Forgotten, StoreError> {
+    let batch = name.clone();
     let rows = inner.readers.read(DOING, move |conn| BatchRow::list(conn, Some(&batch))).await?;
     let keys: Vec<BatchKey> = rows.into_iter().map(|row| row.key).collect();
     let dir = inner.dir.clone();
@@ -159,9 +171,9 @@ fn remove_rows(tx: &mut Tx<'_>, name: &BatchName) -> rusqlite::Result<(u64, bool
         return Ok((0, true));
     }
     // A job's number can be another's once it is gone: what is marked by it goes first.
-    for marks in ["redriven", "trail"] {
+    for (marks, of) in [("redriven", "job"), ("trail", "job"), ("parts", "parent")] {
         some(format!(
-            "DELETE FROM {marks} WHERE job IN (SELECT no FROM job WHERE batch IN ({batches}) LIMIT {CHUNK})"
+            "DELETE FROM {marks} WHERE {of} IN (SELECT no FROM job WHERE batch IN ({batches}) LIMIT {CHUNK})"
         ))?;
     }
     let jobs =
@@ -169,6 +181,7 @@ fn remove_rows(tx: &mut Tx<'_>, name: &BatchName) -> rusqlite::Result<(u64, bool
     if jobs > 0 {
         return Ok((jobs as u64, true));
     }
+    some(format!("DELETE FROM parts WHERE batch IN ({batches})"))?;
     some(format!("DELETE FROM batch_savings WHERE batch IN ({batches})"))?;
     some(format!("DELETE FROM refusal WHERE batch IN ({batches})"))?;
     some("DELETE FROM dead WHERE pool IN (SELECT no FROM pool WHERE name = ?1)".to_owned())?;

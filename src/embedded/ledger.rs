@@ -10,6 +10,7 @@ use rusqlite::params;
 
 use super::batch::BatchRow;
 use super::manifest;
+use super::parts;
 use super::process::Inner;
 use super::rows::{JobRow, final_row};
 use super::savings;
@@ -260,7 +261,7 @@ fn fenced(tx: &mut Tx<'_>, fence: &Fence) -> rusqlite::Result<Option<JobRow>> {
 }
 
 /// Likewise, and still at work.
-fn ours(tx: &mut Tx<'_>, fence: &Fence) -> rusqlite::Result<Option<JobRow>> {
+pub(super) fn ours(tx: &mut Tx<'_>, fence: &Fence) -> rusqlite::Result<Option<JobRow>> {
     Ok(fenced(tx, fence)?.filter(|row| row.state == State::Running))
 }
 
@@ -284,10 +285,10 @@ fn begin(tx: &mut Tx<'_>, fence: &Fence, tally: Tally, open: Usd, cap: Option<Us
     Ok(BeginReply::Begun)
 }
 
-/// Of all tenants of a batch, this group's own changes included.
+/// Of all tenants of a batch and of the parts of its open jobs, this group's own changes included.
 fn committed_and_open(tx: &mut Tx<'_>, name: &BatchName) -> rusqlite::Result<(Usd, Usd)> {
     let mut sums = (Usd::ZERO, Usd::ZERO);
-    for key in BatchRow::keys(tx.conn, name)? {
+    for key in parts::counted_with(tx.conn, name)? {
         if let Some(batch) = tx.batch(&key)? {
             sums = (sums.0 + batch.committed, sums.1 + batch.open);
         }

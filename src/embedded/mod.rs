@@ -1,7 +1,7 @@
 //! The ports on SQLite and files, for one machine.
 //!
 //! ```text
-//! DIR/aquifer.db                         queue, ledger, rolls, lanes     (committer, transaction, schema, queue, ledger, desk, dead, allowance)
+//! DIR/aquifer.db                         queue, ledger, rolls, parts, lanes (committer, transaction, schema, queue, ledger, desk, dead, allowance)
 //! DIR/bodies/<batch>/<epoch>-<n>.jsonl   result lines                    (segments)
 //! DIR/events.jsonl                       notices                         (events)
 //! DIR/manifests/<batch>-<n>.jsonl        what a complete batch holds     (manifest)
@@ -22,6 +22,7 @@ mod events;
 mod forget;
 mod ledger;
 mod manifest;
+mod parts;
 mod process;
 mod queue;
 mod reader;
@@ -57,7 +58,7 @@ use self::webhook::Webhook;
 use crate::job::ident::BatchName;
 use crate::job::outcome::Pointer;
 use crate::job::webhook::WebhookUrl;
-use crate::ports::{Allowance, Bodies, Clock, Ledger, MessageId, Notices, Queue, StoreError, StoreTrouble};
+use crate::ports::{Allowance, Bodies, Clock, Ledger, MessageId, Notices, Parts, Queue, StoreError, StoreTrouble};
 
 /// An open state directory. A clone is another handle on the same.
 ///
@@ -102,6 +103,11 @@ impl Store {
     /// What the processes on this directory know of their lanes.
     pub fn allowance(&self) -> Arc<dyn Allowance> {
         Arc::new(allowance::EmbeddedAllowance { inner: Arc::clone(&self.inner) })
+    }
+
+    /// The chunks of documents.
+    pub fn parts(&self) -> Arc<dyn Parts> {
+        Arc::new(parts::EmbeddedParts { inner: Arc::clone(&self.inner) })
     }
 
     /// The result lines.

@@ -86,6 +86,14 @@ impl Reader {
         self.look("looking up a job", |conn| report::jobs(conn, batch, id, tenant))
     }
 
+    /// Every part of that name (`3`, `reduce-1.1`) of the documents of that id, in that batch if it is named.
+    ///
+    /// # Errors
+    /// What the database said.
+    pub fn part(&self, batch: Option<&BatchName>, id: &JobId, part: &JobId) -> Result<Vec<JobReport>, StoreError> {
+        self.look("looking up a part of a document", |conn| report::parts(conn, batch, id, part))
+    }
+
     /// Why lanes let nothing through, as the working processes post it.
     ///
     /// # Errors

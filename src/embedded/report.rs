@@ -4,8 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::batch::{BatchRow, Counts};
 use super::rows::{JobRow, final_row};
-use super::savings;
-use super::trail;
+use super::{parts, savings, trail};
 use crate::job::ident::{BatchKey, BatchName, Digest, JobId, JobKey, Tenant};
 use crate::job::lifecycle::State;
 use crate::job::outcome::{Savings, Tally, Usage};
@@ -81,6 +80,8 @@ pub struct JobReport {
     pub dead: Option<DeadLetter>,
     /// How a person last took it out of them: when, and why it lay there.
     pub redriven: Option<(Timestamp, String)>,
+    /// Of a document: its parts by state, round by round.
+    pub parts: Vec<Counts>,
 }
 
 /// A message in the queue.
@@ -130,7 +131,9 @@ pub struct LaneRow {
 pub(super) fn summaries(conn: &Connection) -> rusqlite::Result<Vec<BatchSummary>> {
     BatchRow::list(conn, None)?
         .into_iter()
+        .filter(|row| !row.key.batch.is_of_parts())
         .map(|row| {
+            let (open_spent, open_committed) = parts::unsettled_of(conn, &row)?;
             let mut counts = row.counts;
             counts.rejected += refused(conn, &row)?;
             let savings = savings::of_batch(conn, row.no)?;
@@ -138,8 +141,8 @@ pub(super) fn summaries(conn: &Connection) -> rusqlite::Result<Vec<BatchSummary>
                 tenant: row.key.tenant,
                 batch: row.key.batch,
                 counts,
-                cost: row.spent,
-                committed: row.committed,
+                cost: row.spent + open_spent,
+                committed: row.committed + open_committed,
                 usage: row.usage,
                 savings,
                 sealed: row.sealed,
@@ -160,7 +163,7 @@ pub(super) fn jobs(
 ) -> rusqlite::Result<Vec<JobReport>> {
     let mut reports = Vec::new();
     for row in BatchRow::list(conn, batch)? {
-        if tenant.is_some_and(|tenant| *tenant != row.key.tenant) {
+        if row.key.batch.is_of_parts() || tenant.is_some_and(|tenant| *tenant != row.key.tenant) {
             continue;
         }
         if let Some(job) = JobRow::find(conn, row.no, id)? {
@@ -168,6 +171,35 @@ pub(super) fn jobs(
         }
     }
     Ok(reports)
+}
+
+/// Every part of that name, of the jobs of that id.
+pub(super) fn parts(
+    conn: &Connection,
+    batch: Option<&BatchName>,
+    id: &JobId,
+    part: &JobId,
+) -> rusqlite::Result<Vec<JobReport>> {
+    let mut reports = Vec::new();
+    for row in BatchRow::list(conn, batch)?.into_iter().filter(|row| !row.key.batch.is_of_parts()) {
+        let Some(job) = JobRow::find(conn, row.no, id)? else { continue };
+        for no in parts::rounds(conn, job.no)? {
+            if let Some(found) = JobRow::find(conn, no, part)? {
+                // It is looked for, and found, where its document is.
+                reports.push(report(conn, row.key.clone(), part, found)?);
+            }
+        }
+    }
+    Ok(reports)
+}
+
+fn counts_of_parts(conn: &Connection, job: i64) -> rusqlite::Result<Vec<Counts>> {
+    let mut counts = Vec::new();
+    for no in parts::rounds(conn, job)? {
+        let Some(key) = BatchRow::key_of(conn, no)? else { continue };
+        counts.extend(BatchRow::load(conn, &key)?.map(|row| row.counts));
+    }
+    Ok(counts)
 }
 
 pub(super) fn gates(conn: &Connection) -> rusqlite::Result<Vec<LaneGate>> {
@@ -224,6 +256,7 @@ fn report(conn: &Connection, batch: BatchKey, id: &JobId, job: JobRow) -> rusqli
         waiting: waiting(conn, job.message)?,
         dead: dead_letter(conn, job.message)?,
         redriven: redriven(conn, job.no)?,
+        parts: counts_of_parts(conn, job.no)?,
         key,
     })
 }

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::batch::{BatchRow, Counts};
 use super::rows::{digest, int, pointer, state};
-use super::trouble;
+use super::{parts, trouble};
 use crate::job::ident::{BatchName, Tenant};
 use crate::job::lifecycle::{State, Status};
 use crate::job::outcome::{Pointer, Savings, Tally};
@@ -129,7 +129,8 @@ pub(super) fn ended_since(conn: &Connection, roll: i64, after: i64) -> rusqlite:
 /// Jobs at work, money spent and money committed in all batches of that name.
 pub(super) fn batch_sums(conn: &Connection, batch: &BatchName) -> rusqlite::Result<(u64, Usd, Usd)> {
     let batches = BatchRow::list(conn, Some(batch))?;
-    Ok(batches.iter().fold((0, Usd::ZERO, Usd::ZERO), |(running, spent, committed), batch| {
+    let (spent, committed) = parts::unsettled(conn, batch)?;
+    Ok(batches.iter().fold((0, spent, committed), |(running, spent, committed), batch| {
         (running + batch.counts.running, spent + batch.spent, committed + batch.committed)
     }))
 }

@@ -27,7 +27,7 @@ const KEEP_PLANS: DbConfig = DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG;
 
 /// What brings a database from each version to the next. A new one goes the same way from nothing, so that one that was
 /// brought up cannot differ from one that was made. Steps are added and never changed: the earlier ones were taken.
-const STEPS: [&str; 6] = [TABLES, LANES, SAVINGS, MODELS, REDRIVEN, TRAIL];
+const STEPS: [&str; 7] = [TABLES, LANES, SAVINGS, MODELS, REDRIVEN, TRAIL, PARTS];
 const VERSION: usize = STEPS.len();
 
 /// `unknown`, `open`, `spent`, `committed` are billionths of a dollar; times are milliseconds since 1970.
@@ -122,6 +122,14 @@ CREATE TABLE redriven (job INTEGER PRIMARY KEY, at INTEGER NOT NULL, reason TEXT
 /// What happened to jobs, for those who ask; and when their ends were made known.
 const TRAIL: &str = "
 CREATE TABLE trail (job INTEGER PRIMARY KEY, text TEXT NOT NULL, notified INTEGER);
+";
+
+/// Batches whose jobs are parts of another job: of which, of which generation of it, and in which round.
+const PARTS: &str = "
+CREATE TABLE parts (
+    batch INTEGER PRIMARY KEY, parent INTEGER NOT NULL, generation INTEGER NOT NULL, round INTEGER NOT NULL,
+    about TEXT NOT NULL);
+CREATE INDEX parts_parent ON parts (parent);
 ";
 
 /// Opens the database for writing: made, brought up to this version, or refused. The caller holds the lock on opening.

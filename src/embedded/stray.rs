@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use super::batch::{BatchRow, Share};
+use super::parts;
 use super::process::Inner;
 use super::queue;
 use super::rows::JobRow;
@@ -51,6 +52,7 @@ pub(super) fn withdraw(tx: &mut Tx<'_>, no: i64) -> rusqlite::Result<bool> {
     tx.conn.prepare_cached("DELETE FROM roll_line WHERE job = ?1")?.execute([no])?;
     tx.conn.prepare_cached("DELETE FROM redriven WHERE job = ?1")?.execute([no])?;
     tx.conn.prepare_cached("DELETE FROM trail WHERE job = ?1")?.execute([no])?;
+    parts::withdraw(tx, no)?;
     tx.conn.prepare_cached("DELETE FROM job WHERE no = ?1")?.execute([no])?;
     tx.batch_or_new(&key)?.swap(Some(Share { spent: Usd::ZERO, unknown: Usd::ZERO, ..row.share() }), None);
     Ok(true)

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::job::failure::{Class, Failure};
 use crate::job::ident::BatchName;
 use crate::job::intake::{self, Defaults};
-use crate::job::spec::{Job, TaskToken};
+use crate::job::spec::{Job, Request, TaskToken};
 use crate::ports::{ClaimReply, Claimed, StoreError};
 
 use super::context::Context;
@@ -113,14 +113,18 @@ fn parse(context: &Context, body: &str, message_id: &str) -> Result<Job, Exit> {
     let batch = BatchName::none();
     let is_known = |name: &str| context.catalogue.find(name).is_some();
     let answers_callbacks = context.callbacks.is_some();
-    let defaults = Defaults { batch: &batch, model: None, only_model: None, answers_callbacks, is_known: &is_known };
+    let no_documents = context.documents.is_none().then_some(intake::NO_DOCUMENTS_HERE);
+    let defaults =
+        Defaults { batch: &batch, model: None, only_model: None, answers_callbacks, no_documents, is_known: &is_known };
     intake::parse_message(body, message_id, &defaults)
         .map_err(|refusal| Exit::Reject { reason: format!("{}: {}", refusal.class, refusal.reason) })
 }
 
 fn judge(context: &Context, job: Job, claimed: Claimed) -> Admitted {
     let now = context.now();
-    let late = job.deadline.is_some_and(|deadline| deadline <= now);
+    // A document's chunks pass their deadline each by itself, and what was answered until then is kept.
+    let is_document = matches!(job.request, Request::Document(_));
+    let late = !is_document && job.deadline.is_some_and(|deadline| deadline <= now);
     let suspicion = claimed.suspicion;
     let claim = Claim {
         fence: claimed.fence,

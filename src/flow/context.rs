@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::job::units::{Timestamp, Usd};
-use crate::ports::{Allowance, Bodies, Callbacks, Clock, Ledger, Model, Notices, Queue, Seals};
+use crate::ports::{Allowance, Bodies, Callbacks, Clock, Documents, Ledger, Model, Notices, Parts, Queue, Seals};
 use crate::rules::breaker::BreakerRules;
 use crate::telemetry::Meter;
 
@@ -29,6 +29,8 @@ pub struct Context {
     pub callbacks: Option<Arc<dyn Callbacks>>,
     /// Where batches are sealed by message; `None` where none are.
     pub seals: Option<Arc<dyn Seals>>,
+    /// Who reads documents, and where their parts are counted; `None` where such jobs are refused.
+    pub documents: Option<DocumentPorts>,
     /// What all workers know of the lanes.
     pub allowance: Arc<dyn Allowance>,
     /// Who answers.
@@ -47,6 +49,21 @@ pub struct Context {
     pub meter: Meter,
     /// Whether to go on.
     pub stop: Stop,
+}
+
+/// What documents need beyond other jobs.
+#[derive(Clone)]
+pub struct DocumentPorts {
+    /// Who reads them.
+    pub reader: Arc<dyn Documents>,
+    /// Where their chunks are counted.
+    pub parts: Arc<dyn Parts>,
+}
+
+impl std::fmt::Debug for DocumentPorts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DocumentPorts").finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Context {

@@ -2,7 +2,7 @@
 //!
 //! A step never imports another step. What they hand to each other are the words of [`proof`]; what they work with
 //! is in [`context`], [`lanes`], [`line`], [`shares`] and [`sizing`]; [`worker`] alone knows their order. Messages that are no jobs go by
-//! [`control`]. Early exits are
+//! [`control`], and [`document`] makes many jobs of one. Early exits are
 //! [`proof::Exit`]s, not errors: one function here turns trouble into an exit, one in [`acknowledge`] carries it out.
 
 // Every class, disposition and reply is decided one by one: a new one must not fall into a wildcard.
@@ -10,11 +10,13 @@
 
 pub mod acknowledge;
 pub mod admit;
+pub mod assembly;
 pub mod by_hand;
 pub mod context;
 pub mod control;
 pub mod credentials;
 pub mod denial;
+pub mod document;
 pub mod fallback;
 pub mod figures;
 pub mod gates;

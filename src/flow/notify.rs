@@ -18,6 +18,9 @@ use super::proof::{Exit, Notified, Receipt};
 /// [`Exit::Store`]: the message comes back and is notified again.
 pub async fn notify(context: &Context, receipt: Receipt, waits: Option<&TaskToken>) -> Result<Notified, Exit> {
     let row = receipt.row();
+    if row.key.batch.is_of_parts() {
+        return wake(context, receipt).await;
+    }
     let notice = Notice::of_job(&row.key, row.generation, &row.tally, &row.ending);
     if context.settings.notify_jobs {
         insist(context, || context.notices.publish(&notice)).await?;
@@ -29,6 +32,15 @@ pub async fn notify(context: &Context, receipt: Receipt, waits: Option<&TaskToke
     }
     let is_told = context.settings.notify_jobs || (context.callbacks.is_some() && waits.is_some());
     Ok(Notified::of(&receipt, is_told.then(|| context.now())))
+}
+
+/// A part has no notice of its own: the job that it is a part of is delivered, if it was the last one.
+async fn wake(context: &Context, receipt: Receipt) -> Result<Notified, Exit> {
+    if let Some(ports) = context.documents.as_ref().filter(|_| receipt.batch_complete()) {
+        let batch = receipt.row().key.batch_key();
+        insist(context, || ports.parts.wake(&batch)).await?;
+    }
+    Ok(Notified::of_part(&receipt))
 }
 
 /// Makes the end of a batch known.

@@ -16,6 +16,7 @@ use crate::job::trail::Trail;
 use crate::job::units::Timestamp;
 use crate::ports::{Answer, Fence, FinalRow, FinishReply, LaneId, Message, StoreError};
 
+use super::assembly::Assembled;
 use super::control::Sealed;
 use super::lease::Lease;
 use super::shares::Place;
@@ -105,6 +106,8 @@ pub enum Verdict {
         /// Whether that is another model than the job named.
         degraded: bool,
     },
+    /// Of a document: by the ends of its chunks, or before it had any.
+    Assembled(Box<Assembled>),
     /// Without one.
     Ended {
         /// The final state.
@@ -173,18 +176,7 @@ impl Journey {
 impl Verdict {
     /// The end that a failure of this class means for a job that it ends.
     pub fn of_failure(failure: Failure) -> Self {
-        use crate::job::failure::Consequence;
-        let status = match failure.class.consequence() {
-            Consequence::Reject => Status::Rejected,
-            Consequence::Expire => Status::Expired,
-            Consequence::Wait
-            | Consequence::Again
-            | Consequence::LaneOut
-            | Consequence::Pause
-            | Consequence::Fail
-            | Consequence::HandBack => Status::Failed,
-        };
-        Self::Ended { status, failure }
+        Self::Ended { status: failure.class.end(), failure }
     }
 }
 
@@ -234,6 +226,11 @@ impl Notified {
         let failure = receipt.row.ending.error.as_ref();
         let told = at.map(|at| (receipt.row.key.clone(), at));
         Self { poison: failure.is_some_and(|failure| failure.class == Class::Poison), told }
+    }
+
+    /// What woke the job that it is a part of, which makes it known.
+    pub(super) fn of_part(receipt: &Receipt) -> Self {
+        Self::of(receipt, None)
     }
 
     /// Only what is on record and acted upon needs its message no more.

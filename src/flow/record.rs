@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::job::intake;
 use crate::job::lifecycle::Status;
-use crate::job::outcome::{Ending, JobResult, Timing, Usage};
+use crate::job::outcome::{Ending, JobResult, Timing};
 use crate::ports::{FinishReply, StoreError, StoreTrouble};
 use crate::telemetry::Ended;
 
@@ -37,8 +37,11 @@ pub async fn record(context: &Context, delivery: &Delivery, claim: &Claim, verdi
         .await
         .inspect_err(|error| context.stop.drain(Reason::Store(error.clone())))?;
     let receipt = Receipt::recorded(reply).ok_or(Exit::Lost)?;
-    let ended = Ended { key: &claim.fence.key, status, failed, usage, spent: claim.tally.spent };
-    context.meter.ended(context.now(), &ended);
+    // A document's chunks are counted with it.
+    if !claim.fence.key.batch.is_of_parts() {
+        let ended = Ended { key: &claim.fence.key, status, failed, usage, spent: claim.tally.spent };
+        context.meter.ended(context.now(), &ended);
+    }
     Ok(receipt)
 }
 
@@ -79,31 +82,8 @@ where
 
 /// The result, and the line that says it.
 fn compose(context: &Context, claim: &Claim, verdict: Verdict) -> (JobResult, Bytes) {
-    let (status, answer, lane, degraded, error) = match verdict {
-        Verdict::Answered { answer, lane, degraded } => (Status::Succeeded, Some(answer), Some(lane), degraded, None),
-        Verdict::Ended { status, failure } => (status, None, None, false, Some(failure)),
-    };
-    let usage = answer.as_ref().map_or_else(Usage::default, |answer| answer.usage);
-    let text_bytes = answer.as_ref().map(|_| intake::text_bytes(&claim.job.request));
-    let (text, output, stop_reason) = match answer {
-        Some(answer) => (answer.text, Some(answer.output), answer.stop_reason),
-        None => (None, None, None),
-    };
-    let result = JobResult {
-        id: claim.job.key.id.to_string(),
-        batch: claim.job.key.batch.clone(),
-        tenant: claim.job.key.tenant.clone(),
-        status,
+    let mut result = JobResult {
         model: Some(claim.job.model.clone()),
-        model_used: lane.as_ref().map(|lane| lane.model_id.to_string()),
-        region: lane.map(|lane| lane.region.to_string()),
-        degraded,
-        simulated: context.settings.simulated,
-        text,
-        output,
-        stop_reason,
-        usage,
-        text_bytes,
         cost_usd: claim.tally.spent,
         attempts: claim.tally.attempts,
         model_calls: claim.tally.model_calls,
@@ -112,10 +92,28 @@ fn compose(context: &Context, claim: &Claim, verdict: Verdict) -> (JobResult, By
             paced_ms: millis(claim.journey.paced),
             model_ms: millis(claim.journey.in_calls),
         },
-        error,
         right_sized: claim.journey.sizing.outcome(&claim.tally),
         metadata: claim.job.metadata.clone(),
+        ..JobResult::blank(&claim.job.key, context.settings.simulated)
     };
+    match verdict {
+        Verdict::Answered { answer, lane, degraded } => {
+            result.status = Status::Succeeded;
+            result.usage = answer.usage;
+            result.text_bytes = Some(intake::text_bytes(&claim.job.request));
+            (result.text, result.output, result.stop_reason) = (answer.text, Some(answer.output), answer.stop_reason);
+            (result.model_used, result.region) = (Some(lane.model_id.to_string()), Some(lane.region.to_string()));
+            result.degraded = degraded;
+        }
+        Verdict::Assembled(of) => {
+            let of = *of;
+            (result.status, result.error, result.document) = (of.status, of.error, Some(of.document));
+            (result.text, result.output, result.stop_reason) = (of.text, of.output, of.stop_reason);
+            (result.model_used, result.region, result.degraded) = (of.model_used, of.region, of.degraded);
+            (result.usage, result.text_bytes, result.timing.model_ms) = (of.usage, of.text_bytes, of.model_ms);
+        }
+        Verdict::Ended { status, failure } => (result.status, result.error) = (status, Some(failure)),
+    }
     // Text keys and plain values throughout: there is nothing here that JSON cannot say.
     let line = Bytes::from(serde_json::to_vec(&result).unwrap_or_default());
     (result, line)

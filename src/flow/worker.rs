@@ -16,6 +16,7 @@ use super::acknowledge::acknowledge;
 use super::admit::{Admitted, admit};
 use super::context::Context;
 use super::control;
+use super::document;
 use super::figures;
 use super::infer::{Inferred, infer};
 use super::lane::SAID_WITHIN;
@@ -160,7 +161,10 @@ impl Worker {
             Admitted::Over(claim, verdict) => (held.insert(claim), verdict),
             Admitted::Ours(claim) => {
                 let claim = held.insert(claim);
-                let verdict = self.answer(delivery, claim, in_hand).await?;
+                let verdict = match document::work(context, delivery, claim).await? {
+                    Some(verdict) => verdict,
+                    None => self.answer(delivery, claim, in_hand).await?,
+                };
                 (claim, verdict)
             }
         };

@@ -9,6 +9,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::lifecycle::Status;
+
 /// The class of a failure; the words are those of results, notices, metrics and `explain`.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -149,6 +151,20 @@ impl Class {
             }
             Self::Expired => Consequence::Expire,
             Self::LostLease | Self::Shutdown => Consequence::HandBack,
+        }
+    }
+
+    /// The end that it means for a job that it ends.
+    pub const fn end(self) -> Status {
+        match self.consequence() {
+            Consequence::Reject => Status::Rejected,
+            Consequence::Expire => Status::Expired,
+            Consequence::Wait
+            | Consequence::Again
+            | Consequence::LaneOut
+            | Consequence::Pause
+            | Consequence::Fail
+            | Consequence::HandBack => Status::Failed,
         }
     }
 

@@ -36,6 +36,8 @@ pub enum NameError {
 }
 
 const NAME_LIMIT: usize = 128;
+/// With which the names of batches of parts begin.
+const PARTS: &str = "document#";
 
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $field:literal, $allowed:literal, $ok:expr) => {
@@ -123,6 +125,16 @@ impl Tenant {
 }
 
 impl BatchName {
+    /// The batch of a document's parts, told from other batches by its form: it is counted in no list of batches.
+    pub fn of_parts(parts: &Digest) -> Self {
+        Self(format!("{PARTS}{parts}").into())
+    }
+
+    /// Whether this is a batch of a document's parts.
+    pub fn is_of_parts(&self) -> bool {
+        self.0.strip_prefix(PARTS).is_some_and(|digest| Digest::from_hex(digest).is_some())
+    }
+
     /// The batch of queue messages that name none.
     pub fn none() -> Self {
         Self("-".into())
@@ -175,6 +187,18 @@ impl Digest {
     /// From the raw 32 bytes; `None` for any other length.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
+    }
+
+    /// From 64 hexadecimal digits; `None` for anything else.
+    pub fn from_hex(hex: &str) -> Option<Self> {
+        let digits: Option<Vec<u8>> =
+            hex.chars().map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
+        let digits = digits.filter(|digits| digits.len() == 64)?;
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = pair.iter().fold(0, |byte, digit| byte << 4 | digit);
+        }
+        Some(Self(bytes))
     }
 
     /// The raw 32 bytes.

@@ -42,6 +42,8 @@ pub struct Defaults<'a> {
     pub only_model: Option<&'a str>,
     /// Whether there is somebody who answers `callback.task_token`; else such a job is refused.
     pub answers_callbacks: bool,
+    /// Why `document` jobs are refused, where nobody reads them.
+    pub no_documents: Option<&'a str>,
     /// Whether this names a configured model or is a plausible model or profile id
     /// ([`is_plausible_model_id`]). Asked only of `OpenAI` lines, whose model names are another vendor's.
     pub is_known: &'a dyn Fn(&str) -> bool,
@@ -54,6 +56,7 @@ impl std::fmt::Debug for Defaults<'_> {
             .field("model", &self.model)
             .field("only_model", &self.only_model)
             .field("answers_callbacks", &self.answers_callbacks)
+            .field("no_documents", &self.no_documents)
             .finish_non_exhaustive()
     }
 }
@@ -199,6 +202,9 @@ fn draft(mut parts: Parts, defaults: &Defaults<'_>) -> Result<Draft, Fault> {
     Ok(Draft { job, auto_id })
 }
 
+/// Why `document` jobs are refused where a fleet works.
+pub const NO_DOCUMENTS_HERE: &str = "documents are worked by `backend = \"embedded\"` alone, in this version";
+
 /// Why a line is refused that names no model where there is no default.
 pub const NO_MODEL: &str = "no `model`, and there is no default: name one here, by --model or as [[model]]";
 
@@ -214,6 +220,9 @@ fn job(parts: Parts, batch: BatchName, defaults: &Defaults<'_>, id: impl FnOnce(
         }
         callback => callback.map(|callback| callback.token),
     };
+    if let (Request::Document(_), Some(why)) = (&parts.request, defaults.no_documents) {
+        return Err(Fault::nowhere(format!("`document`: {why}")));
+    }
     let digest = super::spec::content_digest(&model, &parts.request, parts.max_tokens).to_string();
     let digest = JobId::new(&digest).map_err(|error| Fault::nowhere(error.to_string()))?;
     Ok(Job {

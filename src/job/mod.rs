@@ -4,12 +4,14 @@
 //! without sharing anything else. Values are parsed once, at the edge; past it, a bad one cannot be built.
 
 pub mod control;
+pub mod document;
 pub mod failure;
 pub mod ident;
 pub mod intake;
 pub mod lifecycle;
 pub mod notice;
 pub mod outcome;
+pub mod prompt_template;
 pub mod spec;
 pub mod trail;
 pub mod units;

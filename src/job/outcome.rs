@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::failure::Failure;
-use super::ident::{BatchName, Digest, Tenant};
+use super::ident::{BatchName, Digest, JobKey, Tenant};
 use super::lifecycle::Status;
 use super::units::{Tokens, Usd};
 
@@ -54,6 +54,22 @@ pub struct RightSized {
     pub rerun_cost_usd: Usd,
 }
 
+/// What a document came to.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct DocumentResult {
+    /// As the job names it.
+    pub source: String,
+    /// `pdf`, `docx`, `html`, `markdown` or `text`; what was found instead, if it is none of them; `None` if nobody got so far.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// Pages, where its type has them.
+    pub pages: Option<u32>,
+    /// Chunks.
+    pub chunks: u32,
+    /// The ids of the chunks that did not succeed, and of the jobs that were to bring answers together.
+    pub failed: Vec<String>,
+}
+
 /// One line of a results file.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct JobResult {
@@ -100,6 +116,9 @@ pub struct JobResult {
     /// Only where the job says `max_tokens = "auto"`, and its request has a place for a cap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub right_sized: Option<RightSized>,
+    /// Only of documents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document: Option<DocumentResult>,
     /// Echoed from the job.
     pub metadata: Map<String, Value>,
 }
@@ -107,11 +126,20 @@ pub struct JobResult {
 impl JobResult {
     /// The result of a line that was refused before it became a job: nothing in it but who, how and why.
     pub fn refused(id: String, batch: BatchName, tenant: Tenant, error: Failure, simulated: bool) -> Self {
+        Self { status: Status::Rejected, error: Some(error), ..Self::nothing(id, batch, tenant, simulated) }
+    }
+
+    /// The result of a job of which nothing is known yet but its name; it reads as one that has failed.
+    pub fn blank(key: &JobKey, simulated: bool) -> Self {
+        Self::nothing(key.id.to_string(), key.batch.clone(), key.tenant.clone(), simulated)
+    }
+
+    fn nothing(id: String, batch: BatchName, tenant: Tenant, simulated: bool) -> Self {
         Self {
             id,
             batch,
             tenant,
-            status: Status::Rejected,
+            status: Status::Failed,
             model: None,
             model_used: None,
             region: None,
@@ -126,8 +154,9 @@ impl JobResult {
             attempts: 0,
             model_calls: 0,
             timing: Timing::default(),
-            error: Some(error),
+            error: None,
             right_sized: None,
+            document: None,
             metadata: Map::new(),
         }
     }

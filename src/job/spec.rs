@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use super::document::Document;
 use super::ident::{Digest, JobKey};
 use super::units::Timestamp;
 
@@ -94,7 +95,7 @@ impl Serialize for MaxTokens {
     }
 }
 
-/// The three kinds of request.
+/// The kinds of request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Request {
     /// One user message.
@@ -103,6 +104,8 @@ pub enum Request {
     Converse(Map<String, Value>),
     /// A raw `InvokeModel` body.
     Invoke(Map<String, Value>),
+    /// A file, of which each chunk becomes a request of its own: never sent itself.
+    Document(Box<Document>),
 }
 
 /// 0 goes first, 9 last.
@@ -138,11 +141,13 @@ impl Job {
     /// The job as a queue message: one JSON object in the contract's own form, so that it parses back to
     /// the same job wherever it is read.
     pub fn to_message(&self) -> String {
-        let (prompt, converse, invoke) = match &self.request {
-            Request::Prompt(text) => (Some(text.as_str()), None, None),
-            Request::Converse(request) => (None, Some(request), None),
-            Request::Invoke(body) => (None, None, Some(body)),
-        };
+        let (mut prompt, mut converse, mut invoke, mut document) = (None, None, None, None);
+        match &self.request {
+            Request::Prompt(text) => prompt = Some(text.as_str()),
+            Request::Converse(request) => converse = Some(request),
+            Request::Invoke(body) => invoke = Some(body),
+            Request::Document(of) => document = Some(&**of),
+        }
         let message = Message {
             id: self.key.id.as_str(),
             batch: self.key.batch.as_str(),
@@ -151,6 +156,7 @@ impl Job {
             prompt,
             converse,
             invoke,
+            document,
             max_tokens: self.max_tokens,
             fallback: (!self.fallback).then_some(false),
             deadline: self.deadline.map(|deadline| deadline.to_string()),
@@ -170,6 +176,7 @@ pub fn content_digest(model: &str, request: &Request, max_tokens: MaxTokens) -> 
         Request::Prompt(text) => serde_json::json!({ "prompt": text }),
         Request::Converse(request) => serde_json::json!({ "converse": request }),
         Request::Invoke(body) => serde_json::json!({ "invoke": body }),
+        Request::Document(document) => serde_json::json!({ "document": document }),
     };
     let content = serde_json::json!({ "max_tokens": max_tokens, "model": model, "request": request });
     Digest::of(content.to_string().as_bytes())
@@ -187,6 +194,8 @@ struct Message<'a> {
     converse: Option<&'a Map<String, Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     invoke: Option<&'a Map<String, Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    document: Option<&'a Document>,
     #[serde(skip_serializing_if = "MaxTokens::is_unsaid")]
     max_tokens: MaxTokens,
     #[serde(skip_serializing_if = "Option::is_none")]

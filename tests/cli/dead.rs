@@ -24,8 +24,14 @@ async fn bury_garbage_and_poison(place: &Place) {
     let queue = store.queue(None);
     let poison = receive(&*queue).await;
     let batch = BatchName::none();
-    let defaults =
-        Defaults { batch: &batch, model: None, only_model: None, is_known: &|_| true, answers_callbacks: false };
+    let defaults = Defaults {
+        batch: &batch,
+        model: None,
+        only_model: None,
+        is_known: &|_| true,
+        answers_callbacks: false,
+        no_documents: None,
+    };
     let job = parse_message(&poison.body, &poison.id.0, &defaults).unwrap();
     let lease = Duration::from_secs(60);
     let reply = store.ledger().claim(&job.key, job.digest(), poison.sent, lease).await.unwrap();

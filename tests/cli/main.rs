@@ -9,9 +9,12 @@ mod bad_input;
 mod check;
 mod commands;
 mod dead;
+mod documents;
 mod enqueue;
 mod inputs;
 mod lanes;
+#[path = "../documents/made.rs"]
+mod made;
 mod money;
 mod plan;
 mod results;

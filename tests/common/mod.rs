@@ -96,6 +96,7 @@ pub fn context_of(
         allowance: store.allowance(),
         callbacks: None,
         seals: None,
+        documents: None,
         bodies: store.bodies(),
         notices: store.notices(),
         model,

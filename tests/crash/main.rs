@@ -21,10 +21,13 @@
 
 mod books;
 mod disk_full;
+mod documents;
 mod edited;
 mod forget;
 mod kills;
 mod last_result;
+#[path = "../documents/made.rs"]
+mod made;
 mod network;
 mod pair;
 mod quota;

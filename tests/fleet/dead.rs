@@ -77,8 +77,14 @@ async fn bury(fleet: &Fleet) {
     fleet.queue().dead_letter(&garbage, "bad_input: not JSON").await.unwrap().unwrap();
     let poison = deliver(fleet, &json!({ "batch": "demo", "model": "nova", "prompt": "p" }).to_string()).await;
     let batch = BatchName::none();
-    let defaults =
-        Defaults { batch: &batch, model: None, only_model: None, is_known: &|_| true, answers_callbacks: true };
+    let defaults = Defaults {
+        batch: &batch,
+        model: None,
+        only_model: None,
+        is_known: &|_| true,
+        answers_callbacks: true,
+        no_documents: None,
+    };
     let job = parse_message(&poison.body, &poison.id.0, &defaults).unwrap();
     let claimed = fleet.ledger().claim(&job.key, job.digest(), poison.sent, HIDE).await.unwrap();
     let ClaimReply::Claimed(claimed) = claimed else { panic!("{claimed:?}") };

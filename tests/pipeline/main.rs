@@ -15,6 +15,7 @@
 mod callbacks;
 #[path = "../common/mod.rs"]
 mod common;
+mod documents;
 mod harness;
 mod killed;
 mod metrics;

@@ -28,6 +28,7 @@ use crate::ports::Ledger;
 use super::args::RunArgs;
 use super::backend::{self, Backend, Roll, state_dir};
 use super::desk::BackendDesk;
+use super::documents::{self, Rules};
 use super::exit::{Exit, Report};
 use super::input::check_inputs;
 use super::terminal::say;
@@ -52,12 +53,19 @@ const PAGE: usize = 512;
 pub async fn run(args: RunArgs) -> Result<Exit, Report> {
     let started = Instant::now();
     let settings = wiring::settings(args.places.config.as_deref(), args.simulate.is_some())?;
-    check_inputs(&args.inputs).map_err(Report::usage)?;
+    let documents = documents(&args, &settings)?;
+    if documents.is_none() {
+        check_inputs(&args.inputs).map_err(Report::usage)?;
+    }
     let batch = intake::batch_name(args.batch.as_deref(), &args.inputs)?;
     let cost_cap = args.max_cost.as_deref().map(cost_cap).transpose()?;
     let default_model = intake::default_model(&settings, args.model.as_deref(), cost_cap)?;
-    if default_model.is_none() {
+    if default_model.is_none() && documents.is_none() {
         intake::check_models(&args.inputs, &batch, &settings)?;
+    }
+    if args.dry_run && documents.is_some() {
+        return Err(Report::usage("--dry-run reads files of jobs; what documents cost is known once they are read")
+            .hint("--max-cost bounds it"));
     }
     if args.dry_run {
         return dry::run(&args, &settings, &batch, default_model.as_deref(), cost_cap).await;
@@ -89,8 +97,14 @@ pub async fn run(args: RunArgs) -> Result<Exit, Report> {
     let catalogue = Arc::new(wiring::catalogue(&settings, &endpoints));
     let flow = wiring::flow_settings(&settings, args.simulate.is_some(), cost_cap, Patience::Bounded);
     let backend = Backend::Embedded(store.clone());
-    let context =
-        backend::context(backend.ports(Some(batch.clone())), model, Arc::clone(&catalogue), flow, stop.clone());
+    let context = backend::context(
+        backend.ports(Some(batch.clone())),
+        &settings,
+        model,
+        Arc::clone(&catalogue),
+        flow,
+        stop.clone(),
+    );
     let page = match args.listen {
         Some(address) => {
             let desk = BackendDesk::new(backend.clone(), &args.places, args.simulate.is_some(), &settings);
@@ -111,6 +125,8 @@ pub async fn run(args: RunArgs) -> Result<Exit, Report> {
         retry_failed: args.retry_failed,
         catalogue,
         answers_callbacks: false,
+        no_documents: None,
+        documents,
         simulated: args.simulate.is_some(),
         stop,
         spooled: None,
@@ -218,6 +234,18 @@ impl Ended {
     pub(crate) fn all(&self) -> u64 {
         self.counts.iter().sum()
     }
+}
+
+/// How the inputs are read, if they are documents.
+fn documents(args: &RunArgs, settings: &config::Settings) -> Result<Option<Rules>, Report> {
+    if !args.documents {
+        return Ok(None);
+    }
+    let config = wiring::config_file(args.places.config.as_deref()).map(std::path::Path::to_owned);
+    let ours = [args.output.clone(), args.places.state.clone()].into_iter().chain(config).collect();
+    let rules = Rules { uploads: settings.uploads.clone(), ours };
+    documents::files(&args.inputs, &rules)?;
+    Ok(Some(rules))
 }
 
 fn cost_cap(typed: &str) -> Result<Usd, Report> {

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::fields::{Fault, Field, Kind, shown, shown_key};
 use super::{Callback, Parts};
+use crate::job::document::Document;
 use crate::job::ident::{BatchName, JobId, Tenant};
 use crate::job::spec::{MaxTokens, Priority, Request, TaskToken};
 use crate::job::units::Timestamp;
@@ -66,8 +67,8 @@ pub(super) fn read(fields: &[Field<'_>], found: Found) -> Result<Parts, Fault> {
             "residency" => parts.residency = Some(residency(field)?),
             "metadata" => parts.metadata = field.object()?,
             "callback" => parts.callback = Some(callback(field)?),
-            kind @ ("agent" | "document") => {
-                return Err(Fault::at(field.key_at, format!("`{kind}` jobs are not supported yet")));
+            "agent" => {
+                return Err(Fault::at(field.key_at, "`agent` jobs are not supported yet"));
             }
             "payload" => {
                 let other = fields.iter().find(|field| REQUESTS.contains(&field.key.as_str()) && !field.is_unset());
@@ -81,8 +82,9 @@ pub(super) fn read(fields: &[Field<'_>], found: Found) -> Result<Parts, Fault> {
             }
         }
     }
-    let (request, _) =
-        request.ok_or_else(|| Fault::nowhere("nothing to send: a job has a `prompt`, a `converse` or an `invoke`"))?;
+    let (request, _) = request.ok_or_else(|| {
+        Fault::nowhere("nothing to send: a job has a `prompt`, a `converse`, an `invoke` or a `document`")
+    })?;
     parts.request = request;
     Ok(parts)
 }
@@ -125,6 +127,10 @@ fn read_request(field: &Field<'_>) -> Result<Request, Fault> {
     match field.key.as_str() {
         "converse" => converse(field.object()?, field),
         "invoke" => invoke(field.object()?, field),
+        "document" => {
+            let document = Document::read(&field.object()?).map_err(|why| field.fault(why))?;
+            Ok(Request::Document(Box::new(document)))
+        }
         _ => prompt(field.text()?, field.at),
     }
 }

@@ -19,6 +19,8 @@ pub fn template_of(request: &Request) -> u64 {
     match request {
         Request::Prompt(text) => beginning.text(text),
         Request::Converse(body) | Request::Invoke(body) => beginning.body(body),
+        // What its chunks are asked is known once it is read.
+        Request::Document(_) => {}
     }
     beginning.hasher.finish()
 }

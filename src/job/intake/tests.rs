@@ -20,7 +20,10 @@ fn known(name: &str) -> bool {
 }
 
 fn line_with(text: &[u8], model: Option<&str>, only_model: Option<&str>) -> Result<Draft, Refusal> {
-    parse_line(text, &Defaults { batch: &batch(), model, only_model, answers_callbacks: true, is_known: &known })
+    parse_line(
+        text,
+        &Defaults { batch: &batch(), model, only_model, answers_callbacks: true, no_documents: None, is_known: &known },
+    )
 }
 
 fn line(text: impl AsRef<[u8]>) -> Result<Draft, Refusal> {
@@ -28,8 +31,14 @@ fn line(text: impl AsRef<[u8]>) -> Result<Draft, Refusal> {
 }
 
 fn message(body: &str) -> Result<Job, Refusal> {
-    let defaults =
-        Defaults { batch: &batch(), model: None, only_model: Some("haiku"), answers_callbacks: true, is_known: &known };
+    let defaults = Defaults {
+        batch: &batch(),
+        model: None,
+        only_model: Some("haiku"),
+        answers_callbacks: true,
+        no_documents: None,
+        is_known: &known,
+    };
     parse_message(body, "5fea7756-0ea4-451a-a703-a558b933e274", &defaults)
 }
 
@@ -169,8 +178,27 @@ fn f13_a_bad_line_says_where_and_why() {
 
 #[test]
 fn what_belongs_to_later_versions_is_refused_by_name() {
-    refused(r#"{"document":{"source":"s3://b/k"}}"#, 2, "`document` jobs are not supported yet");
     refused(r#"{"agent":{}}"#, 2, "`agent` jobs are not supported yet");
+}
+
+#[test]
+fn a_document_is_read_where_somebody_reads_documents() {
+    let text = r#"{"id":"a","document":{"source":"in/a.pdf","template":"Sum up {{chunk}}"}}"#;
+    let job = line(text).unwrap().job;
+    let Request::Document(document) = &job.request else { panic!("{:?}", job.request) };
+    assert_eq!(document.source, "in/a.pdf");
+    assert_eq!(message(&job.to_message()).unwrap().digest(), job.digest());
+    let refusal = line(r#"{"document":{"source":"a","template":"{{chunck}} {{chunk}}"}}"#).unwrap_err();
+    assert!(refusal.reason.contains("unknown variable {{chunck}}"), "{}", refusal.reason);
+    let nobody = Defaults {
+        batch: &batch(),
+        model: None,
+        only_model: Some("haiku"),
+        answers_callbacks: true,
+        no_documents: Some("nobody reads them"),
+        is_known: &known,
+    };
+    assert_eq!(parse_line(text.as_bytes(), &nobody).unwrap_err().reason, "`document`: nobody reads them");
 }
 
 #[test]
@@ -190,6 +218,7 @@ fn a_callback_is_a_task_token_and_only_where_somebody_answers_it() {
         model: None,
         only_model: Some("haiku"),
         answers_callbacks: false,
+        no_documents: None,
         is_known: &known,
     };
     let refusal = parse_line(text.as_bytes(), &nobody).unwrap_err();

@@ -33,7 +33,7 @@ pub enum WireBody {
 /// model's default from the configuration.
 pub fn output_cap(request: &Request, written: MaxTokens) -> Option<u32> {
     let stated = || match request {
-        Request::Prompt(_) => None,
+        Request::Prompt(_) | Request::Document(_) => None,
         Request::Converse(request) => request.get("inferenceConfig").and_then(|config| config.get("maxTokens")),
         Request::Invoke(body) => cap_field(body).and_then(|field| field.get(body)),
     };
@@ -46,7 +46,7 @@ pub fn output_cap(request: &Request, written: MaxTokens) -> Option<u32> {
 /// Whether [`wire_body`] can set a cap there: it is a prompt, Converse, or an `invoke` body whose field is known.
 pub fn has_place_for_cap(request: &Request) -> bool {
     match request {
-        Request::Prompt(_) | Request::Converse(_) => true,
+        Request::Prompt(_) | Request::Converse(_) | Request::Document(_) => true,
         Request::Invoke(body) => cap_field(body).is_some(),
     }
 }
@@ -55,7 +55,7 @@ pub fn has_place_for_cap(request: &Request) -> bool {
 /// refuses a cap that is not above them.
 pub fn thinking_budget(request: &Request) -> Option<u32> {
     let fields = match request {
-        Request::Prompt(_) => return None,
+        Request::Prompt(_) | Request::Document(_) => return None,
         Request::Converse(request) => request.get("additionalModelRequestFields")?.as_object()?,
         Request::Invoke(body) => body,
     };
@@ -69,7 +69,7 @@ pub fn thinking_budget(request: &Request) -> Option<u32> {
 /// safe side, although no cap can be inserted there.
 pub fn takes_output_cap(request: &Request) -> bool {
     match request {
-        Request::Prompt(_) | Request::Converse(_) => true,
+        Request::Prompt(_) | Request::Converse(_) | Request::Document(_) => true,
         Request::Invoke(body) => !is_without_output(body),
     }
 }
@@ -81,6 +81,8 @@ pub fn wire_body(job: &Job, cap: u32) -> WireBody {
             "messages": [{ "role": "user", "content": [{ "text": text }] }],
             "inferenceConfig": { "maxTokens": cap },
         }))),
+        // It is its chunks that are sent.
+        Request::Document(_) => WireBody::Converse(to_json(&json!({ "messages": [] }))),
         Request::Converse(request) => {
             let field = CapField { section: Some("inferenceConfig"), key: "maxTokens" };
             WireBody::Converse(field.set(request, cap))
@@ -97,6 +99,8 @@ pub fn wire_body(job: &Job, cap: u32) -> WireBody {
 pub fn text_bytes(request: &Request) -> u64 {
     match request {
         Request::Prompt(text) => bytes(text),
+        // Nothing is known of it before it is read.
+        Request::Document(_) => 0,
         Request::Converse(request) | Request::Invoke(request) => bytes_of_fields(request),
     }
 }

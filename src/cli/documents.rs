@@ -1,0 +1,140 @@
+//! Which jobs are these documents? One a file, named by its path and its content: the same file is the same job, and one that
+//! was changed is another.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::config::UploadSettings;
+use crate::document::FILE_BYTES;
+use crate::job::document::Document;
+use crate::job::failure::Class;
+use crate::job::ident::{BatchName, Digest, JobId, JobKey, Tenant};
+use crate::job::intake::{Draft, NO_MODEL, Refusal};
+use crate::job::spec::{Job, MaxTokens, Priority, Request};
+
+use super::exit::Report;
+
+/// Of a job's id, so much is of the path.
+const NAME: usize = 100;
+/// Hexadecimal digits of the content's digest behind it.
+const DIGITS: usize = 12;
+
+/// How documents are read.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    /// `[[upload]]`.
+    pub(crate) uploads: Vec<UploadSettings>,
+    /// What is ours, and no document: results, state, configuration.
+    pub(crate) ours: Vec<PathBuf>,
+}
+
+/// The files among these inputs and below them, in the order of their names.
+///
+/// # Errors
+/// A report: an input is not there, or there is no file at all.
+pub(crate) fn files(inputs: &[PathBuf], rules: &Rules) -> Result<Vec<PathBuf>, Report> {
+    let ours: Vec<PathBuf> = rules.ours.iter().filter_map(|path| path.canonicalize().ok()).collect();
+    let mut found = Vec::new();
+    for input in inputs {
+        if !input.exists() {
+            return Err(Report::usage(format!("{}: there is no such file or folder", input.display())));
+        }
+        walk(input, true, &ours, &mut found)?;
+    }
+    if found.is_empty() {
+        return Err(Report::usage("no documents: there is no file in what was named"));
+    }
+    Ok(found)
+}
+
+fn walk(path: &Path, is_named: bool, ours: &[PathBuf], found: &mut Vec<PathBuf>) -> Result<(), Report> {
+    let cannot = |error: std::io::Error| Report::usage(format!("{}: cannot be read: {error}", path.display()));
+    let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    let is_ours = !ours.is_empty() && path.canonicalize().is_ok_and(|path| ours.contains(&path));
+    if !is_named && (hidden || is_ours || path.is_symlink() && path.is_dir()) {
+        return Ok(());
+    }
+    if !path.is_dir() {
+        found.push(path.to_owned());
+        return Ok(());
+    }
+    let mut entries: Vec<PathBuf> = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(cannot)? {
+        entries.push(entry.map_err(cannot)?.path());
+    }
+    entries.sort();
+    entries.iter().try_for_each(|entry| walk(entry, false, ours, found))
+}
+
+/// The job of a file.
+///
+/// # Errors
+/// [`Refusal`]: it cannot be read, or there is nobody to ask.
+pub(crate) fn job(
+    path: &Path,
+    rules: &Rules,
+    batch: &BatchName,
+    model: Option<&str>,
+    default: Option<&str>,
+) -> Result<Draft, Refusal> {
+    let shown = path.to_string_lossy();
+    let shown = shown.strip_prefix("./").unwrap_or(&shown);
+    let refused = |class, reason: String| Refusal {
+        class,
+        column: None,
+        reason,
+        id: JobId::new(&named(shown)).ok(),
+        tenant: None,
+    };
+    let digest = digest(path).map_err(|(class, reason)| refused(class, reason))?;
+    let rule = rules.uploads.iter().find(|rule| rule.is_for(shown));
+    let document = rule.map_or_else(|| Document::at(shown), |rule| rule.document(shown));
+    let document = Document { sha256: Some(digest), ..document };
+    let model = rule.and_then(|rule| rule.model.as_deref()).or(model).or(default);
+    let model = model.ok_or_else(|| refused(Class::BadInput, NO_MODEL.to_owned()))?;
+    let place = Digest::of(format!("{shown}\0{digest}").as_bytes()).to_string();
+    let id = format!("{}-{}", named(shown), place.get(..DIGITS).unwrap_or_default());
+    let id = JobId::new(&id).map_err(|error| refused(Class::BadInput, error.to_string()))?;
+    let job = Job {
+        key: JobKey { tenant: Tenant::unnamed(), batch: batch.clone(), id },
+        model: model.to_owned(),
+        request: Request::Document(Box::new(document)),
+        max_tokens: rule.and_then(|rule| rule.max_tokens).map_or(MaxTokens::Unsaid, MaxTokens::Cap),
+        fallback: true,
+        deadline: None,
+        priority: Priority::default(),
+        residency: None,
+        callback: None,
+        metadata: serde_json::Map::new(),
+    };
+    Ok(Draft { job, auto_id: false })
+}
+
+/// The end of a path, in the letters of an id.
+fn named(path: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '_' };
+    let name: Vec<char> = path.chars().map(|c| if matches!(c, '/' | '\\') { ':' } else { plain(c) }).collect();
+    name.iter().skip(name.len().saturating_sub(NAME)).collect()
+}
+
+fn digest(path: &Path) -> Result<Digest, (Class, String)> {
+    let unreadable = |error: std::io::Error| (Class::BadInput, format!("cannot be read: {error}"));
+    let mut file = File::open(path).map_err(unreadable)?.take(FILE_BYTES + 1);
+    let (mut hasher, mut buffer, mut length) = (Sha256::new(), vec![0; 1 << 16], 0);
+    loop {
+        let read = file.read(&mut buffer).map_err(unreadable)?;
+        if read == 0 {
+            break;
+        }
+        length += read as u64;
+        hasher.update(buffer.get(..read).unwrap_or_default());
+    }
+    if length > FILE_BYTES {
+        let why = format!("the file is larger than {} MiB; split it into several files", FILE_BYTES >> 20);
+        return Err((Class::TooLarge, why));
+    }
+    Digest::from_bytes(&hasher.finalize()).ok_or_else(|| (Class::BadInput, "has no digest".to_owned()))
+}
