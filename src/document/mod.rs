@@ -4,7 +4,7 @@
 //! bytes --kind--> pdf | docx | html | markdown | text --extract--> pages --chunk--> chunks
 //! ```
 //!
-//! [`extract`] is a function; [`child`] runs it where it can do no harm; [`desk`] asks about what comes of it.
+//! [`extract()`] is a function; [`child`] runs it where it can do no harm; [`desk`] asks about what comes of it.
 
 mod child;
 mod chunk;

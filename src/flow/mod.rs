@@ -1,7 +1,7 @@
 //! The work: `receive -> admit -> route -> infer -> record -> notify -> acknowledge`, one file each.
 //!
 //! A step never imports another step. What they hand to each other are the words of [`proof`]; what they work with
-//! is in [`context`], [`lanes`], [`line`], [`shares`] and [`sizing`]; [`worker`] alone knows their order. Messages that are no jobs go by
+//! is in [`context`], [`lanes`], [`mod@line`], [`shares`] and [`sizing`]; [`worker`] alone knows their order. Messages that are no jobs go by
 //! [`control`], and [`document`] makes many jobs of one. Early exits are
 //! [`proof::Exit`]s, not errors: one function here turns trouble into an exit, one in [`acknowledge`] carries it out.
 
