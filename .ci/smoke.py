@@ -13,7 +13,7 @@ import sys
 
 FIELDS = {
     "id": str, "batch": str, "tenant": str, "status": str, "model": str, "model_used": str, "region": str,
-    "degraded": bool, "simulated": bool, "text": str, "output": dict, "stop_reason": str, "usage": dict,
+    "degraded": bool, "simulated": bool, "text": str, "output": dict, "stop_reason": str, "usage": dict, "text_bytes": int,
     "cost_usd": (int, float), "attempts": int, "model_calls": int, "timing": dict, "error": type(None),
     "metadata": dict,
 }  # of a result that succeeded

@@ -18,10 +18,6 @@ pub const FILE_BYTES: u64 = 64 << 20;
 /// # Errors
 /// [`Unopened`].
 pub(super) async fn load(document: &Document) -> Result<Vec<u8>, Unopened> {
-    if document.source.starts_with("s3://") {
-        let why = "documents in S3 are read by `backend = \"aws\"`, which this version does not do yet; give the path of a file";
-        return Err(refused(Class::BadInput, why.to_owned()));
-    }
     let bytes = read(Path::new(&document.source)).await?;
     if document.sha256.is_some_and(|meant| Digest::of(&bytes) != meant) {
         let why = "the file was changed after it was queued (its digest is another); send it again".to_owned();

@@ -205,6 +205,9 @@ fn draft(mut parts: Parts, defaults: &Defaults<'_>) -> Result<Draft, Fault> {
 /// Why `document` jobs are refused where a fleet works.
 pub const NO_DOCUMENTS_HERE: &str = "documents are worked by `backend = \"embedded\"` alone, in this version";
 
+/// Why a document that lies in S3 is refused.
+const NO_S3_HERE: &str = "documents in S3 are not read in this version; give the path of a file";
+
 /// Why a line is refused that names no model where there is no default.
 pub const NO_MODEL: &str = "no `model`, and there is no default: name one here, by --model or as [[model]]";
 
@@ -220,7 +223,9 @@ fn job(parts: Parts, batch: BatchName, defaults: &Defaults<'_>, id: impl FnOnce(
         }
         callback => callback.map(|callback| callback.token),
     };
-    if let (Request::Document(_), Some(why)) = (&parts.request, defaults.no_documents) {
+    if let Request::Document(document) = &parts.request
+        && let Some(why) = defaults.no_documents.or(document.source.starts_with("s3://").then_some(NO_S3_HERE))
+    {
         return Err(Fault::nowhere(format!("`document`: {why}")));
     }
     let digest = super::spec::content_digest(&model, &parts.request, parts.max_tokens).to_string();

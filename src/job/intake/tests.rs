@@ -190,6 +190,8 @@ fn a_document_is_read_where_somebody_reads_documents() {
     assert_eq!(message(&job.to_message()).unwrap().digest(), job.digest());
     let refusal = line(r#"{"document":{"source":"a","template":"{{chunck}} {{chunk}}"}}"#).unwrap_err();
     assert!(refusal.reason.contains("unknown variable {{chunck}}"), "{}", refusal.reason);
+    let refusal = line(r#"{"document":{"source":"s3://b/k"}}"#).unwrap_err();
+    assert!(refusal.reason.starts_with("`document`: documents in S3"), "{}", refusal.reason);
     let nobody = Defaults {
         batch: &batch(),
         model: None,
