@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Checks infra/: `.ci/terraform.py prepare|format|validate|apply`, in this order, from the repository's root.
 
 prepare   finds terraform and the AWS provider. Exit 77, with the reason on standard output, if either cannot be had.
