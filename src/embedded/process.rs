@@ -38,6 +38,8 @@ pub(super) struct Inner {
     pub(super) events: Appender<Events>,
     pub(super) bell: Arc<Bell>,
     alive: Mutex<Option<File>>,
+    /// One look at a time: a lock that another look of ours has just taken seems to belong to somebody alive.
+    looking: tokio::sync::Mutex<()>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -68,6 +70,7 @@ pub(super) async fn open(dir: &Path, clock: Arc<dyn Clock>) -> Result<Arc<Inner>
         events,
         bell,
         alive: Mutex::new(Some(alive)),
+        looking: tokio::sync::Mutex::default(),
     });
     inner.reap().await?;
     tokio::spawn(watch_others(Arc::downgrade(&inner)));
@@ -75,8 +78,10 @@ pub(super) async fn open(dir: &Path, clock: Arc<dyn Clock>) -> Result<Arc<Inner>
 }
 
 impl Inner {
-    /// Looks for dead processes once and releases what they held; how many there were.
+    /// Looks for dead processes once and releases what they held; how many there were. Once this returns, whatever died
+    /// before it was called is released, unless another process is at it.
     pub(super) async fn reap(&self) -> Result<usize, StoreError> {
+        let _one = self.looking.lock().await;
         let (locks, own) = (self.dir.join(LOCKS), self.epoch);
         let look = move |conn: &Connection| {
             let epochs = conn
@@ -113,9 +118,15 @@ impl Inner {
         outcome.map_err(|error| trouble::of_sqlite(doing, &error))
     }
 
-    /// Frees our lock without a word, as a kill does.
+    /// Frees our lock without a word, as a kill does. Unlocked and not only closed: a child that another thread is just
+    /// starting has a copy of the file until its program begins, and the lock would live as long as that.
     pub(super) fn let_go(&self) {
-        *self.alive.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let lock = self.alive.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(lock) = lock
+            && let Err(error) = lock.unlock()
+        {
+            tracing::debug!(%error, "could not unlock the lock file; closing it does");
+        }
     }
 
     fn is_alive(&self) -> bool {
