@@ -253,13 +253,13 @@ async fn write_what_lanes_say(context: &Context, heard: mpsc::UnboundedSender<No
             }
             let now = Instant::now();
             let mut again = now;
-            if is_over || lane.writes_at(allowance).is_some_and(|due| due <= now) {
+            if is_over || lane.writes_at(allowance, now).is_some_and(|due| due <= now) {
                 if let Err(error) = lane.write(allowance).await {
                     context.meter.store_trouble(&error);
                 }
                 again = now + SAY_AGAIN;
             }
-            let left = lane.writes_at(allowance).map(|due| due.max(again));
+            let left = lane.writes_at(allowance, again).map(|due| due.max(again));
             next = next.into_iter().chain(left).min();
             figures::tell_turns(context, &lane, &heard);
         }
