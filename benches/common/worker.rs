@@ -137,6 +137,7 @@ fn settings(slots: usize) -> Settings {
         drain: Duration::from_secs(25),
         patience: Patience::Bounded,
         senders: aquifer::flow::senders::Senders::default(),
+        uploads: aquifer::job::upload::Uploads::default(),
         max_claims: 5,
         max_attempts: 5,
         attempts_per_endpoint: NonZeroU32::MIN,

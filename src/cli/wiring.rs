@@ -18,6 +18,7 @@ use crate::flow::patience::Patience;
 use crate::flow::senders::Senders;
 use crate::job::intake::is_plausible_model_id;
 use crate::job::units::{Timestamp, Usd};
+use crate::job::upload::Uploads;
 use crate::ports::{Clock, Documents, LaneId, Model, Sources};
 use crate::rules::breaker::BreakerRules;
 use crate::rules::pace::{Counting, Hypothesis, Limits};
@@ -376,6 +377,7 @@ pub(crate) fn flow_settings(
         drain: settings.worker.drain,
         patience,
         senders: senders(settings),
+        uploads: uploads(settings),
         max_claims: settings.worker.max_claims.get(),
         max_attempts: settings.routing.max_attempts.get(),
         attempts_per_endpoint: settings.routing.attempts_per_endpoint,
@@ -405,6 +407,11 @@ pub(crate) fn reader(settings: &Settings, sources: Option<Arc<dyn Sources>>) -> 
         Some(sources) => desk.fetching(sources),
         None => desk,
     })
+}
+
+fn uploads(settings: &Settings) -> Uploads {
+    let default_model = settings.default_model().map(|model| Arc::clone(&model.name));
+    Uploads::new(settings.uploads.clone(), default_model, settings.own_place())
 }
 
 fn senders(settings: &Settings) -> Senders {

@@ -28,6 +28,7 @@ use super::record::record;
 use super::route::{Routed, route};
 use super::shares::Shares;
 use super::stop::Reason;
+use super::upload;
 
 /// Works a queue until told to stop.
 #[derive(Clone, Debug)]
@@ -154,6 +155,9 @@ impl Worker {
             return Err(Exit::HandBack { after: Duration::ZERO });
         }
         if let Some(heard) = control::carry_out(context, &delivery.message.body).await? {
+            return Ok(heard);
+        }
+        if let Some(heard) = upload::carry_out(context, delivery).await? {
             return Ok(heard);
         }
         let (claim, verdict) = match admit(context, delivery).await? {

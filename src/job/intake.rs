@@ -12,6 +12,7 @@ mod fields;
 mod model_id;
 mod openai;
 mod template;
+mod upload_event;
 mod wire;
 
 use serde_json::{Map, Value};
@@ -19,6 +20,7 @@ use serde_json::{Map, Value};
 pub use self::contract::{PAYLOAD_BYTES, REQUESTS};
 pub use self::model_id::is_plausible_model_id;
 pub use self::template::template_of;
+pub use self::upload_event::{NotAnUpload, UploadEvent, parse_upload_event};
 pub use self::wire::{
     BYTES_PER_DOCUMENT, BYTES_PER_IMAGE, BYTES_PER_MEDIA, WireBody, has_place_for_cap, output_cap, takes_output_cap,
     text_bytes, thinking_budget, wire_body,
