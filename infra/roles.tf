@@ -75,6 +75,12 @@ data "aws_iam_policy_document" "worker" {
     ]
     resources = [aws_sqs_queue.jobs.arn]
   }
+  # The chunks of a document are jobs of their own, and the last of them sends the document again.
+  statement {
+    sid       = "SendParts"
+    actions   = ["sqs:SendMessage"]
+    resources = [aws_sqs_queue.jobs.arn]
+  }
   statement {
     sid       = "SetAside"
     actions   = ["sqs:SendMessage", "sqs:GetQueueUrl", "sqs:GetQueueAttributes"]

@@ -28,10 +28,10 @@ pub use self::error::{ConfigError, ConfigErrors};
 pub use self::model::{Counting, ModelSettings, Quota, burndown_of, cache_minimum_of};
 pub use self::page_token::PageToken;
 pub use self::tenant::TenantSettings;
-pub use self::upload::UploadSettings;
 
 use self::endpoints_file::EndpointsFile;
 use self::typed::{Problems, Section};
+use crate::job::upload::{OwnPlace, UploadRule};
 use crate::job::webhook::WebhookUrl;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -69,7 +69,7 @@ pub struct Settings {
     /// `[tenant.NAME]`, of those of which something is said.
     pub tenants: Vec<TenantSettings>,
     /// `[[upload]]`, in their order: the first that fits a file is for it.
-    pub uploads: Vec<UploadSettings>,
+    pub uploads: Vec<UploadRule>,
 }
 
 /// Where queue, ledger and bodies are.
@@ -166,6 +166,11 @@ impl Settings {
         by_name.or_else(|| self.models.iter().find(|model| &*model.id == name_or_id))
     }
 
+    /// Where we write ourselves, as far as events of a bucket tell of it.
+    pub fn own_place(&self) -> Option<OwnPlace> {
+        upload::own_place(&self.backend)
+    }
+
     /// The model of jobs that name none: the only one, else the first.
     pub fn default_model(&self) -> Option<&ModelSettings> {
         self.models.first()
@@ -235,7 +240,7 @@ fn settings(
         top.problem(ConfigError::Contradiction { key: "notify.webhook".to_owned(), value: webhook.to_string(), bound });
     }
     let tenants = tenant::read(&mut top);
-    let uploads = upload::read(&mut top);
+    let uploads = upload::read(&mut top, &backend);
     top.finish();
     model::check(&models, problems);
     endpoint::check(&endpoints, &models, problems);

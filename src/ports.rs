@@ -20,7 +20,7 @@ use crate::job::spec::TaskToken;
 use crate::job::trail::Trail;
 use crate::job::units::{Timestamp, Usd};
 
-pub use self::documents::{Documents, Opened, OpenedChunk, Parts, Round, RoundStanding, Unopened};
+pub use self::documents::{Documents, Opened, OpenedChunk, Parts, Round, RoundStanding, Sources, Unopened};
 pub use self::finding::{Finding, Severity};
 pub use self::queue::{BATCH_ENTRIES, Depth, Message, MessageId, Outgoing, Queue, ReceiptHandle};
 

@@ -294,6 +294,11 @@ impl Meter {
         lock(&self.troubles).all()
     }
 
+    /// A message told of something in a bucket that is no upload.
+    pub fn event_passed_over(&self, message: &str, what: &str) {
+        info!(message, "nothing to do: {what}");
+    }
+
     /// A message went to the dead-letter queue.
     pub fn dead_lettered(&self, message: &str, reason: &str) {
         warn!(message, "dead-lettered: {reason}");

@@ -19,6 +19,7 @@ use aquifer::flow::lanes::{CallTimeout, Catalogue, PlanSpec, RouteSpec};
 use aquifer::flow::patience::{ClaimGate, Patience};
 use aquifer::flow::stop::{Reason, Stop};
 use aquifer::flow::worker::Worker;
+use aquifer::job::document::Place;
 use aquifer::job::ident::BatchName;
 use aquifer::job::intake::{Defaults, parse_line};
 use aquifer::job::units::{Price, Usd};
@@ -73,7 +74,7 @@ pub(crate) async fn enrol(folder: &Path, jobs: usize) -> Queued {
         model: None,
         only_model: Some(MODEL),
         answers_callbacks: false,
-        no_documents: None,
+        documents: Ok(Place::Files),
         is_known: &is_known,
     };
     for (chunk, lines) in lines.chunks(CHUNK).enumerate() {
@@ -136,6 +137,7 @@ fn settings(slots: usize) -> Settings {
         drain: Duration::from_secs(25),
         patience: Patience::Bounded,
         senders: aquifer::flow::senders::Senders::default(),
+        uploads: aquifer::job::upload::Uploads::default(),
         max_claims: 5,
         max_attempts: 5,
         attempts_per_endpoint: NonZeroU32::MIN,

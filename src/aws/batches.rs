@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::parts::rounds::Place;
 use super::table::{self, Fields, HEAD, number, text};
 use super::update::{Update, Written};
 use super::{Inner, trouble};
 use crate::job::control::{self, Total};
 use crate::job::ident::BatchKey;
 use crate::job::notice::BatchSums;
-use crate::job::outcome::{Savings, Usage};
+use crate::job::outcome::{Savings, Tally, Usage};
 use crate::job::spec::TaskToken;
 use crate::job::units::{Tokens, Usd};
 use crate::ports::{Seals, StoreError};
@@ -47,6 +48,8 @@ pub(super) struct Head {
     pub(super) announced: u64,
     /// How many ends the last announcement covered.
     pub(super) ends: Option<u64>,
+    /// Of a batch of parts: which round of which job they are.
+    pub(super) round: Option<Place>,
 }
 
 /// What became of its jobs. Shards may be below zero, their sums are not.
@@ -64,6 +67,9 @@ pub(super) struct Counts {
     pub(super) cache_read: i64,
     pub(super) cache_write: i64,
     pub(super) cost: i64,
+    pub(super) unknown: i64,
+    pub(super) calls: i64,
+    pub(super) attempts: i64,
     pub(super) saved: i64,
     pub(super) reruns: i64,
     pub(super) rerun_cost: i64,
@@ -71,7 +77,7 @@ pub(super) struct Counts {
 
 impl Counts {
     /// The attributes of a shard.
-    pub(super) fn parts(&mut self) -> [(&'static str, &mut i64); 14] {
+    pub(super) fn parts(&mut self) -> [(&'static str, &mut i64); 17] {
         [
             ("succeeded", &mut self.succeeded),
             ("failed", &mut self.failed),
@@ -84,6 +90,9 @@ impl Counts {
             ("cache_read", &mut self.cache_read),
             ("cache_write", &mut self.cache_write),
             ("cost", &mut self.cost),
+            ("unknown", &mut self.unknown),
+            ("calls", &mut self.calls),
+            ("attempts", &mut self.attempts),
             ("saved", &mut self.saved),
             ("reruns", &mut self.reruns),
             ("rerun_cost", &mut self.rerun_cost),
@@ -93,6 +102,18 @@ impl Counts {
     /// Jobs that have ended.
     pub(super) fn ended(&self) -> u64 {
         whole(self.succeeded + self.failed + self.rejected + self.expired + self.partial)
+    }
+
+    /// What was counted of the jobs that have ended, over all their lives.
+    pub(super) fn tally(&self) -> Tally {
+        let count = |sum: i64| u32::try_from(whole(sum)).unwrap_or(u32::MAX);
+        Tally {
+            attempts: count(self.attempts),
+            model_calls: count(self.calls),
+            spent: Usd::from_nanos(whole(self.cost)),
+            unknown: Usd::from_nanos(whole(self.unknown)),
+            savings: self.savings(),
+        }
     }
 
     /// What right-sizing saved and cost.
@@ -245,7 +266,11 @@ fn read_head(fields: Fields<'_>) -> Result<Head, StoreError> {
         }),
         None => None,
     };
-    Ok(Head { seal, announced: fields.count("announced")?, ends: fields.number("ends")? })
+    let round = match (fields.text("of")?, fields.text("nth")?) {
+        (Some(of), Some(nth)) => Some(Place::parse(of, nth)),
+        (None, _) | (_, None) => None,
+    };
+    Ok(Head { seal, announced: fields.count("announced")?, ends: fields.number("ends")?, round })
 }
 
 fn whole(sum: i64) -> u64 {

@@ -98,6 +98,9 @@ impl Counts {
         self.cache_read += sign * signed(cache_read_tokens);
         self.cache_write += sign * signed(cache_write_tokens);
         self.cost += sign * signed(tally.spent.nanos());
+        self.unknown += sign * signed(tally.unknown.nanos());
+        self.calls += sign * i64::from(tally.model_calls);
+        self.attempts += sign * i64::from(tally.attempts);
     }
 }
 

@@ -18,6 +18,7 @@ use super::batch_calls::seconds;
 use super::claim_check::{ClaimChecks, Resolved};
 use super::objects::Objects;
 use super::{Fleet, Inner, redrive, trouble};
+use crate::job::document::Place;
 use crate::job::ident::{BatchName, JobId, JobKey, Tenant};
 use crate::job::intake::{Defaults, parse_message};
 use crate::job::spec::Job;
@@ -214,7 +215,7 @@ async fn job(inner: &Inner, letter: &FleetLetter, model: Option<&str>) -> Result
         model: None,
         only_model: model,
         answers_callbacks: true,
-        no_documents: None,
+        documents: Ok(Place::S3),
         is_known: &|_| true,
     };
     Ok(parse_message(&body, &letter.was.0, &defaults).ok())

@@ -157,13 +157,20 @@ impl Finisher {
         for row in rows {
             counts.entry(row.batch()).or_default().add(&row.tally, &row.ending);
         }
-        self.list(counts.keys()).await?;
+        // Parts are told of with the job that they are parts of.
+        self.list(counts.keys().filter(|batch| !batch.batch.is_of_parts())).await?;
         let shard = self.shards.take().await;
         let shard = shard.ok_or_else(|| trouble::of_ours(StoreTrouble::Other, DOING, "no shard to count in"))?;
         let rows = rows.iter().map(|row| self.final_update(row));
-        let counters = counts
-            .into_iter()
-            .map(|(batch, counts)| counters::growth(counts).in_transaction(&self.inner, DOING, shard.key(&batch)));
+        let counters = counts.into_iter().map(|(batch, counts)| {
+            let growth = counters::growth(counts);
+            let growth = match batch.batch.is_of_parts() {
+                // Nobody forgets them by name.
+                true => growth.set("ttl", table::ttl(self.inner.clock.now(), self.inner.settings.keep)),
+                false => growth,
+            };
+            growth.in_transaction(&self.inner, DOING, shard.key(&batch))
+        });
         let items = rows.chain(counters).collect::<Result<Vec<_>, _>>()?;
         transact(&self.inner, DOING, items).await
     }

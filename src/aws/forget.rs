@@ -11,6 +11,7 @@ use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 
 use super::batches::{self, Standing};
 use super::listing::{self, Listing};
+use super::parts::rounds;
 use super::rolls::{Place, Rolls};
 use super::segment_lines::SegmentLines;
 use super::segments::in_key;
@@ -68,7 +69,11 @@ impl Fleet {
             Update::default().set(GOING, number(1)).carry_out(inner, DOING, entry).await?;
         }
         let jobs = forget_jobs(inner, batch, ended).await?;
-        let objects = forget_objects(inner, batch).await?;
+        let mut objects = 0;
+        for (key, _) in &keys {
+            objects += forget_parts(inner, key).await?;
+        }
+        objects += forget_objects(inner, batch).await?;
         for (key, _) in &keys {
             let pk = table::batch_pk(key);
             let counts = look_up::partition(inner, DOING, &pk).await?;
@@ -115,6 +120,20 @@ async fn forget_jobs(inner: &Arc<Inner>, batch: &BatchName, ended: u64) -> Resul
         count += remove(inner, lines.iter().map(|line| table::job(&line.job)).collect()).await?;
     }
     Ok(count)
+}
+
+/// Removes what the jobs of a batch had as parts; how many objects. Their rows are no jobs that anybody counted.
+async fn forget_parts(inner: &Arc<Inner>, batch: &BatchKey) -> Result<u64, StoreError> {
+    let mut objects = 0;
+    for round in rounds::of_batch(inner, batch).await? {
+        let parts = BatchKey { tenant: batch.tenant.clone(), batch: round.batch.clone() };
+        forget_jobs(inner, &parts.batch, 0).await?;
+        objects += forget_objects(inner, &parts.batch).await?;
+        let counts = look_up::partition(inner, DOING, &table::batch_pk(&parts)).await?;
+        remove(inner, counts.iter().map(key_of).collect::<Result<_, _>>()?).await?;
+        remove(inner, vec![rounds::key_of(&round)]).await?;
+    }
+    Ok(objects)
 }
 
 async fn forget_objects(inner: &Inner, batch: &BatchName) -> Result<u64, StoreError> {

@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! SQS queue, dead-letter queue      jobs as messages, claim checks resolved      (queue)
-//! DynamoDB table                    jobs, batches, lanes, gates                  (table, ledger, allowance)
+//! DynamoDB table                    jobs, batches, parts, lanes, gates           (table, ledger, parts, allowance)
 //! s3://bucket/prefix/results/...    result lines, many to an object              (segments)
 //! s3://bucket/prefix/manifests/...  what a complete batch holds                  (manifest)
 //! s3://bucket/prefix/rolls/...      what an input held, in its order             (roll)
+//! s3://bucket/prefix/jobs/...       jobs too large for a message, rounds of parts (claim_check, parts)
+//! s3://any bucket/...               documents                                    (sources)
 //! SNS topic                         notices                                      (notices)
 //! ```
 //!
@@ -40,6 +42,7 @@ mod mark;
 mod message_size;
 mod notices;
 mod objects;
+mod parts;
 mod provision;
 mod queue;
 mod reader;
@@ -52,6 +55,7 @@ mod rows;
 mod scripted;
 mod segment_lines;
 mod segments;
+mod sources;
 mod spans;
 mod store_clock;
 mod table;
@@ -77,7 +81,7 @@ pub use report::{BatchSummary, JobOwner, JobReport, LaneGate, LaneRow};
 pub use roll::{AlreadySent, LineContent, PART_LINES, Roll, RollLine};
 
 use crate::job::ident::{BatchKey, Digest, JobKey};
-use crate::ports::{Allowance, Bodies, Callbacks, Clock, Ledger, Notices, Queue, Seals, StoreError};
+use crate::ports::{Allowance, Bodies, Callbacks, Clock, Ledger, Notices, Parts, Queue, Seals, Sources, StoreError};
 
 /// The services of one configuration, connected. A clone is another handle on the same.
 #[derive(Clone, Debug)]
@@ -177,6 +181,16 @@ impl Fleet {
     /// Batches that are sealed by message.
     pub fn seals(&self) -> Arc<dyn Seals> {
         Arc::new(batches::ByMessage { inner: Arc::clone(&self.inner) })
+    }
+
+    /// Where jobs are kept that are parts of another.
+    pub fn parts(&self) -> Arc<dyn Parts> {
+        Arc::new(parts::FleetParts { inner: Arc::clone(&self.inner), queue: Arc::clone(&self.queue) })
+    }
+
+    /// Documents that lie in S3, in whatever bucket these credentials may read.
+    pub fn sources(&self) -> Arc<dyn Sources> {
+        Arc::new(sources::S3Sources { inner: Arc::clone(&self.inner) })
     }
 
     /// Waits until all is written that a port may write later: what only serves those who ask. Without it a process that

@@ -148,7 +148,7 @@ fn is_nothing<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> boo
 
 /// A failed call. S3 answers for a bucket of another region with a redirection that the SDK does not follow and that says
 /// little by itself.
-fn of_s3<E>(doing: &str, bucket: &str, error: &SdkError<E, HttpResponse>) -> StoreError
+pub(super) fn of_s3<E>(doing: &str, bucket: &str, error: &SdkError<E, HttpResponse>) -> StoreError
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {

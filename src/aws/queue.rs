@@ -134,7 +134,7 @@ impl SqsQueue {
     }
 
     /// The body as a message of at most so many bytes can carry it: itself, or the claim check for it.
-    async fn carriable(&self, body: String, limit: usize) -> Result<String, StoreError> {
+    pub(super) async fn carriable(&self, body: String, limit: usize) -> Result<String, StoreError> {
         let fits = body.len() <= limit && text::can_be_sent(&body);
         if fits { Ok(body) } else { self.claim_checks.put_away(&body).await }
     }

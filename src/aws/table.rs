@@ -9,6 +9,10 @@
 //!                                              off=0 len=812 sha=.. ttl=1798.. trail="0;c 1795..0 4f..c1;m 1795..2 .."
 //! batch/acme/reviews        head               total=1200 refused=1 roll=s3://.. task=.. announced=1 ends=1199
 //! batch/acme/reviews        count/00           succeeded=70 failed=1 ends=71 input=.. output=.. cost=..   (one of 16 shards)
+//! parts/acme/reviews        o-1850/0/0         batch=parts-9f.. total=250 at=p/jobs/round-7c..jsonl len=9120 again={..} out=1 ttl=..
+//! batch/acme/parts-9f..     head               total=250 of=parts/acme/reviews nth=o-1850/0/0 announced=1 ends=250 ttl=..
+//! batch/acme/parts-9f..     count/00           succeeded=250 ends=250 calls=250 cost=.. ttl=..
+//! job/acme/parts-9f../17    -                  (a part is a job like any other)
 //! batches                   acme/reviews       name=reviews first=1795..
 //! calls/4f..c1              1795000000000/17   calls=[["job/acme/reviews/o-1841",4294967297,0,1,0,0,10000000,0,0],..] ttl=..
 //! told/4f..c1               1795000005000/3    told=(jobs by digest, and when their ends were made known) ttl=..
@@ -30,6 +34,10 @@
 //! `req`uest, the `end`, and where its line lies: `at` (with `=` for the batch's folder and `*` for the job's id) or
 //! `uri`. The `trail` is what happened to it (see `job::trail`), as much as there is room for. What is zero or unsaid is left out. Moments are milliseconds, money is in billionths of a dollar, `ttl` is in
 //! seconds, as DynamoDB wants it. A row takes at most [`ROW_BYTES`].
+//!
+//! Of a round of parts (see `parts`), below `<job>/<generation>/<round>`: the batch that they are jobs of, how many they `total`,
+//! `at` which key they lie as they are sent, behind a first line of `len` bytes; the message by which the job is delivered `again`;
+//! and whether all are sent `out`. The head of their batch names the round: `of` is its partition, `nth` its place there.
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -52,6 +60,8 @@ pub(super) const ALONE: &str = "-";
 pub(super) const HEAD: &str = "head";
 /// What the sort keys of a batch's counters begin with.
 pub(super) const COUNT: &str = "count/";
+/// What the partitions of rounds of parts begin with.
+pub(super) const PARTS: &str = "parts/";
 /// The partition of the index of batches.
 pub(super) const BATCHES: &str = "batches";
 /// The partition of the gates of all lanes.

@@ -16,7 +16,8 @@ use crate::flow::patience::ClaimGate;
 use crate::flow::stop::Stop;
 use crate::job::ident::{BatchKey, BatchName, Digest};
 use crate::ports::{
-    Allowance, Bodies, Callbacks, Finding, Ledger, Model, Notices, Parts, Queue, Seals, StoreError, StoreTrouble,
+    Allowance, Bodies, Callbacks, Finding, Ledger, Model, Notices, Parts, Queue, Seals, Sources, StoreError,
+    StoreTrouble,
 };
 use crate::telemetry::Meter;
 
@@ -44,7 +45,8 @@ pub(crate) struct Ports {
     allowance: Arc<dyn Allowance>,
     callbacks: Option<Arc<dyn Callbacks>>,
     seals: Option<Arc<dyn Seals>>,
-    parts: Option<Arc<dyn Parts>>,
+    parts: Arc<dyn Parts>,
+    sources: Option<Arc<dyn Sources>>,
 }
 
 impl Backend {
@@ -117,7 +119,8 @@ impl Backend {
                 allowance: store.allowance(),
                 callbacks: None,
                 seals: None,
-                parts: Some(store.parts()),
+                parts: store.parts(),
+                sources: None,
             },
             // Whoever works for a fleet works what comes.
             Self::Fleet(fleet) => Ports {
@@ -128,8 +131,8 @@ impl Backend {
                 allowance: fleet.allowance(),
                 callbacks: Some(fleet.callbacks()),
                 seals: Some(fleet.seals()),
-                // A fleet's workers refuse documents by name.
-                parts: None,
+                parts: fleet.parts(),
+                sources: Some(fleet.sources()),
             },
         }
     }
@@ -285,8 +288,8 @@ pub(crate) fn context(
     settings: context::Settings,
     stop: Stop,
 ) -> Arc<Context> {
-    let Ports { queue, ledger, bodies, notices, allowance, callbacks, seals, parts } = ports;
-    let documents = parts.map(|parts| DocumentPorts { reader: wiring::reader(configured), parts });
+    let Ports { queue, ledger, bodies, notices, allowance, callbacks, seals, parts, sources } = ports;
+    let documents = Some(DocumentPorts { reader: wiring::reader(configured, sources), parts });
     Arc::new(Context {
         queue,
         ledger,

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::config::UploadSettings;
 use crate::document::FILE_BYTES;
 use crate::job::document::Document;
 use crate::job::failure::Class;
 use crate::job::ident::{BatchName, Digest, JobId, JobKey, Tenant};
 use crate::job::intake::{Draft, NO_MODEL, Refusal};
 use crate::job::spec::{Job, MaxTokens, Priority, Request};
+use crate::job::upload::UploadRule;
 
 use super::exit::Report;
 
@@ -26,7 +26,7 @@ const DIGITS: usize = 12;
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
     /// `[[upload]]`.
-    pub(crate) uploads: Vec<UploadSettings>,
+    pub(crate) uploads: Vec<UploadRule>,
     /// What is ours, and no document: results, state, configuration.
     pub(crate) ours: Vec<PathBuf>,
 }

@@ -10,8 +10,8 @@ use tempfile::NamedTempFile;
 
 use crate::config::{self, Settings};
 use crate::flow::stop::Stop;
+use crate::job::document::Place;
 use crate::job::ident::BatchKey;
-use crate::job::intake::NO_DOCUMENTS_HERE;
 
 use super::args::EnqueueArgs;
 use super::backend::Backend;
@@ -36,6 +36,7 @@ pub(crate) async fn enqueue(args: &EnqueueArgs) -> Result<Exit, Report> {
     let signals = signals::watch(stop.clone());
     let Some((inputs, spool)) = spool(&args.inputs, &stop).await? else { return Ok(Exit::Interrupted) };
     let endpoints = wiring::endpoints(&settings, args.simulate).await?;
+    let is_fleet = matches!(settings.backend, config::Backend::Aws(_)) && !args.simulate;
     let source = Source {
         inputs,
         batch,
@@ -44,10 +45,9 @@ pub(crate) async fn enqueue(args: &EnqueueArgs) -> Result<Exit, Report> {
         cost_cap: None,
         retry_failed: args.retry_failed,
         catalogue: Arc::new(wiring::catalogue(&settings, &endpoints)),
-        answers_callbacks: matches!(settings.backend, config::Backend::Aws(_)) && !args.simulate,
-        no_documents: (matches!(settings.backend, config::Backend::Aws(_)) && !args.simulate)
-            .then_some(NO_DOCUMENTS_HERE),
+        answers_callbacks: is_fleet,
         documents: None,
+        documents_in: if is_fleet { Place::S3 } else { Place::Files },
         simulated: args.simulate,
         stop,
         spooled: spool.as_ref().map(|file| file.path().to_owned()),

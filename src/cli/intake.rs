@@ -10,6 +10,7 @@ use crate::config::{ModelSettings, Settings};
 use crate::embedded::{Entry, Line, Standing};
 use crate::flow::lanes::Catalogue;
 use crate::flow::stop::Stop;
+use crate::job::document;
 use crate::job::failure::{Class, Failure};
 use crate::job::ident::{BatchName, Digest, Tenant};
 use crate::job::intake::{Defaults, Draft, NO_MODEL, Refusal, is_plausible_model_id, parse_line};
@@ -43,8 +44,8 @@ pub(crate) struct Source {
     pub(crate) answers_callbacks: bool,
     /// How the inputs are read, if they are documents and not files of jobs.
     pub(crate) documents: Option<Rules>,
-    /// Why documents are refused, where the workers of the back end do not read them.
-    pub(crate) no_documents: Option<&'static str>,
+    /// Where the documents lie that the workers of the back end read.
+    pub(crate) documents_in: document::Place,
     pub(crate) simulated: bool,
     pub(crate) stop: Stop,
     /// The input that holds what standard input said, if it had to be kept.
@@ -139,7 +140,7 @@ pub(crate) fn check_models(inputs: &[PathBuf], batch: &BatchName, settings: &Set
         model: None,
         only_model: None,
         answers_callbacks: true,
-        no_documents: None,
+        documents: Ok(document::Place::Files),
         is_known: &is_known,
     };
     let mut lines = Lines::open(&files).map_err(Report::usage)?;
@@ -283,7 +284,7 @@ impl Reader {
             model: source.named.as_deref(),
             only_model: source.default.as_deref(),
             answers_callbacks: source.answers_callbacks,
-            no_documents: source.no_documents,
+            documents: Ok(source.documents_in),
             is_known: &is_known,
         };
         let mut buffer = Vec::new();

@@ -44,7 +44,7 @@ impl Survey<'_> {
             model: self.named,
             only_model: self.default,
             answers_callbacks: false,
-            no_documents: Some("what it costs is known once it is read and cut: `run` it with --max-cost"),
+            documents: Err("what it costs is known once it is read and cut: `run` it with --max-cost"),
             is_known: &is_known,
         };
         let mut seen = Seen::default();

@@ -18,7 +18,8 @@ use crate::flow::patience::Patience;
 use crate::flow::senders::Senders;
 use crate::job::intake::is_plausible_model_id;
 use crate::job::units::{Timestamp, Usd};
-use crate::ports::{Clock, Documents, LaneId, Model};
+use crate::job::upload::Uploads;
+use crate::ports::{Clock, Documents, LaneId, Model, Sources};
 use crate::rules::breaker::BreakerRules;
 use crate::rules::pace::{Counting, Hypothesis, Limits};
 use crate::simulate::{Scenario, Simulator};
@@ -376,6 +377,7 @@ pub(crate) fn flow_settings(
         drain: settings.worker.drain,
         patience,
         senders: senders(settings),
+        uploads: uploads(settings),
         max_claims: settings.worker.max_claims.get(),
         max_attempts: settings.routing.max_attempts.get(),
         attempts_per_endpoint: settings.routing.attempts_per_endpoint,
@@ -391,8 +393,8 @@ pub(crate) fn flow_settings(
     }
 }
 
-/// Who reads documents: this program, in processes of its own.
-pub(crate) fn reader(settings: &Settings) -> Arc<dyn Documents> {
+/// Who reads documents: this program, in processes of its own. They are fetched from `sources`; without any they are files.
+pub(crate) fn reader(settings: &Settings, sources: Option<Arc<dyn Sources>>) -> Arc<dyn Documents> {
     let models = settings.clone();
     let minimum = move |name: &str| {
         let id = models.model(name).map_or_else(|| name.to_owned(), |model| model.id.to_string());
@@ -400,7 +402,16 @@ pub(crate) fn reader(settings: &Settings) -> Arc<dyn Documents> {
     };
     // Where the system does not say, it is looked for by its name; a reader that cannot be started is told with each document.
     let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("aquifer"));
-    Arc::new(Desk::new(program, Arc::new(minimum)))
+    let desk = Desk::new(program, Arc::new(minimum));
+    Arc::new(match sources {
+        Some(sources) => desk.fetching(sources),
+        None => desk,
+    })
+}
+
+fn uploads(settings: &Settings) -> Uploads {
+    let default_model = settings.default_model().map(|model| Arc::clone(&model.name));
+    Uploads::new(settings.uploads.clone(), default_model, settings.own_place())
 }
 
 fn senders(settings: &Settings) -> Senders {

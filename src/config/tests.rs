@@ -268,6 +268,30 @@ fn rules_for_documents_are_read_and_what_is_wrong_with_them_is_named() {
 }
 
 #[test]
+fn w8_a_rule_that_would_be_for_our_own_results_is_refused_with_its_remedy() {
+    let fleet = |rule: &str| {
+        let quiet = "[notify]\njobs = false\nbatches = false";
+        errors_of(&format!("backend = 'aws'\n{quiet}\n{FLEET}[[upload]]\n{rule}"))
+    };
+    for rule in ["", "suffix = '.jsonl'", "prefix = 'aquifer/in/'\nsuffix = '.pdf'", "bucket = 'b'"] {
+        let found = fleet(rule);
+        let [ConfigError::OutOfBounds { key, bound, .. }] = &found[..] else { panic!("{rule}: {found:?}") };
+        assert!(
+            key == "upload.0.prefix" && bound.contains("which is \"aquifer/\" (as \"inbox/\" is)"),
+            "{key}: {bound}"
+        );
+    }
+    for rule in ["prefix = 'inbox/'", "suffix = '.pdf'", "bucket = 'elsewhere'"] {
+        assert_eq!(fleet(rule), [], "{rule}");
+    }
+    assert_eq!(errors_of("[[upload]]"), [], "on one machine nothing of ours is told of");
+}
+
+fn errors_of(text: &str) -> Vec<ConfigError> {
+    with_env(text, &[]).map_or_else(|found| found.errors, |_| Vec::new())
+}
+
+#[test]
 fn senders_of_a_tenant_are_read_by_its_name() {
     let settings = with_env("[tenant.acme]\nsenders = ['AROA1:*']\n[tenant.b]\n", &[]).unwrap();
     let read: Vec<_> = settings.tenants.iter().map(|tenant| (tenant.name.as_str(), tenant.senders.clone())).collect();

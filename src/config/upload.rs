@@ -1,68 +1,29 @@
 //! What is done with a document that is dropped in? `[[upload]]`: by where it lies and what its name ends in.
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
 
+use super::Backend;
 use super::error::ConfigError;
 use super::typed::{Named, Section};
 use crate::job::document::{Document, Mode, Partial};
+use crate::job::upload::{OwnPlace, UploadRule};
 
-/// `[[upload]]`, the first whose `prefix` and `suffix` fit a file.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct UploadSettings {
-    /// `prefix`: with what the file's path begins, as it is given to the command. Default `""`: any.
-    pub prefix: String,
-    /// `suffix`: with what its name ends, in whatever case. Default `""`: any.
-    pub suffix: String,
-    /// `model`: who is asked, by a name of `[[model]]` or an id. Default: `--model`, else the first `[[model]]`.
-    pub model: Option<Arc<str>>,
-    /// `template`: what each chunk is asked, with `{{chunk}}`, `{{document.name}}`, `{{chunk.number}}` and `{{chunk.count}}`.
-    /// What stands before the first word of a chunk is cached where the model can. Default `"{{chunk}}"`.
-    pub template: Option<String>,
-    /// `mode`: `"text"` (default) or `"native"`, which sends the file itself, up to 4.5 MB, to models that read images; it needs a
-    /// `template`.
-    pub mode: Mode,
-    /// `chunk_tokens`: the size of a chunk, in estimated tokens. 50 to 100,000, default 1,500. Larger ones cost fewer repeated
-    /// instructions, smaller ones are answered in more detail.
-    pub chunk_tokens: Option<NonZeroU32>,
-    /// `overlap_tokens`: how much of a chunk the next one repeats. 1 to half of `chunk_tokens`; default none.
-    pub overlap_tokens: Option<u32>,
-    /// `partial`: `"keep"` (default) ends a document `partial` when some of its chunks did not succeed, `"fail"` as `failed`, so
-    /// that `--retry-failed` asks those again.
-    pub partial: Partial,
-    /// `reduce`: what is asked of all answers together, with `{{answers}}`. Default none: they are put one after the other.
-    pub reduce: Option<String>,
-    /// `max_tokens`: the cap on each answer. At least 1; default: the model's.
-    pub max_tokens: Option<NonZeroU32>,
-}
-
-impl UploadSettings {
-    /// Whether it is for the file at this path.
-    pub fn is_for(&self, path: &str) -> bool {
-        let (path, suffix) = (path.to_lowercase(), self.suffix.to_lowercase());
-        path.starts_with(&self.prefix.to_lowercase()) && path.ends_with(&suffix)
-    }
-
-    /// The document at this place, done with as it says.
-    pub fn document(&self, source: &str) -> Document {
-        Document {
-            mode: self.mode,
-            template: self.template.clone(),
-            chunk_tokens: self.chunk_tokens,
-            overlap_tokens: self.overlap_tokens,
-            partial: self.partial,
-            reduce: self.reduce.clone(),
-            ..Document::at(source)
-        }
+/// Where a back end keeps what is its own, as far as events tell of it.
+pub(super) fn own_place(backend: &Backend) -> Option<OwnPlace> {
+    match backend {
+        Backend::Embedded => None,
+        Backend::Aws(aws) => Some(OwnPlace { bucket: aws.bucket.clone(), prefix: aws.prefix.clone() }),
     }
 }
 
-pub(super) fn read(top: &mut Section<'_>) -> Vec<UploadSettings> {
+pub(super) fn read(top: &mut Section<'_>, backend: &Backend) -> Vec<UploadRule> {
+    let own = own_place(backend);
     let mut rules = Vec::new();
     for Named { path, table } in top.tables("upload") {
         let mut section = Section::new(path, table, top.problems());
         let bounds = Document::CHUNK_BOUNDS;
-        let rule = UploadSettings {
+        let rule = UploadRule {
+            bucket: section.text("bucket"),
             prefix: section.text("prefix").unwrap_or_default(),
             suffix: section.text("suffix").unwrap_or_default(),
             model: section.text("model").map(Into::into),
@@ -75,6 +36,14 @@ pub(super) fn read(top: &mut Section<'_>) -> Vec<UploadSettings> {
             max_tokens: section.number("max_tokens", 1..=u32::MAX),
         };
         section.later("folder");
+        if let Some(own) = own.as_ref().filter(|own| own.is_met_by(&rule)) {
+            let bound = format!(
+                "outside of `aws.prefix`, which is \"{}\" (as \"inbox/\" is), or go with a `suffix` or a `bucket` that results of \
+                 our own do not have",
+                own.prefix
+            );
+            section.out_of_bounds("prefix", &rule.prefix, bound);
+        }
         if let Err(why) = rule.document("x").check() {
             // It begins with the key, in the quotes of messages.
             let mut words = why.splitn(3, '`').skip(1);

@@ -11,11 +11,11 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 
-use crate::job::document::{Document, Mode};
+use crate::job::document::{Document, Mode, Place};
 use crate::job::failure::{Class, Failure};
 use crate::job::prompt_template::{Template, Variable};
 use crate::job::spec::{Job, Request};
-use crate::ports::{Documents, Opened, OpenedChunk, Unopened};
+use crate::ports::{Documents, Opened, OpenedChunk, Sources, Unopened};
 
 use super::chunk::{Text, estimated_tokens};
 use super::extract::Extracted;
@@ -34,6 +34,8 @@ pub type CacheMinimum = dyn Fn(&str) -> Option<u32> + Send + Sync;
 /// Reads documents with processes of their own, one a core at a time.
 pub struct Desk {
     readers: Readers,
+    /// From where documents are fetched; without them they are files.
+    sources: Option<Arc<dyn Sources>>,
     turns: Semaphore,
     cache_minimum: Arc<CacheMinimum>,
 }
@@ -48,12 +50,15 @@ impl Desk {
     /// `program` is this program's own file; `cache_minimum` is asked with a job's model, as the job names it.
     pub fn new(program: PathBuf, cache_minimum: Arc<CacheMinimum>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        Self { readers: Readers::new(program), turns: Semaphore::new(cores), cache_minimum }
+        Self { readers: Readers::new(program), sources: None, turns: Semaphore::new(cores), cache_minimum }
+    }
+
+    /// The same for documents that are fetched from there, and for no files.
+    pub fn fetching(self, sources: Arc<dyn Sources>) -> Self {
+        Self { sources: Some(sources), ..self }
     }
 
     async fn extract(&self, bytes: &[u8]) -> Result<Extracted, Unopened> {
-        // Its time begins when its turn comes. The semaphore is never closed.
-        let _turn = self.turns.acquire().await;
         let read = self.readers.read(bytes).await.map_err(|error| Unopened::Away { why: error.to_string() })?;
         read.map_err(|refusal| Unopened::Refused {
             failure: Failure::new(refusal.class(), refusal.to_string()),
@@ -107,7 +112,9 @@ impl Documents for Desk {
         let Request::Document(document) = &job.request else {
             return Err(source::refused(Class::BadInput, "this is no document".to_owned()));
         };
-        let bytes = source::load(document).await?;
+        // Its time begins when its turn comes, and so few are held in memory at once. The semaphore is never closed.
+        let _turn = self.turns.acquire().await;
+        let bytes = source::load(document, self.sources.as_deref()).await?;
         match document.mode {
             Mode::Text => {
                 let extracted = self.extract(&bytes).await?;
@@ -136,6 +143,10 @@ impl Documents for Desk {
             Request::Prompt(shared + &own)
         };
         Some(groups(answers).into_iter().map(ask).collect())
+    }
+
+    fn place(&self) -> Place {
+        if self.sources.is_some() { Place::S3 } else { Place::Files }
     }
 }
 

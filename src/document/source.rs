@@ -1,14 +1,15 @@
-//! Where do a document's bytes come from? A file of this machine.
+//! Where do a document's bytes come from? A file of this machine; for the worker of a fleet, an object in S3.
 
 use std::io;
 use std::path::Path;
 
+use bytes::Bytes;
 use tokio::io::AsyncReadExt as _;
 
 use crate::job::document::Document;
 use crate::job::failure::{Class, Failure};
 use crate::job::ident::Digest;
-use crate::ports::Unopened;
+use crate::ports::{Sources, Unopened};
 
 /// A file of this size is read, and no larger one.
 pub const FILE_BYTES: u64 = 64 << 20;
@@ -17,8 +18,11 @@ pub const FILE_BYTES: u64 = 64 << 20;
 ///
 /// # Errors
 /// [`Unopened`].
-pub(super) async fn load(document: &Document) -> Result<Vec<u8>, Unopened> {
-    let bytes = read(Path::new(&document.source)).await?;
+pub(super) async fn load(document: &Document, sources: Option<&dyn Sources>) -> Result<Bytes, Unopened> {
+    let bytes = match sources {
+        Some(sources) => sources.fetch(&document.source, document.version.as_deref(), FILE_BYTES).await?,
+        None => Bytes::from(read(Path::new(&document.source)).await?),
+    };
     if document.sha256.is_some_and(|meant| Digest::of(&bytes) != meant) {
         let why = "the file was changed after it was queued (its digest is another); send it again".to_owned();
         return Err(refused(Class::BadInput, why));

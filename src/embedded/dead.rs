@@ -12,6 +12,7 @@ use super::report::DeadLetter;
 use super::rows::JobRow;
 use super::transaction::Tx;
 use super::trouble;
+use crate::job::document::Place;
 use crate::job::ident::{BatchName, JobKey};
 use crate::job::intake::{Defaults, parse_message};
 use crate::job::lifecycle::Step;
@@ -138,7 +139,7 @@ fn job(text: &str, id: &MessageId, batch: &BatchName) -> Option<Job> {
         model: None,
         only_model: None,
         answers_callbacks: true,
-        no_documents: None,
+        documents: Ok(Place::Files),
         is_known: &|_| true,
     };
     parse_message(text, &id.0, &defaults).ok()

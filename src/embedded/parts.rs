@@ -45,7 +45,8 @@ impl Parts for EmbeddedParts {
         round: Round,
     ) -> Result<bool, StoreError> {
         let (fence, message) = (job.clone(), message.0.parse::<i64>().ok());
-        let Round { number, parts, about } = round;
+        // Its own message is still here, and is all that is needed of it.
+        let Round { number, of: _, parts, about } = round;
         // What can be done before the transaction, like every digest.
         let parts: Vec<_> = parts.into_iter().map(|part| (part.to_message(), part)).collect();
         let work = move |tx: &mut Tx<'_>| {

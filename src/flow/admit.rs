@@ -113,9 +113,9 @@ fn parse(context: &Context, body: &str, message_id: &str) -> Result<Job, Exit> {
     let batch = BatchName::none();
     let is_known = |name: &str| context.catalogue.find(name).is_some();
     let answers_callbacks = context.callbacks.is_some();
-    let no_documents = context.documents.is_none().then_some(intake::NO_DOCUMENTS_HERE);
+    let documents = context.documents.as_ref().map(|ports| ports.reader.place()).ok_or(intake::NO_DOCUMENTS_HERE);
     let defaults =
-        Defaults { batch: &batch, model: None, only_model: None, answers_callbacks, no_documents, is_known: &is_known };
+        Defaults { batch: &batch, model: None, only_model: None, answers_callbacks, documents, is_known: &is_known };
     intake::parse_message(body, message_id, &defaults)
         .map_err(|refusal| Exit::Reject { reason: format!("{}: {}", refusal.class, refusal.reason) })
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::job::units::{Timestamp, Usd};
+use crate::job::upload::Uploads;
 use crate::ports::{Allowance, Bodies, Callbacks, Clock, Documents, Ledger, Model, Notices, Parts, Queue, Seals};
 use crate::rules::breaker::BreakerRules;
 use crate::telemetry::Meter;
@@ -116,6 +117,8 @@ pub struct Settings {
     pub simulated: bool,
     /// Who may send jobs of which tenant.
     pub senders: Senders,
+    /// What is done with files that are dropped in.
+    pub uploads: Uploads,
     /// What a batch may cost at most.
     pub cost_cap: Option<Usd>,
 }

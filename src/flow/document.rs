@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::job::document::{Document, Partial};
@@ -21,12 +22,15 @@ use super::patience::insist;
 use super::proof::{Claim, Delivery, Exit, Verdict};
 
 /// A document whose chunks are at work is looked at again after this share of its age: they wake it when the last one ends,
-/// and this is for what happens in between.
+/// and this is for what happens in between. A queue counts its deliveries, and at a thousand takes it for dead: so it has half
+/// of them in the two weeks that it may wait at most.
 const REST_SHARE: u32 = 20;
 const REST_LEAST: Duration = Duration::from_secs(1);
-const REST_MOST: Duration = Duration::from_secs(300);
+const REST_MOST: Duration = Duration::from_secs(3_600);
 /// A source that cannot be read just now is tried again after this.
 const AWAY: Duration = Duration::from_secs(5);
+/// Results of parts that are read at once.
+const READ_AT_ONCE: usize = 16;
 
 /// What is written down with a round of parts.
 #[derive(Debug, Deserialize, Serialize)]
@@ -158,7 +162,7 @@ fn round_of(claim: &Claim, number: u32, requests: Vec<Request>, about: About) ->
         part.metadata = serde_json::Map::new();
     }
     // Numbers and words: there is nothing in here that JSON cannot say.
-    Round { number, parts, about: serde_json::to_string(&about).unwrap_or_default() }
+    Round { number, of: Box::new(of.clone()), parts, about: serde_json::to_string(&about).unwrap_or_default() }
 }
 
 /// Of the parts of a round: `1`, `2`, ... for chunks; `reduce-1.1` for what brings together.
@@ -196,15 +200,17 @@ async fn ended(
 ) -> Result<Vec<Part>, Exit> {
     let ids: Vec<JobId> = ids(number).take(pieces.len()).collect();
     let rows = insist(context, || ports.parts.ends(&standing.batch, &ids)).await?;
-    let mut parts = Vec::with_capacity(pieces.len());
+    let mut reads = Vec::with_capacity(pieces.len());
     for ((id, piece), row) in ids.iter().zip(pieces).zip(rows) {
         let shown = format!("{}#{id}", claim.job.key.id);
         let Some(row) = row else { return Err(missing(&shown).into()) };
-        let line = insist(context, || context.bodies.read(&row.ending.result)).await?;
-        let line = serde_json::from_slice(&line).map_err(|error| unreadable(&error))?;
-        parts.push(Part::of(shown, piece, line));
+        reads.push(async move {
+            let line = insist(context, || context.bodies.read(&row.ending.result)).await?;
+            let line = serde_json::from_slice(&line).map_err(|error| unreadable(&error))?;
+            Ok(Part::of(shown, piece, line))
+        });
     }
-    Ok(parts)
+    stream::iter(reads).buffered(READ_AT_ONCE).try_collect().await
 }
 
 async fn finish(

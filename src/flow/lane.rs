@@ -246,9 +246,9 @@ impl Lane {
         !allowance.pace().is_zero() && self.state().row.is_urgent
     }
 
-    /// When what was said, or is left of a grant, is to be written; `None` if there is nothing.
-    pub fn writes_at(&self, allowance: &dyn Allowance) -> Option<Instant> {
-        self.state().row.due(allowance.pace(), self.now())
+    /// When what was said, or is left of a grant, is to be written, `now` at the earliest; `None` if there is nothing.
+    pub fn writes_at(&self, allowance: &dyn Allowance, now: Instant) -> Option<Instant> {
+        self.state().row.due(allowance.pace(), self.now(), now)
     }
 
     /// How this worker has set the breaker for all since this was last asked, in order. Nobody else is told of the same

@@ -2,7 +2,7 @@
 //!
 //! A step never imports another step. What they hand to each other are the words of [`proof`]; what they work with
 //! is in [`context`], [`lanes`], [`mod@line`], [`shares`] and [`sizing`]; [`worker`] alone knows their order. Messages that are no jobs go by
-//! [`control`], and [`document`] makes many jobs of one. Early exits are
+//! [`control`], [`upload`] makes jobs of files that are dropped in, and [`document`] makes many jobs of one. Early exits are
 //! [`proof::Exit`]s, not errors: one function here turns trouble into an exit, one in [`acknowledge`] carries it out.
 
 // Every class, disposition and reply is decided one by one: a new one must not fall into a wildcard.
@@ -37,4 +37,5 @@ pub mod senders;
 pub mod shares;
 pub mod sizing;
 pub mod stop;
+pub mod upload;
 pub mod worker;

@@ -21,6 +21,7 @@ use super::control::Sealed;
 use super::lease::Lease;
 use super::shares::Place;
 use super::sizing::Sizing;
+use super::upload::Settled;
 
 /// A received message with the slot that was taken before it was asked for, and its lease.
 #[derive(Debug)]
@@ -235,6 +236,11 @@ impl Notified {
 
     /// Only what is on record and acted upon needs its message no more.
     pub(super) fn of_control(_: &Sealed) -> Self {
+        Self { poison: false, told: None }
+    }
+
+    /// Only what other messages stand for, or nobody wants, needs its message no more.
+    pub(super) fn of_upload(_: &Settled) -> Self {
         Self { poison: false, told: None }
     }
 

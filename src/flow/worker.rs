@@ -28,6 +28,7 @@ use super::record::record;
 use super::route::{Routed, route};
 use super::shares::Shares;
 use super::stop::Reason;
+use super::upload;
 
 /// Works a queue until told to stop.
 #[derive(Clone, Debug)]
@@ -156,6 +157,9 @@ impl Worker {
         if let Some(heard) = control::carry_out(context, &delivery.message.body).await? {
             return Ok(heard);
         }
+        if let Some(heard) = upload::carry_out(context, delivery).await? {
+            return Ok(heard);
+        }
         let (claim, verdict) = match admit(context, delivery).await? {
             Admitted::Ended(receipt, waits) => return notify(context, receipt, waits.as_ref()).await,
             Admitted::Over(claim, verdict) => (held.insert(claim), verdict),
@@ -253,13 +257,13 @@ async fn write_what_lanes_say(context: &Context, heard: mpsc::UnboundedSender<No
             }
             let now = Instant::now();
             let mut again = now;
-            if is_over || lane.writes_at(allowance).is_some_and(|due| due <= now) {
+            if is_over || lane.writes_at(allowance, now).is_some_and(|due| due <= now) {
                 if let Err(error) = lane.write(allowance).await {
                     context.meter.store_trouble(&error);
                 }
                 again = now + SAY_AGAIN;
             }
-            let left = lane.writes_at(allowance).map(|due| due.max(again));
+            let left = lane.writes_at(allowance, again).map(|due| due.max(again));
             next = next.into_iter().chain(left).min();
             figures::tell_turns(context, &lane, &heard);
         }

@@ -78,11 +78,24 @@ pub enum Partial {
     Fail,
 }
 
+/// Where documents lie that can be read by whoever works them.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Place {
+    /// Files of the machine.
+    Files,
+    /// Objects in S3: what is a path on one machine of a fleet is none on another, and a path in a message would let whoever
+    /// sends it read the worker's own files.
+    S3,
+}
+
 /// The `document` of a job.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Document {
     /// A path, or an `s3://` URI.
     pub source: String,
+    /// Which version of an object is meant, as S3 names it; the newest where nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     /// The digest of the file's bytes, if a changed file is to be another job.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Digest>,
@@ -113,15 +126,18 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 impl Document {
     /// Estimated tokens of a chunk where nothing is said.
     pub const CHUNK_TOKENS: u32 = 1_500;
+    /// The longest name of a version (source: the S3 API).
+    const VERSION_BYTES: usize = 1_024;
     /// The bounds of `chunk_tokens`.
     pub const CHUNK_BOUNDS: std::ops::RangeInclusive<u32> = 50..=100_000;
-    const KEYS: [&'static str; 8] =
-        ["source", "sha256", "mode", "template", "chunk_tokens", "overlap_tokens", "partial", "reduce"];
+    const KEYS: [&'static str; 9] =
+        ["source", "version", "sha256", "mode", "template", "chunk_tokens", "overlap_tokens", "partial", "reduce"];
 
     /// The document at this place, with nothing else said.
     pub fn at(source: impl Into<String>) -> Self {
         Self {
             source: source.into(),
+            version: None,
             sha256: None,
             mode: Mode::Text,
             template: None,
@@ -145,6 +161,7 @@ impl Document {
         let source = source.ok_or("`document.source` must say where the file lies: a path or s3://bucket/key")?;
         let document = Self {
             source,
+            version: text(fields, "version")?,
             sha256: text(fields, "sha256")?.map(|hex| digest(&hex)).transpose()?,
             mode: one_of(fields, "mode", &[("text", Mode::Text), ("native", Mode::Native)])?,
             template: text(fields, "template")?,
@@ -163,6 +180,15 @@ impl Document {
     /// # Errors
     /// The first thing wrong, by its key and in words safe to log.
     pub fn check(&self) -> Result<(), String> {
+        if let Some(version) = &self.version {
+            if self.place() == Place::Files {
+                return Err("`document.version` is of objects in S3, and this source is a file".to_owned());
+            }
+            if version.is_empty() || version.len() > Self::VERSION_BYTES {
+                let most = Self::VERSION_BYTES;
+                return Err(format!("`document.version` must have from 1 to {most} bytes, found {}", version.len()));
+            }
+        }
         let chunk = self.chunk_tokens().get();
         if !Self::CHUNK_BOUNDS.contains(&chunk) {
             let (low, high) = Self::CHUNK_BOUNDS.into_inner();
@@ -178,6 +204,11 @@ impl Document {
         self.question().map_err(|why| format!("`template`: {why}"))?;
         self.synthesis().map_err(|why| format!("`reduce`: {why}"))?;
         Ok(())
+    }
+
+    /// Where it lies.
+    pub fn place(&self) -> Place {
+        if self.source.starts_with("s3://") { Place::S3 } else { Place::Files }
     }
 
     /// Its file's name, without its folders.
@@ -259,7 +290,7 @@ mod tests {
     #[test]
     fn it_reads_back_as_it_is_written() {
         let json = serde_json::json!({
-            "source": "in/a.pdf", "sha256": "0".repeat(64), "mode": "text", "template": "Sum up: {{chunk}}", "chunk_tokens": 800,
+            "source": "s3://b/in/a.pdf", "version": "3/L4kqt", "sha256": "0".repeat(64), "mode": "text", "template": "Sum up: {{chunk}}", "chunk_tokens": 800,
             "overlap_tokens": 50, "partial": "fail", "reduce": "Bring together: {{answers}}",
         });
         let document = read(json).unwrap();
@@ -283,6 +314,8 @@ mod tests {
             (serde_json::json!({ "source": "a", "partial": "maybe" }), "\"keep\" or \"fail\""),
             (serde_json::json!({ "source": "a", "reduce": "all of it" }), "no {{answers}}"),
             (serde_json::json!({ "source": "a", "sha256": "12" }), "64 hexadecimal digits"),
+            (serde_json::json!({ "source": "a", "version": "1" }), "this source is a file"),
+            (serde_json::json!({ "source": "s3://b/a", "version": "" }), "from 1 to 1024 bytes, found 0"),
         ] {
             let error = read(json.clone()).unwrap_err();
             assert!(error.contains(said), "{json}: {error}");

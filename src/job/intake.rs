@@ -12,6 +12,7 @@ mod fields;
 mod model_id;
 mod openai;
 mod template;
+mod upload_event;
 mod wire;
 
 use serde_json::{Map, Value};
@@ -19,6 +20,7 @@ use serde_json::{Map, Value};
 pub use self::contract::{PAYLOAD_BYTES, REQUESTS};
 pub use self::model_id::is_plausible_model_id;
 pub use self::template::template_of;
+pub use self::upload_event::{NotAnUpload, UploadEvent, parse_upload_event};
 pub use self::wire::{
     BYTES_PER_DOCUMENT, BYTES_PER_IMAGE, BYTES_PER_MEDIA, WireBody, has_place_for_cap, output_cap, takes_output_cap,
     text_bytes, thinking_budget, wire_body,
@@ -26,6 +28,7 @@ pub use self::wire::{
 
 use self::contract::Found;
 use self::fields::{Fault, Field, Kind};
+use super::document::Place;
 use super::failure::{Class, Failure};
 use super::ident::{BatchName, JobId, JobKey, Tenant};
 use super::spec::{Job, MaxTokens, Priority, Request, TaskToken};
@@ -42,8 +45,8 @@ pub struct Defaults<'a> {
     pub only_model: Option<&'a str>,
     /// Whether there is somebody who answers `callback.task_token`; else such a job is refused.
     pub answers_callbacks: bool,
-    /// Why `document` jobs are refused, where nobody reads them.
-    pub no_documents: Option<&'a str>,
+    /// Where documents lie that are read; else why `document` jobs are refused.
+    pub documents: Result<Place, &'a str>,
     /// Whether this names a configured model or is a plausible model or profile id
     /// ([`is_plausible_model_id`]). Asked only of `OpenAI` lines, whose model names are another vendor's.
     pub is_known: &'a dyn Fn(&str) -> bool,
@@ -56,7 +59,7 @@ impl std::fmt::Debug for Defaults<'_> {
             .field("model", &self.model)
             .field("only_model", &self.only_model)
             .field("answers_callbacks", &self.answers_callbacks)
-            .field("no_documents", &self.no_documents)
+            .field("documents", &self.documents)
             .finish_non_exhaustive()
     }
 }
@@ -202,11 +205,16 @@ fn draft(mut parts: Parts, defaults: &Defaults<'_>) -> Result<Draft, Fault> {
     Ok(Draft { job, auto_id })
 }
 
-/// Why `document` jobs are refused where a fleet works.
-pub const NO_DOCUMENTS_HERE: &str = "documents are worked by `backend = \"embedded\"` alone, in this version";
+/// Why `document` jobs are refused by a worker that has no reader of documents.
+pub const NO_DOCUMENTS_HERE: &str = "nobody reads documents here";
 
-/// Why a document that lies in S3 is refused.
-const NO_S3_HERE: &str = "documents in S3 are not read in this version; give the path of a file";
+/// Why a document that lies in S3 is refused on one machine.
+const NO_S3_HERE: &str =
+    "documents in S3 are read by the workers of `backend = \"aws\"`; on one machine give the path of a file";
+
+/// Why a file is refused where a fleet works.
+const NO_FILES_HERE: &str =
+    "the workers of a fleet read documents in S3 alone: put the file there and name it s3://bucket/key";
 
 /// Why a line is refused that names no model where there is no default.
 pub const NO_MODEL: &str = "no `model`, and there is no default: name one here, by --model or as [[model]]";
@@ -223,10 +231,16 @@ fn job(parts: Parts, batch: BatchName, defaults: &Defaults<'_>, id: impl FnOnce(
         }
         callback => callback.map(|callback| callback.token),
     };
-    if let Request::Document(document) = &parts.request
-        && let Some(why) = defaults.no_documents.or(document.source.starts_with("s3://").then_some(NO_S3_HERE))
-    {
-        return Err(Fault::nowhere(format!("`document`: {why}")));
+    if let Request::Document(document) = &parts.request {
+        let why = match (defaults.documents, document.place()) {
+            (Ok(Place::Files), Place::Files) | (Ok(Place::S3), Place::S3) => None,
+            (Ok(Place::Files), Place::S3) => Some(NO_S3_HERE),
+            (Ok(Place::S3), Place::Files) => Some(NO_FILES_HERE),
+            (Err(why), Place::Files | Place::S3) => Some(why),
+        };
+        if let Some(why) = why {
+            return Err(Fault::nowhere(format!("`document`: {why}")));
+        }
     }
     let digest = super::spec::content_digest(&model, &parts.request, parts.max_tokens).to_string();
     let digest = JobId::new(&digest).map_err(|error| Fault::nowhere(error.to_string()))?;

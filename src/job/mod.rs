@@ -15,4 +15,5 @@ pub mod prompt_template;
 pub mod spec;
 pub mod trail;
 pub mod units;
+pub mod upload;
 pub mod webhook;

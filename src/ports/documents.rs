@@ -2,8 +2,10 @@
 //! the parts of a job are kept and counted.
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use super::{Fence, FinalRow, MessageId, StoreError};
+use crate::job::document::Place;
 use crate::job::failure::Failure;
 use crate::job::ident::{BatchKey, JobId};
 use crate::job::outcome::Tally;
@@ -59,6 +61,20 @@ pub trait Documents: Send + Sync {
     /// What is asked of so many answers, to bring them together: one request if they fit into one, else one for as many as
     /// fit, in their order. Fewer than the answers, unless there is one; `None` if nothing is to be brought together.
     fn reduce(&self, job: &Job, answers: &[String]) -> Option<Vec<Request>>;
+
+    /// Where the documents lie that it can read.
+    fn place(&self) -> Place {
+        Place::Files
+    }
+}
+
+/// From where documents are fetched that are no files of this machine.
+#[async_trait]
+pub trait Sources: Send + Sync {
+    /// The bytes of the object of that `s3://` URI, in this version of it or in its newest. One of more than `most` bytes is
+    /// refused before it is fetched; one that is not there, or that may not be read, is refused with what helps. Away is what
+    /// says nothing of the object: the service, the network, our credentials.
+    async fn fetch(&self, source: &str, version: Option<&str>, most: u64) -> Result<Bytes, Unopened>;
 }
 
 /// The parts of a job that are handed out together: the chunks of a document (round 0), or what brings their answers together.
@@ -66,6 +82,8 @@ pub trait Documents: Send + Sync {
 pub struct Round {
     /// Which, from 0.
     pub number: u32,
+    /// The job that they are parts of, as it is sent again where a queue cannot be told to deliver what it holds.
+    pub of: Box<Job>,
     /// The parts: jobs of one batch, whose name is that of parts.
     pub parts: Vec<Job>,
     /// What the reader of the parts' results needs to know: kept as it is, and not read.
@@ -87,9 +105,11 @@ pub struct RoundStanding {
 
 /// Where jobs are kept that are parts of another.
 ///
-/// * Parts are handed out all or none, and once: handed out again they are those that are there, and only what has failed or
-///   expired since runs again.
-/// * The job whose parts end last is delivered again, once a part's end is durable; until then it is at rest.
+/// * Parts are handed out all or none, and once: handed out again by the same generation of the job they are those that are
+///   there; by a later one, only what has failed or expired since runs again. Whoever dies in between leaves a round that the
+///   next one's [`standing`](Parts::standing) hands out to its end.
+/// * The job whose parts end last is delivered again, once a part's end is durable; until then it is at rest. Where that takes
+///   a message of its own, the one that rests is delivered, too, and finds the job ended.
 #[async_trait]
 pub trait Parts: Send + Sync {
     /// How a round of the job stands; `None` if it was not handed out, by this generation of the job.

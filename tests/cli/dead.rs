@@ -30,7 +30,7 @@ async fn bury_garbage_and_poison(place: &Place) {
         only_model: None,
         is_known: &|_| true,
         answers_callbacks: false,
-        no_documents: None,
+        documents: Ok(aquifer::job::document::Place::Files),
     };
     let job = parse_message(&poison.body, &poison.id.0, &defaults).unwrap();
     let lease = Duration::from_secs(60);

@@ -63,6 +63,7 @@ pub fn settings() -> Settings {
         drain: Duration::from_secs(25),
         patience: Patience::Bounded,
         senders: aquifer::flow::senders::Senders::default(),
+        uploads: aquifer::job::upload::Uploads::default(),
         max_claims: 5,
         max_attempts: 5,
         attempts_per_endpoint: NonZeroU32::MIN,

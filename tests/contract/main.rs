@@ -16,11 +16,13 @@ mod desk;
 #[path = "../common/dynoxide.rs"]
 mod dynoxide;
 mod fleet_ledger;
+mod fleet_parts;
 mod ledger;
 mod looking;
 #[path = "../common/ministack/mod.rs"]
 mod ministack;
 mod notices;
+mod parts;
 mod processes;
 mod queue;
 mod sqs;
@@ -90,6 +92,14 @@ on_every_back_end! {
         f15_cost_and_usage_are_sums_over_final_rows
         a_failure_reads_back_as_it_was_written
         reruns_are_kept_from_claim_to_claim
+    }
+    parts on [embedded aws dynoxide] {
+        parts_are_handed_out_once_and_counted_as_they_end
+        the_job_is_delivered_again_when_its_last_part_has_ended
+        who_lost_the_job_hands_nothing_out
+        w5_a_job_that_runs_again_asks_only_what_failed
+        f15_the_sum_is_over_all_rounds
+        a_round_of_hundreds_is_handed_out_whole
     }
     trail on [embedded aws dynoxide] {
         o3_what_happened_is_told_from_claim_to_claim

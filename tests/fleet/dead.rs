@@ -83,7 +83,7 @@ async fn bury(fleet: &Fleet) {
         only_model: None,
         is_known: &|_| true,
         answers_callbacks: true,
-        no_documents: None,
+        documents: Ok(aquifer::job::document::Place::S3),
     };
     let job = parse_message(&poison.body, &poison.id.0, &defaults).unwrap();
     let claimed = fleet.ledger().claim(&job.key, job.digest(), poison.sent, HIDE).await.unwrap();

@@ -21,11 +21,14 @@
 mod away;
 mod bill;
 mod books;
+mod documents;
 mod ears;
 mod kills;
 #[allow(dead_code, reason = "shared with the embedded back end's crash tests, which use all of it")]
 #[path = "../crash/world.rs"]
 mod lives;
+#[path = "../documents/made.rs"]
+mod made;
 #[allow(dead_code, reason = "shared with the tests of single ports, which use all of it")]
 #[path = "../common/ministack/mod.rs"]
 mod ministack;

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use aquifer::embedded::Store;
 use aquifer::flow::context::{Context, DocumentPorts};
 use aquifer::flow::worker::Worker;
-use aquifer::job::document::{Document, Partial};
+use aquifer::job::document::{Document, Partial, Place};
 use aquifer::job::failure::{Class, Failure};
 use aquifer::job::lifecycle::Status;
 use aquifer::job::outcome::JobResult;
@@ -24,21 +24,32 @@ use crate::common::mortal::make_mortal;
 use crate::harness::*;
 
 /// A reader whose documents have so many chunks, the text of each its source and its number.
-struct Shelf {
+pub(crate) struct Shelf {
     chunks: u64,
     opened: AtomicU64,
     /// Answers that fit into one question.
     fit: usize,
+    place: Place,
 }
 
 impl Shelf {
-    fn of(chunks: u64) -> Arc<Self> {
-        Arc::new(Self { chunks, opened: AtomicU64::new(0), fit: usize::MAX })
+    pub(crate) fn of(chunks: u64) -> Arc<Self> {
+        Arc::new(Self { chunks, opened: AtomicU64::new(0), fit: usize::MAX, place: Place::Files })
+    }
+}
+
+impl Shelf {
+    pub(crate) fn in_s3(chunks: u64) -> Arc<Self> {
+        Arc::new(Self { chunks, opened: AtomicU64::new(0), fit: usize::MAX, place: Place::S3 })
     }
 }
 
 #[async_trait]
 impl Documents for Shelf {
+    fn place(&self) -> Place {
+        self.place
+    }
+
     async fn open(&self, job: &Job) -> Result<Opened, Unopened> {
         self.opened.fetch_add(1, Ordering::SeqCst);
         let Request::Document(document) = &job.request else { panic!("{:?}", job.request) };
@@ -69,7 +80,7 @@ fn document(id: &str, more: impl FnOnce(&mut Document)) -> Job {
     Job { request: Request::Document(Box::new(of)), ..job(id, "") }
 }
 
-fn with_documents(
+pub(crate) fn with_documents(
     store: &Store,
     state: &State,
     model: Arc<Scripted>,
@@ -83,7 +94,7 @@ fn with_documents(
 }
 
 /// Answers with what was asked, in capitals.
-fn echoing() -> Arc<Scripted> {
+pub(crate) fn echoing() -> Arc<Scripted> {
     Scripted::new(Duration::from_millis(20), |_, call| Reply::Text(prompt_of(call).to_uppercase().leak()))
 }
 
@@ -191,7 +202,7 @@ async fn f12_a_stalled_chunk_takes_nothing_from_its_siblings() {
 
 #[tokio::test(start_paused = true)]
 async fn answers_that_do_not_fit_are_brought_together_in_rounds() {
-    let shelf = Arc::new(Shelf { chunks: 10, opened: AtomicU64::new(0), fit: 4 });
+    let shelf = Arc::new(Shelf { chunks: 10, opened: AtomicU64::new(0), fit: 4, place: Place::Files });
     let model = Scripted::new(Duration::from_millis(5), |_, call| {
         let prompt = prompt_of(call);
         match prompt.strip_prefix("together ") {

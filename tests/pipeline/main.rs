@@ -26,6 +26,7 @@ mod shaky;
 mod shares;
 mod sizing;
 mod storage;
+mod uploads;
 mod waiting;
 
 use std::sync::Arc;

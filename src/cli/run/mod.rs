@@ -19,6 +19,7 @@ use crate::flow::notify::Announcer;
 use crate::flow::patience::Patience;
 use crate::flow::stop::{Reason, Stop};
 use crate::flow::worker::Worker;
+use crate::job::document::Place;
 use crate::job::failure::{Class, Failure};
 use crate::job::ident::BatchKey;
 use crate::job::lifecycle::Status;
@@ -125,8 +126,8 @@ pub async fn run(args: RunArgs) -> Result<Exit, Report> {
         retry_failed: args.retry_failed,
         catalogue,
         answers_callbacks: false,
-        no_documents: None,
         documents,
+        documents_in: Place::Files,
         simulated: args.simulate.is_some(),
         stop,
         spooled: None,

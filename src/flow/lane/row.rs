@@ -93,13 +93,13 @@ impl Row {
         worth.checked_sub(pace).filter(|at| *at > Instant::now())
     }
 
-    /// When what was said is to be written, if a draw does not take it along before.
-    pub(super) fn due(&self, pace: Duration, now: Timestamp) -> Option<Instant> {
+    /// When what was said is to be written, if a draw does not take it along before; `at_once` if that cannot wait.
+    pub(super) fn due(&self, pace: Duration, now: Timestamp, at_once: Instant) -> Option<Instant> {
         if self.words.is_empty() && !self.purse.is_left_after(now, Duration::ZERO) {
             return None;
         }
         let swapped = self.swapped.map(|(at, _)| at + pace + pace / 2).filter(|_| !self.is_urgent);
-        Some(swapped.unwrap_or_else(Instant::now))
+        Some(swapped.unwrap_or(at_once))
     }
 
     fn offered(&mut self, pace: Duration) {
@@ -256,4 +256,27 @@ impl Lane {
 
 fn unwritable(lane: &LaneId, error: &serde_json::Error) -> StoreError {
     StoreError { kind: StoreTrouble::Other, doing: format!("writing what is known of {lane}"), why: error.to_string() }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::job::units::Tokens;
+    use crate::rules::pace::{Event, Reservation};
+
+    /// The premise: "at once" was a moment after the one it was compared with, on every clock that does not stand still, so that a
+    /// throttle reached the other workers with the next reservation, seconds later, and they were refused as well.
+    #[test]
+    fn what_cannot_wait_is_due_at_the_moment_that_asks() {
+        let mut row = Row::unread();
+        let (now, asked) = (Timestamp(0), Instant::now());
+        assert_eq!(row.due(Duration::ZERO, now, asked), None);
+        row.offered(Duration::from_secs(1));
+        let word = Word::Quota(Event::Released(Reservation { made: now, tokens: Tokens(1), trial: false }));
+        row.say(word, News::Soon);
+        assert!(row.due(Duration::from_secs(1), now, asked).unwrap() > asked, "it keeps the pace");
+        row.say(word, News::Now);
+        assert_eq!(row.due(Duration::from_secs(1), now, asked), Some(asked));
+    }
 }

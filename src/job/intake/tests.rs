@@ -22,7 +22,14 @@ fn known(name: &str) -> bool {
 fn line_with(text: &[u8], model: Option<&str>, only_model: Option<&str>) -> Result<Draft, Refusal> {
     parse_line(
         text,
-        &Defaults { batch: &batch(), model, only_model, answers_callbacks: true, no_documents: None, is_known: &known },
+        &Defaults {
+            batch: &batch(),
+            model,
+            only_model,
+            answers_callbacks: true,
+            documents: Ok(Place::Files),
+            is_known: &known,
+        },
     )
 }
 
@@ -36,7 +43,7 @@ fn message(body: &str) -> Result<Job, Refusal> {
         model: None,
         only_model: Some("haiku"),
         answers_callbacks: true,
-        no_documents: None,
+        documents: Ok(Place::Files),
         is_known: &known,
     };
     parse_message(body, "5fea7756-0ea4-451a-a703-a558b933e274", &defaults)
@@ -197,10 +204,17 @@ fn a_document_is_read_where_somebody_reads_documents() {
         model: None,
         only_model: Some("haiku"),
         answers_callbacks: true,
-        no_documents: Some("nobody reads them"),
+        documents: Err("nobody reads them"),
         is_known: &known,
     };
     assert_eq!(parse_line(text.as_bytes(), &nobody).unwrap_err().reason, "`document`: nobody reads them");
+    let fleet = Defaults { documents: Ok(Place::S3), ..nobody };
+    let refusal = parse_line(text.as_bytes(), &fleet).unwrap_err();
+    assert!(refusal.reason.contains("name it s3://bucket/key"), "{}", refusal.reason);
+    let pinned = r#"{"document":{"source":"s3://b/k","version":"3/L4"}}"#;
+    let job = parse_line(pinned.as_bytes(), &fleet).unwrap().job;
+    let Request::Document(document) = &job.request else { panic!("{:?}", job.request) };
+    assert_eq!(document.version.as_deref(), Some("3/L4"));
 }
 
 #[test]
@@ -220,7 +234,7 @@ fn a_callback_is_a_task_token_and_only_where_somebody_answers_it() {
         model: None,
         only_model: Some("haiku"),
         answers_callbacks: false,
-        no_documents: None,
+        documents: Ok(Place::Files),
         is_known: &known,
     };
     let refusal = parse_line(text.as_bytes(), &nobody).unwrap_err();

@@ -34,6 +34,8 @@ pub(super) struct Book {
     pub(super) throttles: Throttles,
     pub(super) doubt: Option<Doubt>,
     pub(super) odd: Odd,
+    /// When a refusal was last put down to a charge that had just aged out here, and not there.
+    pub(super) late: Option<Timestamp>,
     /// When a call last came to more than was reserved: the service knows of it before we do.
     pub(super) exceeded: Option<Timestamp>,
     pub(super) first: First,

@@ -24,6 +24,10 @@ const OF_A_BUCKET: Share = Share { refused: 2, admitted: 32 };
 /// ... and more if there is none yet: one that was made of mishaps takes long to find out anew.
 const UNTOLD: Share = Share { refused: 2, admitted: 1 };
 const UNTOLD_LATER: Share = Share { refused: 4, admitted: 3 };
+/// By so much a call may have come later to the service than ours say: a machine that stood still is none the wiser ...
+const LATE: Duration = Duration::from_secs(1);
+/// ... but not all the time.
+const LATE_AGAIN: Duration = Duration::from_secs(4 * 60);
 /// So few refusals within a minute may be mishaps, and so may more of them if they are less than this part of the calls.
 const ODD: u64 = 3;
 const COMMON: u64 = 8;
@@ -80,6 +84,30 @@ impl LaneLedger {
             return self.fall(now, quota, made);
         }
         self.book.doubt = Some(Doubt { soon: first, later, burst });
+    }
+
+    /// Whether a sliding minute refused the call for what had left our minute only just now. Until when to wait then: it will
+    /// have left theirs as well. Once in a while this is believed; what happens again and again has another reason.
+    pub(super) fn is_late(
+        &mut self,
+        now: Timestamp,
+        quota: Quota,
+        made: Timestamp,
+        refused: Amount,
+    ) -> Option<Timestamp> {
+        let limit = self.book.learned.limit_of(self.configured(), quota)?;
+        let was_late = self.book.late.is_some_and(|late| late.after(LATE_AGAIN) > now);
+        if was_late || self.standing() != [Hypothesis::Sliding] {
+            return None;
+        }
+        let since = made - MINUTE - self.terms.slack;
+        let left = self.book.charges.most_between(since - LATE, since).of(quota);
+        let charged = self.book.charges.most_between(since, made).of(quota);
+        let is_explained = left > 0 && charged + left + refused.of(quota) > limit;
+        is_explained.then(|| {
+            self.book.late = Some(now);
+            made.after(LATE)
+        })
     }
 
     /// One more of the same burst. Until when to wait for it, if that is news.
@@ -205,6 +233,26 @@ mod tests {
             refused_at(&mut lane, 26);
             assert_eq!(lane.tokens_per_minute(), Some(720), "{counting:?}");
         }
+    }
+
+    /// The premise: a machine stood still for half a second in the middle of a backlog, two calls came too early for that, and the
+    /// limit fell to what had been admitted: a drain of five minutes took six.
+    #[test]
+    fn a_burst_that_comes_too_early_for_calls_that_came_late_costs_a_second_once_in_a_while() {
+        let mut lane = in_use(SLIDING);
+        spend(&mut lane, START + secs(6), 400);
+        let early = START + secs(60) + Duration::from_millis(100);
+        let burst = |lane: &mut LaneLedger, at: Timestamp| {
+            for refused in [0, 0].map(|later| take(lane, at + secs(later), 50)) {
+                refuse(lane, at + TICK, refused);
+            }
+        };
+        burst(&mut lane, early);
+        assert_eq!(lane.tokens_per_minute(), Some(1_000));
+        assert_eq!(lane.paused_until(early + TICK).map(|(until, _)| until), Some(early + LATE));
+        spend(&mut lane, early + LATE, 10);
+        burst(&mut lane, early + secs(2));
+        assert!(lane.tokens_per_minute() < Some(1_000), "again so soon, it is something else");
     }
 
     #[test]

@@ -88,6 +88,10 @@ impl LaneLedger {
             self.found_empty(now, quota, refused);
             return self.pause_until(hinted.unwrap_or(now), Binding::Throttled);
         }
+        if let Some(until) = self.is_late(now, quota, reservation.made, refused) {
+            self.book.caution = Some(Caution::default());
+            return self.pause_until(hinted.map_or(until, |hinted| hinted.max(until)), Binding::Throttled);
+        }
         let was_explained = self.book.exceeded.is_some_and(|at| at.after(self.terms.slack) >= reservation.made);
         if !was_explained {
             self.book.caution = Some(Caution::default());

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aquifer::aws::{Emulated, Fleet, Seal, Settings};
+use aquifer::aws::{Emulated, Fleet, Redriven, Seal, Settings};
 use aquifer::job::ident::{BatchKey, BatchName, JobId, Tenant};
 use aquifer::job::outcome::Pointer;
+use aquifer::job::spec::Job;
 use aquifer::job::trail::Trail;
 use aquifer::job::units::Timestamp;
 use aquifer::ports::{Allowance, Clock, Queue};
@@ -13,7 +14,7 @@ use async_trait::async_trait;
 use aws_sdk_sqs::types::QueueAttributeName;
 use serde_json::Value;
 
-use super::{AWS, ManualClock, Place, World, batch};
+use super::{AWS, ManualClock, Place, World, batch, outgoing};
 use crate::ministack;
 
 /// Beyond the time that is to pass: the service's clock and ours count from different moments.
@@ -22,21 +23,26 @@ const SLACK: Duration = Duration::from_millis(50);
 const DELIVERY: Duration = Duration::from_secs(20);
 
 pub(crate) async fn world() -> World {
+    world_of().await.0
+}
+
+/// With the names of its services, for those who look behind its ports.
+pub(crate) async fn world_of() -> (World, Settings) {
     on(ministack::emulated(ministack::url())).await
 }
 
 /// With the table at this address.
 pub(crate) async fn with_table_at(dynamodb_url: &str) -> World {
-    on(Emulated { dynamodb_url: Some(dynamodb_url.to_owned()), ..ministack::emulated(ministack::url()) }).await
+    on(Emulated { dynamodb_url: Some(dynamodb_url.to_owned()), ..ministack::emulated(ministack::url()) }).await.0
 }
 
-async fn on(emulated: Emulated) -> World {
+async fn on(emulated: Emulated) -> (World, Settings) {
     let settings = ministack::settings();
     let clock = ManualClock::new();
     let created = connect(&emulated, &settings, &clock).create_missing().await.unwrap();
     assert_eq!(created.len(), 5, "somebody else uses these names: {created:?}");
     let listener = listen(&settings).await;
-    of(emulated, settings, clock, listener).await
+    (of(emulated, settings.clone(), clock, listener).await, settings)
 }
 
 fn connect(emulated: &Emulated, settings: &Settings, clock: &Arc<ManualClock>) -> Fleet {
@@ -52,6 +58,7 @@ async fn of(emulated: Emulated, settings: Settings, clock: Arc<ManualClock>, lis
         allowance: fleet.allowance(),
         bodies: fleet.bodies(),
         notices: fleet.notices(),
+        parts: fleet.parts(),
         clock: Arc::clone(&clock),
         can: AWS,
         place: Box::new(Services { emulated, settings, fleet, queue, listener, clock }),
@@ -104,6 +111,12 @@ impl Place for Services {
     async fn seal(&self, batch: &BatchName, total: u64) {
         let batch = BatchKey { tenant: Tenant::unnamed(), batch: batch.clone() };
         self.fleet.seal(&batch, &Seal { total, refused: 0, roll: None, callback: None }).await.unwrap();
+    }
+
+    async fn redrive(&self, job: &Job) {
+        let redriven = self.fleet.redrive(&job.key, None).await.unwrap();
+        assert!(matches!(redriven, Redriven::Queued { .. }), "{redriven:?}");
+        self.queue.send(vec![outgoing(&job.to_message())]).await.unwrap().remove(0).unwrap();
     }
 
     fn queue_of(&self, _batch: &BatchName) -> Arc<dyn Queue> {

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use aquifer::embedded::{Reader, Store};
+use aquifer::embedded::{Entry, Line, Reader, Standing, Store};
 use aquifer::job::ident::{BatchName, JobId};
 use aquifer::job::outcome::Pointer;
+use aquifer::job::spec::Job;
 use aquifer::job::trail::Trail;
 use aquifer::job::units::Timestamp;
 use aquifer::ports::{Allowance, Clock, Queue};
@@ -44,6 +45,7 @@ async fn local(dir: Arc<TempDir>, clock: Arc<ManualClock>) -> Local {
         allowance: store.allowance(),
         bodies: store.bodies(),
         notices: store.notices(),
+        parts: store.parts(),
         clock: Arc::clone(&clock),
         can: EMBEDDED,
         place: Box::new(Directory { store: store.clone(), dir: Arc::clone(&dir), clock }),
@@ -81,6 +83,13 @@ impl Place for Directory {
     async fn seal(&self, batch: &BatchName, _total: u64) {
         // It counts by itself.
         self.store.begin_run(batch).await.unwrap().seal().await.unwrap();
+    }
+
+    async fn redrive(&self, job: &Job) {
+        let line = Line::Job { job: Box::new(job.clone()), auto_id: false, stale_deadline: false };
+        let run = self.store.begin_run(&job.key.batch).await.unwrap();
+        let standings = run.enrol(vec![Entry { position: 0, line }], true).await.unwrap();
+        assert_eq!(standings, [Standing::Redriven]);
     }
 
     fn queue_of(&self, batch: &BatchName) -> Arc<dyn Queue> {

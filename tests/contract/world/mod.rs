@@ -15,7 +15,7 @@ use aquifer::job::outcome::{Ending, Pointer, Usage};
 use aquifer::job::spec::{Job, MaxTokens, Priority, Request};
 use aquifer::job::trail::Trail;
 use aquifer::job::units::Timestamp;
-use aquifer::ports::{Allowance, Bodies, ClaimReply, Claimed, Clock, Ledger, Notices, Outgoing, Queue};
+use aquifer::ports::{Allowance, Bodies, ClaimReply, Claimed, Clock, Ledger, Notices, Outgoing, Parts, Queue};
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 
@@ -94,6 +94,7 @@ pub(crate) struct World {
     pub(crate) allowance: Arc<dyn Allowance>,
     pub(crate) bodies: Arc<dyn Bodies>,
     pub(crate) notices: Arc<dyn Notices>,
+    pub(crate) parts: Arc<dyn Parts>,
     /// The time of everything but the visibility of messages, which passes with [`World::pass`], and what [`Can`] excepts.
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) can: Can,
@@ -108,6 +109,9 @@ pub(crate) trait Place: Send + Sync {
 
     /// Says that a batch has so many jobs and no more come, however the back end is told.
     async fn seal(&self, batch: &BatchName, total: u64);
+
+    /// Sets a job running again that has failed, and sends its message.
+    async fn redrive(&self, job: &Job);
 
     /// The queue of one batch, as far as the back end keeps them apart.
     fn queue_of(&self, batch: &BatchName) -> Arc<dyn Queue>;
