@@ -113,6 +113,8 @@ def lay_out(name, *overrides):
     work.mkdir(parents=True)
     for source in [*INFRA.glob("*.tf"), *(ROOT / ".ci" / "terraform" / override for override in overrides)]:
         shutil.copy(source, work)
+    # It fills in the definitions that lie beside it.
+    shutil.copytree(ROOT / "statemachine", PLACE / "statemachine", dirs_exist_ok=True)
     return work
 
 
@@ -177,6 +179,9 @@ def apply():
         scaling = sorted(change["type"] for change in planned if change["type"].startswith("aws_appautoscaling"))
         if scaling != ["aws_appautoscaling_policy", "aws_appautoscaling_target"]:
             raise Failed(f"a plan with workers scales by {scaling}")
+        by_rule = {change["type"] for change in changes(work, env, *everything, "-var=upload_events=eventbridge")}
+        if not {"aws_cloudwatch_event_rule", "aws_cloudwatch_event_target"} <= by_rule:
+            raise Failed("uploads by EventBridge are planned without its rule")
         without = {change["type"] for change in changes(work, env, *example)}
         if "aws_ecs_service" in without:
             raise Failed("a plan without an image makes workers")

@@ -23,6 +23,10 @@ endpoints = {
 # Documents that are dropped below this become jobs.
 upload_prefix = "inbox/"
 
+# Step Functions around the workers: documents and batches as workflows, and short calls of one model.
+workflows     = true
+express_model = "nova-lite"
+
 # Results are kept for so long.
 results_expire_days = 90
 

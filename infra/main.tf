@@ -6,6 +6,7 @@
 #   uploads.tf    uploads that become jobs (optional)       alarms.tf     what somebody must know
 #   topic.tf      the notices                               dashboard.tf  what an operator looks at
 #   roles.tf      who may do what                           image.tf      where the image lies
+#   workflows.tf  Step Functions around the workers (optional)
 #   variables.tf  what to decide, with bounds               outputs.tf    what goes into aquifer.toml
 #   metrics.json  every metric watched here, and who emits it: `cargo test --test infra` compares
 #

@@ -41,3 +41,8 @@ output "log_group" {
   description = "Where the workers' logs are."
   value       = aws_cloudwatch_log_group.worker.name
 }
+
+output "workflows" {
+  description = "The state machines, by name: pipeline of an [[upload]], and what StartExecution starts."
+  value       = local.machine_arns
+}

@@ -68,7 +68,7 @@ data "aws_iam_policy_document" "jobs_queue" {
   }
 
   dynamic "statement" {
-    for_each = var.upload_prefix == null ? [] : [aws_s3_bucket.store.arn]
+    for_each = local.uploads_by_s3 ? [aws_s3_bucket.store.arn] : []
 
     content {
       sid       = "Uploads"
@@ -89,6 +89,26 @@ data "aws_iam_policy_document" "jobs_queue" {
         test     = "StringEquals"
         variable = "aws:SourceAccount"
         values   = [local.account]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = aws_cloudwatch_event_rule.uploads[*].arn
+
+    content {
+      sid       = "UploadsByRule"
+      actions   = ["sqs:SendMessage"]
+      resources = [aws_sqs_queue.jobs.arn]
+
+      principals {
+        type        = "Service"
+        identifiers = ["events.amazonaws.com"]
+      }
+      condition {
+        test     = "ArnEquals"
+        variable = "aws:SourceArn"
+        values   = [statement.value]
       }
     }
   }
@@ -114,6 +134,26 @@ data "aws_iam_policy_document" "dead_queue" {
       test     = "Bool"
       variable = "aws:SecureTransport"
       values   = ["false"]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = aws_cloudwatch_event_rule.uploads[*].arn
+
+    content {
+      sid       = "UploadsByRule"
+      actions   = ["sqs:SendMessage"]
+      resources = [aws_sqs_queue.dead.arn]
+
+      principals {
+        type        = "Service"
+        identifiers = ["events.amazonaws.com"]
+      }
+      condition {
+        test     = "ArnEquals"
+        variable = "aws:SourceArn"
+        values   = [statement.value]
+      }
     }
   }
 }

@@ -182,6 +182,16 @@ data "aws_iam_policy_document" "worker" {
     actions   = ["states:SendTaskSuccess", "states:SendTaskFailure", "states:SendTaskHeartbeat"]
     resources = ["*"]
   }
+  # An upload whose rule names a pipeline: the execution is named by the upload, so that a second one is refused.
+  dynamic "statement" {
+    for_each = [for machine in aws_sfn_state_machine.standard : machine.arn if endswith(machine.name, "-document-pipeline")]
+
+    content {
+      sid       = "StartPipelines"
+      actions   = ["states:StartExecution"]
+      resources = [statement.value]
+    }
+  }
 }
 
 resource "aws_iam_role" "worker" {

@@ -127,6 +127,20 @@ variable "upload_prefix" {
   }
 }
 
+variable "upload_events" {
+  description = <<-TEXT
+    Who tells the queue of uploads: "s3", the bucket itself, or "eventbridge", by a rule that others may stand beside: a
+    bucket tells a prefix to one queue only, and EventBridge keeps trying for a day, then puts the event with the dead letters.
+  TEXT
+  type        = string
+  default     = "s3"
+
+  validation {
+    condition     = contains(["s3", "eventbridge"], var.upload_events)
+    error_message = "upload_events is \"s3\" or \"eventbridge\"."
+  }
+}
+
 variable "protect" {
   description = "Refuse to delete the table, and the bucket while it holds anything. false is for trials."
   type        = bool
@@ -145,6 +159,41 @@ variable "operator_principals" {
   description = "ARNs that may take the operator's role; empty: whoever the account's own policies let."
   type        = list(string)
   default     = []
+}
+
+# ------------------------------------------------------------------------------------------------------- workflows
+
+variable "workflows" {
+  description = "Make the state machines of statemachine/ too, with their roles, logs and alarms."
+  type        = bool
+  default     = false
+}
+
+variable "express_model" {
+  description = <<-TEXT
+    The model of the Express workflow, by its name among the models; it is called in the region above, beside the queue and
+    its pace, so its calls should be few and short. null: there is no such workflow.
+  TEXT
+  type        = string
+  default     = null
+
+  validation {
+    condition = var.express_model == null ? true : (
+      contains(keys(var.models), var.express_model) && contains(keys(var.endpoints), var.region)
+    )
+    error_message = "express_model is one of the models, and region one of the endpoints."
+  }
+}
+
+variable "workflow_rows_days" {
+  description = "What a workflow records of a document or of an Express job is deleted after so many days. Not below [state] keep."
+  type        = number
+  default     = 30
+
+  validation {
+    condition     = var.workflow_rows_days >= 1
+    error_message = "workflow_rows_days is at least 1."
+  }
 }
 
 # --------------------------------------------------------------------------------------------------------- workers

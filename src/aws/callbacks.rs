@@ -10,7 +10,7 @@ use aws_sdk_sfn::error::{ProvideErrorMetadata, SdkError};
 
 use super::{Inner, trouble};
 use crate::job::lifecycle::Status;
-use crate::job::notice::Notice;
+use crate::job::notice::{JobNotice, Notice};
 use crate::job::spec::TaskToken;
 use crate::ports::{Callbacks, StoreError, StoreTrouble};
 
@@ -20,6 +20,8 @@ const RESOLVED: [&str; 3] = ["TaskTimedOut", "TaskDoesNotExist", "InvalidToken"]
 /// In characters (source: the Step Functions API, `SendTaskFailure`).
 const ERROR_LIMIT: usize = 256;
 const CAUSE_LIMIT: usize = 32_768;
+/// Of the words of an error in it.
+const MESSAGE_LIMIT: usize = 1_024;
 
 /// Step Functions.
 #[derive(Debug)]
@@ -59,25 +61,32 @@ where
 }
 
 /// The error and its cause as a workflow's `Catch` sees them; `None` for a success. A batch with failures is not one.
+///
+/// The error is the class of the failure, else the status; the cause is the whole notice, so that a workflow knows the
+/// status of a job that was rejected, where a partial result lies, and which manifest names the jobs to be redriven.
 fn failure_of(notice: &Notice) -> Option<(String, String)> {
-    let (status, class, cause) = match notice {
-        Notice::Job(job) => {
-            let class = job.error.as_ref().map(|failure| failure.class.to_string());
-            let message = job.error.as_ref().map(|failure| failure.message.clone());
-            (job.status, class, message.unwrap_or_else(|| format!("the job is {}", job.status)))
-        }
-        // The manifest says which jobs, so that the workflow can have them redriven.
-        Notice::Batch(batch) => (batch.status, None, serde_json::to_string(notice).unwrap_or_default()),
+    let (status, class) = match notice {
+        Notice::Job(job) => (job.status, job.error.as_ref().map(|failure| failure.class.to_string())),
+        Notice::Batch(batch) => (batch.status, None),
         // No work ended, so that nothing can have failed.
         Notice::Breaker(_) => return None,
     };
     let error = match status {
         Status::Succeeded => return None,
-        Status::Failed | Status::Rejected | Status::Expired | Status::Partial => {
-            class.unwrap_or_else(|| status.to_string())
-        }
+        // Whatever a chunk of it failed of, what there is can be gone on with.
+        Status::Partial => status.to_string(),
+        Status::Failed | Status::Rejected | Status::Expired => class.unwrap_or_else(|| status.to_string()),
     };
+    let cause = cause(notice.clone());
     Some((first(&error, ERROR_LIMIT), first(&cause, CAUSE_LIMIT)))
+}
+
+/// The notice; the one field in it that nobody bounds, the words of an error, is cut so that the rest stays JSON.
+fn cause(mut notice: Notice) -> String {
+    if let Notice::Job(JobNotice { error: Some(failure), .. }) = &mut notice {
+        failure.message = first(&failure.message, MESSAGE_LIMIT);
+    }
+    serde_json::to_string(&notice).unwrap_or_default()
 }
 
 fn first(text: &str, characters: usize) -> String {
@@ -87,9 +96,13 @@ fn first(text: &str, characters: usize) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
-    use crate::job::ident::{BatchKey, BatchName, Tenant};
+    use crate::job::failure::{Class, Failure};
+    use crate::job::ident::{BatchKey, BatchName, Digest, JobId, JobKey, Tenant};
     use crate::job::notice::BatchSums;
+    use crate::job::outcome::{Ending, Pointer, Tally, Usage};
 
     fn batch(sums: BatchSums) -> Notice {
         let key = BatchKey { tenant: Tenant::unnamed(), batch: BatchName::new("b").unwrap() };
@@ -104,5 +117,34 @@ mod tests {
         let (error, cause) = failure_of(&batch(sums)).unwrap();
         assert_eq!(error, "partial");
         assert!(cause.contains("s3://b/manifest"), "the workflow can go on from there: {cause}");
+    }
+
+    fn job(status: Status, error: Option<Failure>) -> Notice {
+        let id = JobId::new("o-1").unwrap();
+        let key = JobKey { tenant: Tenant::unnamed(), batch: BatchName::new("b").unwrap(), id };
+        let result = Pointer { uri: "s3://b/results".to_owned(), offset: 0, length: 9, sha256: Digest::of(b"line") };
+        let ending = Ending { status, model_used: None, usage: Usage::default(), error, result };
+        Notice::of_job(&key, 0, &Tally::default(), &ending)
+    }
+
+    #[test]
+    fn w1_a_workflow_learns_of_what_did_not_succeed_how_it_ended_and_where_its_result_lies() {
+        let refused = Some(Failure::new(Class::NoText, "the pages are pictures"));
+        let (error, cause) = failure_of(&job(Status::Rejected, refused)).unwrap();
+        assert_eq!(error, "no_text");
+        let cause: Value = serde_json::from_str(&cause).unwrap();
+        assert_eq!((&cause["kind"], &cause["status"]), (&"job".into(), &"rejected".into()));
+        assert_eq!(cause["result"]["uri"], "s3://b/results");
+        let partly = Some(Failure::new(Class::Invalid, "a chunk was refused"));
+        assert_eq!(failure_of(&job(Status::Partial, partly)).unwrap().0, "partial");
+        assert_eq!(failure_of(&job(Status::Succeeded, None)), None);
+    }
+
+    #[test]
+    fn w1_a_cause_stays_json_however_much_the_service_said() {
+        let long = Some(Failure::new(Class::Invalid, "\u{1f980}\n".repeat(CAUSE_LIMIT)));
+        let (_, cause) = failure_of(&job(Status::Failed, long)).unwrap();
+        let cause: Value = serde_json::from_str(&cause).unwrap();
+        assert_eq!(cause["error"]["message"].as_str().unwrap().chars().count(), MESSAGE_LIMIT);
     }
 }

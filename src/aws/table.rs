@@ -19,7 +19,13 @@
 //! gates                     us-east-1/m#4f..c1 reason=.. since=.. until=.. ttl=..
 //! lane/us-east-1/m          -                  (see `allowance`)
 //! lanes                     us-east-1/m        (see `allowance`)
+//! analysis/acme/-/d-1       -                  st=succeeded by=agent at=s3://.. off=.. len=.. sha=.. doc=(the document's own at, off,
+//!                                              len, sha) cost=.. source=.. run=arn:.. end=.. ttl=..    or st=failed class=.. msg=..
+//! express/acme/-/e-1        -                  st=succeeded model=.. uri=s3://.. run=arn:.. end=.. ttl=..
 //! ```
+//!
+//! The last two are written by the workflows of `statemachine/` and read by nobody here: what became of a document's whole
+//! pipeline, and of a job that no worker saw.
 //!
 //! Of a job: `st`ate, fencing `tok`en (its upper half counts redrives, its lower half claims), its `own`er's epoch, `nth`
 //! claim of that process, leased `since` and `until`, content `dig`est, `enq`ueued; counted so far: `att`empts, `calls`,

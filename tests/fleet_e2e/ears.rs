@@ -25,6 +25,8 @@ pub(crate) struct Heard {
     pub(crate) jobs: BTreeMap<String, Vec<Value>>,
     /// Notices of batches, as they came.
     pub(crate) batches: Vec<Value>,
+    /// Notices of workflows, as they came.
+    pub(crate) workflows: Vec<Value>,
 }
 
 impl Ears {
@@ -46,16 +48,20 @@ impl Ears {
 
     /// Listens until so many jobs and the end of their batch were heard of, and then until nothing more comes.
     pub(crate) fn hear(&self, world: &World, jobs: usize) -> Heard {
+        self.hear_until(world, |heard| heard.jobs.len() >= jobs && !heard.batches.is_empty())
+    }
+
+    /// Listens until that was heard, and then until nothing more comes.
+    pub(crate) fn hear_until(&self, world: &World, is_all: impl Fn(&Heard) -> bool) -> Heard {
         let (mut heard, began) = (Heard::default(), Instant::now());
         loop {
             let news = world.wait(join_all((0..AT_ONCE).map(|_| self.receive())));
             let news: Vec<Value> = news.into_iter().flatten().collect();
-            let is_all = heard.jobs.len() >= jobs && !heard.batches.is_empty();
-            if news.is_empty() && is_all {
+            if news.is_empty() && is_all(&heard) {
                 return heard;
             }
-            let told = (heard.jobs.len(), heard.batches.len());
-            assert!(!news.is_empty() || began.elapsed() < LIMIT, "{told:?} of {jobs} jobs and their batch");
+            let told = (heard.jobs.len(), heard.batches.len(), heard.workflows.len());
+            assert!(!news.is_empty() || began.elapsed() < LIMIT, "heard only of {told:?} jobs, batches and workflows");
             for notice in news {
                 heard.note(notice);
             }
@@ -85,6 +91,7 @@ impl Heard {
         match notice["kind"].as_str() {
             Some("job") => self.jobs.entry(notice["id"].as_str().unwrap().to_owned()).or_default().push(notice),
             Some("batch") => self.batches.push(notice),
+            Some("workflow") => self.workflows.push(notice),
             _ => panic!("a notice of nothing: {notice}"),
         }
     }

@@ -43,4 +43,5 @@ mod stop;
 #[path = "../cli/support.rs"]
 mod support;
 mod thrice;
+mod workflows;
 mod world;

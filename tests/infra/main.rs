@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod code;
+mod definitions;
 mod metrics;
 mod reader;
 
@@ -237,13 +238,15 @@ fn needed(service: &str, operation: &str) -> &'static [&'static str] {
         ("sns", "publish" | "publish_batch") => &["sns:Publish"],
         ("sfn", "send_task_success") => &["states:SendTaskSuccess"],
         ("sfn", "send_task_failure") => &["states:SendTaskFailure"],
+        ("sfn", "start_execution") => &["states:StartExecution"],
         (service, operation) => panic!("which permission does {service}.{operation}() need, and who has it?"),
     }
 }
 
-/// Every action that a policy document of `roles.tf` names.
+/// Every action that a policy document of `roles.tf`, or of the workflows, names.
 fn actions_of(document: &str) -> BTreeSet<String> {
-    let tokens = tokens(&read(&root().join("infra/roles.tf")));
+    let files = ["roles", "workflows"].map(|file| read(&root().join(format!("infra/{file}.tf"))));
+    let tokens = tokens(&files.concat());
     let header = [Token::Text("aws_iam_policy_document".to_owned()), Token::Text(document.to_owned())];
     let start = tokens.windows(2).position(|pair| pair == header).expect("there is such a document");
     let mut depth = 0_u32;

@@ -79,4 +79,5 @@ def main(place: Path) -> None:
     shutil.rmtree(place / "node", ignore_errors=True)
 
 
-main(Path(sys.argv[1]).resolve())
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).resolve())

@@ -1,0 +1,337 @@
+//! The state machines of `statemachine/`, as they stand there, executed on the emulator. What it cannot do is played by
+//! `tests/common/ministack/played.json`, and said so at the test.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_sfn::types::{ExecutionStatus, StateMachineType};
+use serde_json::{Value, json};
+
+use crate::ears::Ears;
+use crate::support::job;
+use crate::world::{BATCH, World, stop_all, until};
+
+/// The most that may travel from state to state here, in bytes; Step Functions allows 256 KiB.
+const PAYLOAD: usize = 4 << 10;
+/// The bar of issue 5.
+const TRANSITIONS: usize = 15;
+
+/// A state machine on the emulator.
+struct Machine<'w> {
+    world: &'w World,
+    sfn: aws_sdk_sfn::Client,
+    arn: String,
+}
+
+/// How an execution ended.
+#[derive(Debug)]
+struct Execution {
+    status: ExecutionStatus,
+    error: String,
+    output: Value,
+    /// The states that were entered.
+    states: Vec<String>,
+}
+
+impl<'w> Machine<'w> {
+    /// With its placeholders filled in, and otherwise as it stands but for what `edit` does to its states.
+    fn make(world: &'w World, name: &str, kind: StateMachineType, edit: impl FnOnce(&mut Value)) -> Self {
+        let file = format!("{}/statemachine/{name}.asl.json", env!("CARGO_MANIFEST_DIR"));
+        let mut text = std::fs::read_to_string(file).unwrap();
+        let settings = &world.settings;
+        for (placeholder, value) in [
+            ("bucket", settings.bucket.as_str()),
+            ("keep_seconds", "86400"),
+            ("model", "haiku"),
+            ("model_id", crate::lives::MODEL),
+            ("prefix", &settings.prefix),
+            ("queue_url", &settings.queue_url),
+            ("table", &settings.table),
+            ("topic_arn", settings.topic_arn.as_deref().unwrap()),
+        ] {
+            text = text.replace(&format!("${{{placeholder}}}"), value);
+        }
+        let mut definition: Value = serde_json::from_str(&text).unwrap();
+        edit(&mut definition["States"]);
+        let sfn = aws_sdk_sfn::Client::new(&world.sdk);
+        // What is played is played by the machine's name; else every test has its own.
+        let name = match kind {
+            StateMachineType::Express => name.to_owned(),
+            _ => format!("{name}-{}", world.settings.bucket),
+        };
+        let made = sfn.create_state_machine().name(name).definition(definition.to_string()).r#type(kind);
+        let made = world.wait(made.role_arn("arn:aws:iam::000000000000:role/workflows").send()).unwrap();
+        Self { world, sfn, arn: made.state_machine_arn }
+    }
+
+    fn start(&self, input: &Value) -> String {
+        self.start_case("", input)
+    }
+
+    /// With what is played in a case.
+    fn start_case(&self, case: &str, input: &Value) -> String {
+        let arn = if case.is_empty() { self.arn.clone() } else { format!("{}#{case}", self.arn) };
+        let started = self.sfn.start_execution().state_machine_arn(arn).input(input.to_string());
+        self.world.wait(started.send()).unwrap().execution_arn
+    }
+
+    /// Waits for its end.
+    fn end(&self, execution: &str) -> Execution {
+        let mut described = None;
+        until("the end of an execution", || {
+            let asked = self.sfn.describe_execution().execution_arn(execution);
+            let now = self.world.wait(asked.send()).unwrap();
+            let has_ended = now.status != ExecutionStatus::Running;
+            described = Some(now);
+            has_ended
+        });
+        let described = described.unwrap();
+        let history = self.sfn.get_execution_history().execution_arn(execution).max_results(1_000);
+        let events = self.world.wait(history.send()).unwrap().events;
+        let entered = events.iter().filter_map(|event| event.state_entered_event_details.as_ref());
+        for (place, state) in entered.clone().enumerate() {
+            let size = state.input.as_deref().unwrap_or_default().len();
+            assert!(place == 0 || size < PAYLOAD, "{size} bytes travel to {}", state.name);
+        }
+        let output = described.output.as_deref().map(|text| serde_json::from_str(text).unwrap()).unwrap_or_default();
+        Execution {
+            status: described.status,
+            error: described.error.unwrap_or_default(),
+            output,
+            states: entered.map(|state| state.name.clone()).collect(),
+        }
+    }
+}
+
+impl Execution {
+    fn assert_succeeded(&self) {
+        assert_eq!(self.status, ExecutionStatus::Succeeded, "{self:?}");
+        assert!(self.states.len() <= TRANSITIONS, "{self:?}");
+    }
+
+    fn assert_failed(&self, error: &str) {
+        assert_eq!((&self.status, self.error.as_str()), (&ExecutionStatus::Failed, error), "{self:?}");
+        assert!(self.states.contains(&"PublishFailure".to_owned()), "it was made known: {self:?}");
+    }
+}
+
+/// Takes one message out of the queue, as a worker would; the test answers in the worker's place.
+fn take(world: &World) -> Value {
+    let sqs = aws_sdk_sqs::Client::new(&world.sdk);
+    let url = &world.settings.queue_url;
+    let mut taken = None;
+    until("a message", || {
+        let received = sqs.receive_message().queue_url(url).max_number_of_messages(1).wait_time_seconds(1);
+        let message = world.wait(received.send()).unwrap().messages.unwrap_or_default().pop();
+        taken = message;
+        taken.is_some()
+    });
+    let message = taken.unwrap();
+    world.wait(sqs.delete_message().queue_url(url).receipt_handle(message.receipt_handle.unwrap()).send()).unwrap();
+    serde_json::from_str(&message.body.unwrap()).unwrap()
+}
+
+/// What a worker's notice of an ended job says.
+fn notice(id: &Value, status: &str, error: &Value) -> Value {
+    json!({
+        "kind": "job", "notice_id": "n", "id": id, "batch": "-", "tenant": "default", "status": status, "model_used": "m",
+        "attempts": 0, "usage": { "input_tokens": 812, "output_tokens": 97 }, "cost_usd": 0.25, "error": error,
+        "result": { "uri": format!("s3://b/results/{}", id.as_str().unwrap()), "offset": 0, "length": 9, "sha256": "ab" },
+    })
+}
+
+fn succeed(world: &World, message: &Value) {
+    let sfn = aws_sdk_sfn::Client::new(&world.sdk);
+    let output = notice(&message["id"], "succeeded", &Value::Null).to_string();
+    let token = message["callback"]["task_token"].as_str().unwrap();
+    world.wait(sfn.send_task_success().task_token(token).output(output).send()).unwrap();
+}
+
+fn fail(world: &World, message: &Value, error: &str, cause: &Value) {
+    let sfn = aws_sdk_sfn::Client::new(&world.sdk);
+    let token = message["callback"]["task_token"].as_str().unwrap();
+    let failure = sfn.send_task_failure().task_token(token).error(error).cause(cause.to_string());
+    world.wait(failure.send()).unwrap();
+}
+
+fn row(world: &World, pk: &str) -> HashMap<String, String> {
+    let dynamodb = aws_sdk_dynamodb::Client::new(&world.sdk);
+    let text = |text: &str| AttributeValue::S(text.to_owned());
+    let got = dynamodb.get_item().table_name(&world.settings.table).key("pk", text(pk)).key("sk", text("-"));
+    let item = world.wait(got.consistent_read(true).send()).unwrap().item.unwrap_or_default();
+    let plain = |value: AttributeValue| value.as_s().or_else(|_| value.as_n()).cloned().unwrap_or_default();
+    item.into_iter().map(|(name, value)| (name, plain(value))).collect()
+}
+
+fn document(id: &str) -> Value {
+    json!({ "job": { "id": id, "document": { "source": "s3://b/inbox/report.pdf" }, "model": "haiku" } })
+}
+
+/// What is asked of the workers is asserted message by message; the test answers for them.
+#[test]
+fn w1_w4_w7_a_document_goes_through_every_stage_and_one_that_does_not_is_made_known() {
+    let world = World::new("1ms");
+    let ears = Ears::open(&world);
+    let machine = Machine::make(&world, "document-pipeline", StateMachineType::Standard, |_| ());
+    let mut input = document("d-1");
+    input["ingest"] = json!({ "knowledge_base_id": "KB", "data_source_id": "DS" });
+    let text = "What of {{document.source}}, and of {{document.result}}?";
+    input["agent"] = json!({ "agentId": "A", "agentAliasId": "B", "inputText": text });
+    let execution = machine.start(&input);
+
+    let asked = take(&world);
+    assert_eq!((&asked["id"], &asked["document"]), (&"d-1".into(), &input["job"]["document"]), "{asked}");
+    assert!(asked["deadline"].is_string(), "a job for which nobody waits any more ends: {asked}");
+    succeed(&world, &asked);
+    let asked = take(&world);
+    assert_eq!(asked["ingest"], input["ingest"], "{asked}");
+    succeed(&world, &asked);
+    let asked = take(&world);
+    assert_eq!(asked["agent"]["agentAliasId"], "B");
+    assert_eq!(asked["agent"]["inputText"], "What of s3://b/inbox/report.pdf, and of s3://b/results/d-1?");
+    let analysis = format!("s3://b/results/{}", asked["id"].as_str().unwrap());
+    succeed(&world, &asked);
+    let ended = machine.end(&execution);
+    ended.assert_succeeded();
+    assert_eq!(
+        (&ended.output["status"], &ended.output["analysis"]["uri"]),
+        (&"succeeded".into(), &analysis.clone().into())
+    );
+    println!("a document with all its stages: {} transitions", ended.states.len());
+    let recorded = row(&world, "analysis/default/-/d-1");
+    assert_eq!((recorded["st"].as_str(), recorded["at"].as_str()), ("succeeded", analysis.as_str()));
+    assert_eq!((recorded["by"].as_str(), recorded["cost"].as_str()), ("agent", "500000000"));
+
+    // The same document again, which fails this time: what succeeded stays.
+    let execution = machine.start(&document("d-1"));
+    fail(&world, &take(&world), "unknown", &json!("a worker of another version"));
+    machine.end(&execution).assert_failed("unknown");
+    assert_eq!(row(&world, "analysis/default/-/d-1")["st"], "succeeded");
+
+    let execution = machine.start(&document("d-2"));
+    let asked = take(&world);
+    let why = json!({ "class": "no_text", "message": "the pages are pictures", "request_id": null });
+    fail(&world, &asked, "no_text", &notice(&asked["id"], "rejected", &why));
+    machine.end(&execution).assert_failed("no_text");
+    let recorded = row(&world, "analysis/default/-/d-2");
+    assert_eq!((recorded["st"].as_str(), recorded["msg"].as_str()), ("rejected", "the pages are pictures"));
+
+    let execution = machine.start(&document("d-3"));
+    let asked = take(&world);
+    fail(&world, &asked, "partial", &notice(&asked["id"], "partial", &Value::Null));
+    let ended = machine.end(&execution);
+    assert_eq!((&ended.status, ended.error.as_str()), (&ExecutionStatus::Failed, "partial"), "partial is not success");
+    assert_eq!(row(&world, "analysis/default/-/d-3")["at"], "s3://b/results/d-3", "and what there is is kept");
+
+    machine.end(&machine.start(&json!({ "jobs": [] }))).assert_failed("bad_input");
+
+    let heard = ears.hear_until(&world, |heard| heard.workflows.len() == 5);
+    let statuses: Vec<&str> = heard.workflows.iter().map(|told| told["status"].as_str().unwrap()).collect();
+    assert_eq!(statuses.iter().filter(|status| **status == "succeeded").count(), 1);
+    for status in ["failed", "rejected", "partial"] {
+        assert!(statuses.contains(&status), "{statuses:?}");
+    }
+    let ids: std::collections::BTreeSet<_> = heard.workflows.iter().map(|told| told["notice_id"].to_string()).collect();
+    assert_eq!(ids.len(), 5);
+}
+
+#[test]
+fn w1_a_token_that_nobody_answers_ends_by_its_timeout_and_is_made_known() {
+    let world = World::new("1ms");
+    let ears = Ears::open(&world);
+    let soon = |states: &mut Value| states["Document"]["TimeoutSeconds"] = json!(1);
+    let machine = Machine::make(&world, "document-pipeline", StateMachineType::Standard, soon);
+    let execution = machine.start(&document("d-1"));
+    machine.end(&execution).assert_failed("States.Timeout");
+    assert_eq!(row(&world, "analysis/default/-/d-1")["st"], "expired");
+    let heard = ears.hear_until(&world, |heard| !heard.workflows.is_empty());
+    assert_eq!(heard.workflows[0]["error"]["class"], "States.Timeout", "{:?}", heard.workflows);
+}
+
+/// The jobs are worked, and the batch's token is answered, by the real worker; the test sends them as a producer may.
+#[test]
+fn w5_f11_a_batch_is_worked_to_its_end_and_said_to_be_what_it_is() {
+    let world = World::new("1ms");
+    world.configure("", "slots = 8");
+    let ears = Ears::open(&world);
+    let machine = Machine::make(&world, "batch-inference", StateMachineType::Standard, |_| ());
+    let source = format!("s3://{}/in.jsonl", world.settings.bucket);
+
+    let execution = machine.start(&json!({ "source": source, "batch": BATCH, "redrives": 0 }));
+    let asked = take(&world);
+    assert_eq!((&asked["enqueue"]["source"], &asked["batch"]), (&source.clone().into(), &BATCH.into()), "{asked}");
+    send(&world, &asked, (1..=12).map(job).collect());
+    let alive = vec![world.worker()];
+    let ended = machine.end(&execution);
+    ended.assert_succeeded();
+    println!("a batch: {} transitions", ended.states.len());
+    let manifest = ended.output["manifest"].as_str().unwrap().to_owned();
+    assert!(manifest.starts_with(&format!("s3://{}/", world.settings.bucket)), "{manifest}");
+    stop_all(alive);
+
+    let execution = machine.start(&json!({ "source": source, "batch": "late", "redrives": 0 }));
+    let asked = take(&world);
+    let mut late = job(2);
+    late["deadline"] = json!("2026-01-01T00:00:00Z");
+    send(&world, &asked, vec![job(1), late]);
+    let alive = vec![world.worker()];
+    let ended = machine.end(&execution);
+    assert_eq!((&ended.status, ended.error.as_str()), (&ExecutionStatus::Failed, "partial"), "{ended:?}");
+    assert!(ended.states.contains(&"Publish".to_owned()), "it is made known with its counts: {ended:?}");
+    stop_all(alive);
+
+    let heard = ears.hear_until(&world, |heard| heard.workflows.len() == 2);
+    let told = |status: &str| heard.workflows.iter().find(|told| told["status"] == status).unwrap();
+    assert_eq!((&told("succeeded")["total"], &told("succeeded")["manifest"]), (&12.into(), &manifest.into()));
+    assert_eq!((&told("partial")["succeeded"], &told("partial")["expired"]), (&1.into(), &1.into()));
+}
+
+/// Jobs of a batch, and what seals it with the token of the workflow that waits for it.
+fn send(world: &World, asked: &Value, jobs: Vec<Value>) {
+    let sqs = aws_sdk_sqs::Client::new(&world.sdk);
+    let batch = &asked["batch"];
+    let total = json!({ "default": jobs.len() });
+    let seal = json!({ "aquifer": "seal", "batch": batch, "total": total, "callback": asked["callback"] });
+    for mut message in jobs.into_iter().chain([seal]) {
+        message["batch"] = batch.clone();
+        if message.get("aquifer").is_none() {
+            message["model"] = json!("haiku");
+        }
+        let sent = sqs.send_message().queue_url(&world.settings.queue_url).message_body(message.to_string());
+        world.wait(sent.send()).unwrap();
+    }
+}
+
+/// That Bedrock answers or throttles is played: the emulator has no such integration. What comes of it is real.
+#[test]
+fn w2_an_express_job_is_answered_once_or_handed_to_the_workers() {
+    let world = World::new("1ms");
+    world.configure("", "slots = 8");
+    let ears = Ears::open(&world);
+    let machine = Machine::make(&world, "express-inference", StateMachineType::Express, |_| ());
+    let body = json!({
+        "anthropic_version": "bedrock-2023-05-31", "max_tokens": 100,
+        "messages": [{ "role": "user", "content": "Summarise review number 7." }],
+    });
+    let input = json!({ "job": { "id": "e-1", "invoke": body } });
+
+    let first = machine.end(&machine.start_case("answered", &input));
+    first.assert_succeeded();
+    let recorded = row(&world, "express/default/-/e-1");
+    assert_eq!(first.output["result"], recorded["uri"].as_str(), "{recorded:?}");
+    // Express runs at least once: again, it finds that it has run.
+    machine.end(&machine.start_case("answered", &input)).assert_succeeded();
+    assert_eq!(row(&world, "express/default/-/e-1"), recorded);
+
+    let input = json!({ "job": { "id": "e-2", "invoke": body } });
+    let handed = machine.end(&machine.start_case("throttled", &input));
+    handed.assert_succeeded();
+    assert_eq!(handed.output, json!({ "id": "e-2", "status": "queued" }));
+    assert!(row(&world, "express/default/-/e-2").is_empty(), "its row is the workers'");
+    machine.end(&machine.start(&json!({ "prompt": "?" }))).assert_failed("bad_input");
+    let alive = vec![world.worker()];
+    let heard = ears.hear_until(&world, |heard| heard.jobs.contains_key("e-2") && !heard.workflows.is_empty());
+    assert_eq!(heard.jobs["e-2"][0]["status"], "succeeded", "{:?}", heard.jobs);
+    assert_eq!(heard.workflows[0]["status"], "rejected");
+    stop_all(alive);
+}
