@@ -215,6 +215,7 @@ async fn job(inner: &Inner, letter: &FleetLetter, model: Option<&str>) -> Result
         only_model: model,
         answers_callbacks: true,
         no_documents: None,
+        no_ingestions: None,
         is_known: &|_| true,
     };
     Ok(parse_message(&body, &letter.was.0, &defaults).ok())

@@ -11,7 +11,7 @@ use tempfile::NamedTempFile;
 use crate::config::{self, Settings};
 use crate::flow::stop::Stop;
 use crate::job::ident::BatchKey;
-use crate::job::intake::NO_DOCUMENTS_HERE;
+use crate::job::intake::{NO_DOCUMENTS_HERE, NO_INGESTIONS_HERE};
 
 use super::args::EnqueueArgs;
 use super::backend::Backend;
@@ -47,6 +47,7 @@ pub(crate) async fn enqueue(args: &EnqueueArgs) -> Result<Exit, Report> {
         answers_callbacks: matches!(settings.backend, config::Backend::Aws(_)) && !args.simulate,
         no_documents: (matches!(settings.backend, config::Backend::Aws(_)) && !args.simulate)
             .then_some(NO_DOCUMENTS_HERE),
+        no_ingestions: args.simulate.then_some(NO_INGESTIONS_HERE),
         documents: None,
         simulated: args.simulate,
         stop,

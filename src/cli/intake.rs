@@ -16,6 +16,7 @@ use crate::job::ident::{BatchName, Digest, Tenant};
 use crate::job::intake::{Defaults, Draft, NO_MODEL, Refusal, is_plausible_model_id, parse_line};
 use crate::job::lifecycle::State;
 use crate::job::outcome::JobResult;
+use crate::job::spec::Request;
 use crate::job::units::Usd;
 use crate::ports::Clock;
 
@@ -46,6 +47,8 @@ pub(crate) struct Source {
     pub(crate) documents: Option<Rules>,
     /// Why documents are refused, where the workers of the back end do not read them.
     pub(crate) no_documents: Option<&'static str>,
+    /// Why ingestions are refused, where nobody ingests.
+    pub(crate) no_ingestions: Option<&'static str>,
     pub(crate) simulated: bool,
     pub(crate) stop: Stop,
     /// The input that holds what standard input said, if it had to be kept.
@@ -141,6 +144,7 @@ pub(crate) fn check_models(inputs: &[PathBuf], batch: &BatchName, settings: &Set
         only_model: None,
         answers_callbacks: true,
         no_documents: None,
+        no_ingestions: None,
         is_known: &is_known,
     };
     let mut lines = Lines::open(&files).map_err(Report::usage)?;
@@ -289,6 +293,7 @@ impl Reader {
             only_model: source.default.as_deref(),
             answers_callbacks: source.answers_callbacks,
             no_documents: source.no_documents,
+            no_ingestions: source.no_ingestions,
             is_known: &is_known,
         };
         let mut buffer = Vec::new();
@@ -338,6 +343,7 @@ impl Reader {
     /// Takes note of a model without a price, where that does not matter.
     fn note_price(&self, parsed: &Result<Draft, Refusal>, unpriced: &mut BTreeSet<String>) -> Result<(), Report> {
         if let Ok(Draft { job, .. }) = parsed
+            && !matches!(job.request, Request::Ingest(_))
             && !unpriced.contains(&job.model)
             && self.source.catalogue.find(&job.model).is_none_or(|plan| plan.price.is_none())
         {
@@ -354,6 +360,7 @@ impl Reader {
     fn check(&self, draft: Draft) -> Result<Draft, Refusal> {
         let job = &draft.job;
         let failure = match self.source.catalogue.find(&job.model) {
+            None if matches!(job.request, Request::Ingest(_)) => None,
             None => Some(Failure::new(Class::BadInput, format!("no model is called `{}`", job.model))),
             Some(plan) => plan.no_residence(job).or_else(|| plan.too_large(&plan.size_of(job))),
         };

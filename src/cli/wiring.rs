@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::aws::{self, Fleet};
-use crate::bedrock::{Bedrock, ConnectError, Credentials, Endpoint};
+use crate::bedrock::{Bedrock, ConnectError, Credentials, Endpoint, KnowledgeBases};
 use crate::config::{self, AwsSettings, EndpointSettings, ModelSettings, ResultObjects, Settings};
 use crate::document::Desk;
 use crate::embedded::Store;
@@ -18,7 +18,7 @@ use crate::flow::patience::Patience;
 use crate::flow::senders::Senders;
 use crate::job::intake::is_plausible_model_id;
 use crate::job::units::{Timestamp, Usd};
-use crate::ports::{Clock, Documents, LaneId, Model};
+use crate::ports::{Clock, Documents, Ingestions, LaneId, Model};
 use crate::rules::breaker::BreakerRules;
 use crate::rules::pace::{Counting, Hypothesis, Limits};
 use crate::simulate::{Scenario, Simulator};
@@ -404,6 +404,13 @@ pub(crate) fn reader(settings: &Settings) -> Arc<dyn Documents> {
     // Where the system does not say, it is looked for by its name; a reader that cannot be started is told with each document.
     let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("aquifer"));
     Arc::new(Desk::new(program, Arc::new(minimum)))
+}
+
+/// Who brings data sources up to date: the service, in the region of this machine, else that of the first endpoint.
+pub(crate) fn ingestions(settings: &Settings) -> Arc<dyn Ingestions> {
+    let region =
+        settings.endpoints.first().map_or_else(|| Arc::from("us-east-1"), |endpoint| Arc::clone(&endpoint.region));
+    Arc::new(KnowledgeBases::new(Endpoint { region, endpoint_url: None }, Credentials::FromEnvironment))
 }
 
 fn senders(settings: &Settings) -> Senders {

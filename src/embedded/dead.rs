@@ -139,6 +139,7 @@ fn job(text: &str, id: &MessageId, batch: &BatchName) -> Option<Job> {
         only_model: None,
         answers_callbacks: true,
         no_documents: None,
+        no_ingestions: None,
         is_known: &|_| true,
     };
     parse_message(text, &id.0, &defaults).ok()

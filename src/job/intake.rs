@@ -45,6 +45,8 @@ pub struct Defaults<'a> {
     pub answers_callbacks: bool,
     /// Why `document` jobs are refused, where nobody reads them.
     pub no_documents: Option<&'a str>,
+    /// Why `ingest` jobs are refused, where nobody ingests.
+    pub no_ingestions: Option<&'a str>,
     /// Whether this names a configured model or is a plausible model or profile id
     /// ([`is_plausible_model_id`]). Asked only of `OpenAI` lines, whose model names are another vendor's.
     pub is_known: &'a dyn Fn(&str) -> bool,
@@ -58,6 +60,7 @@ impl std::fmt::Debug for Defaults<'_> {
             .field("only_model", &self.only_model)
             .field("answers_callbacks", &self.answers_callbacks)
             .field("no_documents", &self.no_documents)
+            .field("no_ingestions", &self.no_ingestions)
             .finish_non_exhaustive()
     }
 }
@@ -206,6 +209,9 @@ fn draft(mut parts: Parts, defaults: &Defaults<'_>) -> Result<Draft, Fault> {
 /// Why `document` jobs are refused where a fleet works.
 pub const NO_DOCUMENTS_HERE: &str = "documents are worked by `backend = \"embedded\"` alone, in this version";
 
+/// Why `ingest` jobs are refused where the simulator answers.
+pub const NO_INGESTIONS_HERE: &str = "the simulator has no knowledge bases";
+
 /// Why a document that lies in S3 is refused.
 const NO_S3_HERE: &str = "documents in S3 are not read in this version; give the path of a file";
 
@@ -226,6 +232,9 @@ fn job(parts: Parts, batch: BatchName, defaults: &Defaults<'_>, id: impl FnOnce(
     {
         return Err(Fault::nowhere(format!("`document`: {why}")));
     }
+    if let (Request::Ingest(_), Some(why)) = (&parts.request, defaults.no_ingestions) {
+        return Err(Fault::nowhere(format!("`ingest`: {why}")));
+    }
     let digest = super::spec::content_digest(&model, &parts.request, parts.max_tokens).to_string();
     let digest = JobId::new(&digest).map_err(|error| Fault::nowhere(error.to_string()))?;
     Ok(Job {
@@ -242,13 +251,20 @@ fn job(parts: Parts, batch: BatchName, defaults: &Defaults<'_>, id: impl FnOnce(
     })
 }
 
-/// What is called: the model that the line names, else the default. An agent is called by its own name, whatever the default.
+/// What is called: the model that the line names, else the default. An agent is called by its own name, whatever the default,
+/// and an ingestion asks no model.
 fn model_of(
     named: Option<String>,
     request: &Request,
     max_tokens: MaxTokens,
     defaults: &Defaults<'_>,
 ) -> Result<String, Fault> {
+    if matches!(request, Request::Ingest(_)) {
+        if named.is_some() || !max_tokens.is_unsaid() {
+            return Err(Fault::nowhere("`ingest` asks no model: leave out `model` and `max_tokens`"));
+        }
+        return Ok(String::new());
+    }
     let Request::Agent(call) = request else {
         return match named.or_else(|| defaults.model.or(defaults.only_model).map(str::to_owned)) {
             Some(model) if names_an_agent(&model) => {

@@ -22,6 +22,7 @@ mod away;
 mod bill;
 mod books;
 mod ears;
+mod ingest;
 mod kills;
 #[allow(dead_code, reason = "shared with the embedded back end's crash tests, which use all of it")]
 #[path = "../crash/world.rs"]
