@@ -45,6 +45,8 @@ macro_rules! resource {
     };
 }
 
+pub(super) use resource;
+
 resource!(
     /// The id of an agent: 1 to 10 of `A-Z a-z 0-9` (source: the service model of `InvokeAgent`).
     AgentId, (1..=10)
