@@ -235,6 +235,53 @@ fn w1_w4_w7_a_document_goes_through_every_stage_and_one_that_does_not_is_made_kn
     assert_eq!(ids.len(), 5);
 }
 
+/// Nobody answers for the worker here: it reads the document in the bucket, has its chunks asked, and answers the token.
+#[test]
+fn w1_w4_a_document_is_worked_by_the_worker_and_its_analysis_lies_where_row_and_notice_say() {
+    let world = World::new("1ms");
+    world.configure("", "slots = 8");
+    let ears = Ears::open(&world);
+    let machine = Machine::make(&world, "document-pipeline", StateMachineType::Standard, |_| ());
+    let (s3, bucket) = (crate::ministack::s3(&world.sdk), &world.settings.bucket);
+    let text = "Every chunk of this is asked by the worker. ".repeat(200);
+    world.wait(s3.put_object().bucket(bucket).key("inbox/a.txt").body(text.into_bytes().into()).send()).unwrap();
+    // The relay before the model tells prompts by the number at their end.
+    let template = "{{chunk}} number 1{{chunk.number}}";
+    let job = |id: &str, key: &str| {
+        let source = format!("s3://{bucket}/{key}");
+        let document = json!({ "source": source, "template": template, "chunk_tokens": 300 });
+        json!({ "job": { "id": id, "batch": "inbox", "model": "haiku", "document": document } })
+    };
+    let executions =
+        [job("d-1", "inbox/a.txt"), job("d-2", "inbox/nobody-put-this.txt")].map(|input| machine.start(&input));
+    let alive = vec![world.worker()];
+    let ended = machine.end(&executions[0]);
+    ended.assert_succeeded();
+    machine.end(&executions[1]).assert_failed("bad_input");
+    stop_all(alive);
+
+    let recorded = row(&world, "analysis/default/inbox/d-1");
+    assert_eq!((recorded["st"].as_str(), recorded["by"].as_str()), ("succeeded", "reduce"), "{recorded:?}");
+    let key = recorded["at"].strip_prefix(&format!("s3://{bucket}/")).unwrap();
+    let (from, length): (u64, u64) = (recorded["off"].parse().unwrap(), recorded["len"].parse().unwrap());
+    let range = format!("bytes={from}-{}", from + length - 1);
+    let line = world.wait(async {
+        let got = s3.get_object().bucket(bucket).key(key).range(range).send().await.unwrap();
+        got.body.collect().await.unwrap().to_vec()
+    });
+    let result: Value = serde_json::from_slice(&line).unwrap();
+    assert_eq!((&result["id"], &result["status"]), (&"d-1".into(), &"succeeded".into()), "{result}");
+    assert!(result["document"]["chunks"].as_u64().unwrap() > 3, "{}", result["document"]);
+    assert_eq!(row(&world, "analysis/default/inbox/d-2")["st"], "rejected");
+
+    let heard = ears.hear_until(&world, |heard| heard.workflows.len() == 2 && heard.jobs.len() == 2);
+    let told = heard.workflows.iter().find(|told| told["id"] == "d-1").unwrap();
+    assert_eq!(
+        (&told["status"], &told["analysis"]["result"]["uri"]),
+        (&"succeeded".into(), &recorded["at"].as_str().into())
+    );
+}
+
 #[test]
 fn w1_a_token_that_nobody_answers_ends_by_its_timeout_and_is_made_known() {
     let world = World::new("1ms");
