@@ -167,6 +167,15 @@ data "aws_iam_policy_document" "worker" {
       }
     }
   }
+  dynamic "statement" {
+    for_each = length(var.agent_alias_arns) > 0 ? [var.agent_alias_arns] : []
+
+    content {
+      sid       = "AskAgents"
+      actions   = ["bedrock:InvokeAgent"]
+      resources = statement.value
+    }
+  }
   # A task token is the permission; these actions know no resources.
   statement {
     sid       = "Report"

@@ -99,6 +99,20 @@ variable "results_expire_days" {
   }
 }
 
+variable "agent_alias_arns" {
+  description = <<-TEXT
+    The agents that workers may call, each by the ARN of its alias:
+    ["arn:aws:bedrock:us-west-2:123456789012:agent-alias/AGENTID/ALIASID"]; none by default.
+  TEXT
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for arn in var.agent_alias_arns : can(regex(":agent-alias/[0-9A-Za-z]+/[0-9A-Za-z]+$", arn))])
+    error_message = "agent_alias_arns are of the form arn:aws:bedrock:REGION:ACCOUNT:agent-alias/AGENTID/ALIASID."
+  }
+}
+
 variable "upload_prefix" {
   description = "An object whose key begins with this becomes a document job, such as \"inbox/\"; null: none does."
   type        = string

@@ -171,9 +171,9 @@ impl Settings {
         upload::own_place(&self.backend)
     }
 
-    /// The model of jobs that name none: the only one, else the first.
+    /// The model of jobs that name none: the only one, else the first. Agents are called by those alone who name them.
     pub fn default_model(&self) -> Option<&ModelSettings> {
-        self.models.first()
+        self.models.iter().find(|model| !model.is_agent())
     }
 }
 

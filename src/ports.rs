@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::job::agent::AgentCall;
 use crate::job::control::Seal;
 use crate::job::failure::Failure;
 use crate::job::ident::{BatchKey, Digest, JobKey};
@@ -327,13 +328,15 @@ pub struct ModelCall {
     pub timeout: Duration,
 }
 
-/// The two operations.
+/// The operations.
 #[derive(Clone, Debug)]
 pub enum CallBody {
     /// A Converse request without `modelId`.
     Converse(Bytes),
     /// An `InvokeModel` body.
     Invoke(Bytes),
+    /// An `InvokeAgent` request, with its session.
+    Agent(AgentCall),
 }
 
 /// A model's answer.
@@ -341,7 +344,7 @@ pub enum CallBody {
 pub struct Answer {
     /// The joined text blocks; `None` when the answer is not text (an embedding, an image).
     pub text: Option<String>,
-    /// The response as the service sent it: all of it for `InvokeModel`, `output` for Converse.
+    /// The response as the service sent it: all of it for `InvokeModel`, `output` for Converse, what an agent's events say.
     pub output: serde_json::Value,
     /// Why the model stopped, as the service says it.
     pub stop_reason: Option<String>,

@@ -11,8 +11,8 @@ use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_credential_types::provider::ProvideCredentials;
-use aws_sdk_bedrockruntime::{Client, config};
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use aws_sdk_bedrockruntime::config;
 use aws_smithy_http_client::pool::{self, ConnectionPool};
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::Provider;
@@ -20,7 +20,7 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use hyper::Uri;
 
-use super::{Credentials, Endpoint};
+use super::{Client, Credentials, Endpoint};
 
 /// Connections that take longer are given up: a call that never left costs nothing, and another lane may be well.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -145,25 +145,35 @@ pub(super) async fn clients(
         Credentials::FromEnvironment => Some(environment(endpoints, http).await?),
         Credentials::Simulator => None,
     };
+    let shared = shared.unwrap_or_else(|| {
+        let credentials = config::Credentials::new("simulator", "simulator", None, None, "simulator");
+        SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .credentials_provider(SharedCredentialsProvider::new(credentials))
+            .build()
+    });
     let client = |endpoint: &Endpoint| {
-        let builder = match &shared {
-            Some(shared) => config::Builder::from(shared),
-            None => config::Builder::new()
-                .behavior_version(BehaviorVersion::latest())
-                .credentials_provider(config::Credentials::new("simulator", "simulator", None, None, "simulator")),
-        };
-        let mut builder = builder
+        let config = shared
+            .to_builder()
             .region(Region::new(endpoint.region.to_string()))
             .http_client(http.clone())
             // Every HTTP request is counted, paid for and paced; one that the SDK repeats would not be.
             .retry_config(RetryConfig::disabled())
             .timeout_config(timeouts())
             // A model that thinks for minutes before its first byte is not a stalled stream.
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .build();
+        let mut models = config::Builder::from(&config);
+        let mut agents = aws_sdk_bedrockagentruntime::config::Builder::from(&config);
         if let Some(url) = &endpoint.endpoint_url {
-            builder = builder.endpoint_url(url);
+            // Said to the clients themselves: it comes before whatever the environment says of their services.
+            models = models.endpoint_url(url);
+            agents = agents.endpoint_url(url);
         }
-        Client::from_conf(builder.build())
+        Client {
+            models: aws_sdk_bedrockruntime::Client::from_conf(models.build()),
+            agents: aws_sdk_bedrockagentruntime::Client::from_conf(agents.build()),
+        }
     };
     Ok(endpoints.iter().map(|endpoint| (Arc::clone(&endpoint.region), client(endpoint))).collect())
 }
@@ -207,7 +217,7 @@ async fn environment(endpoints: &[Endpoint], http: &SharedHttpClient) -> Result<
             .load()
             .await;
         // With a Bedrock API key nothing else is asked.
-        if std::env::var_os("AWS_BEARER_TOKEN_BEDROCK").is_some_and(|token| !token.is_empty()) {
+        if has_api_key() {
             return Ok(shared);
         }
         let provider = shared.credentials_provider().ok_or_else(|| no_credentials("no provider".to_owned()))?;
@@ -216,6 +226,11 @@ async fn environment(endpoints: &[Endpoint], http: &SharedHttpClient) -> Result<
     };
     let waited = format!("none found within {} s", CREDENTIALS_TIMEOUT.as_secs());
     tokio::time::timeout(CREDENTIALS_TIMEOUT, loading).await.map_err(|_| no_credentials(waited))?
+}
+
+/// Whether calls carry a Bedrock API key instead of a signature. The service takes one for models, not for agents.
+pub(super) fn has_api_key() -> bool {
+    std::env::var_os("AWS_BEARER_TOKEN_BEDROCK").is_some_and(|token| !token.is_empty())
 }
 
 fn timeouts() -> TimeoutConfig {
@@ -247,7 +262,7 @@ fn check_url(url: &str, key: &'static str) -> Result<(), ConnectError> {
 
 fn check_url_of_environment() -> Result<(), ConnectError> {
     let ignored = std::env::var("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS").is_ok_and(|v| v.eq_ignore_ascii_case("true"));
-    let keys = ["AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "AWS_ENDPOINT_URL"];
+    let keys = ["AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "AWS_ENDPOINT_URL_BEDROCK_AGENT_RUNTIME", "AWS_ENDPOINT_URL"];
     for key in keys.into_iter().filter(|_| !ignored) {
         if let Ok(url) = std::env::var(key)
             && !url.is_empty()

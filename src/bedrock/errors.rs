@@ -42,7 +42,7 @@ enum Reading {
 
 use Reading::{Access, Is, Model, Request, Service, Throttle};
 
-/// Codes without the ending `Exception`, in any case of letters. Sources: the service model, "Troubleshooting Amazon
+/// Codes without the ending `Exception`, in any case of letters. Sources: the service models, "Troubleshooting Amazon
 /// Bedrock API Error Codes", the common errors of AWS APIs, and the vendors' own shapes.
 const CODES: &[(&str, Reading)] = &[
     ("Throttling", Throttle),
@@ -65,6 +65,10 @@ const CODES: &[(&str, Reading)] = &[
     ("timeout_error", Is(Class::Timeout)),
     ("ModelError", Model),
     ("ModelStreamError", Model),
+    // Of agents: what they call did not do its work, or another turn of the same session is under way.
+    ("DependencyFailed", Model),
+    ("Conflict", Model),
+    ("BadGateway", Is(Class::Unavailable)),
     ("Validation", Request),
     ("ValidationError", Request),
     ("Serialization", Request),

@@ -4,11 +4,12 @@
 //! that must be *exactly one HTTP request with exactly this body* is taken out of its hands: retries are off, the
 //! body of a job replaces what the SDK would serialise (`wire`), and answers (`answers`) and errors (`errors`) are
 //! read from the bytes of the response. A job holds any Converse JSON, also what the SDK's types do not know yet;
-//! translating it through them would lose it.
+//! translating it through them would lose it. An agent's answer is a stream of events (`events`).
 
 mod answers;
 mod connect;
 mod errors;
+mod events;
 mod redact;
 mod wire;
 
@@ -20,11 +21,12 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
-use aws_sdk_bedrockruntime::Client;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
 use crate::job::failure::{Class, Failure};
 use crate::ports::{Answer, Billing, CallBody, CallFailure, Model, ModelCall};
+
+use wire::Exchanged;
 
 pub use connect::{ConnectError, default_region};
 
@@ -33,8 +35,8 @@ pub use connect::{ConnectError, default_region};
 pub struct Endpoint {
     /// The region; calls find their endpoint by it.
     pub region: Arc<str>,
-    /// `http(s)://host[:port]`; `None` means the SDK's usual way (`AWS_ENDPOINT_URL_BEDROCK_RUNTIME`,
-    /// `AWS_ENDPOINT_URL`, the profile, else the region's own).
+    /// `http(s)://host[:port]`, for models and agents; `None` means the SDK's usual way (`AWS_ENDPOINT_URL_BEDROCK_RUNTIME`,
+    /// `AWS_ENDPOINT_URL_BEDROCK_AGENT_RUNTIME`, `AWS_ENDPOINT_URL`, the profile, else the region's own).
     pub endpoint_url: Option<String>,
 }
 
@@ -57,6 +59,13 @@ pub struct Bedrock {
 }
 
 type Clients = Arc<BTreeMap<Arc<str>, Client>>;
+
+/// What calls the models of one endpoint, and what its agents.
+#[derive(Clone, Debug)]
+struct Client {
+    models: aws_sdk_bedrockruntime::Client,
+    agents: aws_sdk_bedrockagentruntime::Client,
+}
 
 impl Bedrock {
     /// Makes the clients. Credentials are loaded once, so that missing ones are found before anything is queued; that
@@ -94,17 +103,20 @@ impl Model for Bedrock {
             let failure = Failure::new(Class::Denied, format!("no endpoint is configured for {}", call.lane.region));
             return Err(CallFailure { failure, billing: Billing::Nothing, retry_after: None });
         };
-        let (CallBody::Converse(body) | CallBody::Invoke(body)) = &call.body;
-        let seen = match tokio::time::timeout(call.timeout, wire::exchange(&client, &call.lane, &call.body)).await {
-            Ok(seen) => seen?,
+        let exchanged = match tokio::time::timeout(call.timeout, wire::exchange(&client, &call.lane, &call.body)).await
+        {
+            Ok(exchanged) => exchanged?,
             Err(_) => return Err(errors::out_of_time(call.timeout)),
         };
+        let Exchanged { seen, stream } = exchanged;
+        let request = wire::told(&call.body);
         if seen.is_error() {
-            return Err(errors::refused(&seen, body));
+            return Err(errors::refused(&seen, &request));
         }
         match &call.body {
             CallBody::Converse(_) => answers::converse(&seen),
             CallBody::Invoke(_) => answers::invoke(&seen),
+            CallBody::Agent(_) => events::agent(&seen, stream, &request),
         }
     }
 

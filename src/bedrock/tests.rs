@@ -445,7 +445,9 @@ async fn credentials_that_cannot_be_loaded_send_nothing_and_are_back_after_a_ref
         .http_client(bedrock.http.clone())
         .credentials_provider(Expired)
         .build();
-    *bedrock.clients.write().unwrap() = Arc::new([(REGION.into(), Client::from_conf(broken))].into());
+    let client =
+        Client { models: aws_sdk_bedrockruntime::Client::from_conf(broken), ..bedrock.client(REGION).unwrap() };
+    *bedrock.clients.write().unwrap() = Arc::new([(REGION.into(), client)].into());
     let failure = bedrock.call(converse(HELLO)).await.unwrap_err();
     assert_eq!((failure.failure.class, failure.billing), (Class::Credentials, Billing::Nothing), "{failure:?}");
     assert!(failure.failure.message.contains("the session has ended"), "{failure:?}");

@@ -1,27 +1,31 @@
 //! How does a job's JSON pass the SDK unchanged, and the response come back as it was sent?
 //!
 //! By an interceptor for one call: the SDK makes the request for an empty input (path, headers), the interceptor puts
-//! the job's bytes in its body before it is signed, and keeps the response before the SDK's own reading of it matters.
+//! the job's bytes in its body before it is signed, and keeps the response before the SDK's own reading of it matters. What an
+//! agent is asked has a form of its own, which the SDK writes; its answer comes as a stream, which is taken before the SDK reads it.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aws_sdk_bedrockruntime::Client;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::context::{
-    AfterDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextMut, BeforeTransmitInterceptorContextRef,
+    AfterDeserializationInterceptorContextRef, BeforeDeserializationInterceptorContextMut,
+    BeforeTransmitInterceptorContextMut, BeforeTransmitInterceptorContextRef,
 };
 use aws_smithy_runtime_api::client::interceptors::{Intercept, dyn_dispatch_hint};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::byte_stream::ByteStream;
 use aws_smithy_types::config_bag::ConfigBag;
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::errors;
-use crate::ports::{CallBody, CallFailure, LaneId};
+use super::{Client, connect, errors};
+use crate::job::agent::AgentCall;
+use crate::job::failure::{Class, Failure};
+use crate::ports::{Billing, CallBody, CallFailure, LaneId};
 
 /// A response, whatever it says.
 #[derive(Debug)]
@@ -78,35 +82,77 @@ impl Seen {
     }
 }
 
+/// What came back.
+#[derive(Debug)]
+pub(super) struct Exchanged {
+    pub(super) seen: Seen,
+    /// All of the stream that an agent answers with; `None` if it broke off, or for what comes in no stream.
+    pub(super) stream: Option<Bytes>,
+}
+
+/// What was asked, as a JSON text with which errors are compared, so that none of it is shown.
+pub(super) fn told(body: &CallBody) -> Bytes {
+    match body {
+        CallBody::Converse(body) | CallBody::Invoke(body) => body.clone(),
+        CallBody::Agent(call) => serde_json::to_vec(call).unwrap_or_default().into(),
+    }
+}
+
 /// One HTTP request and its response; `Err` when there was none.
-pub(super) async fn exchange(client: &Client, lane: &LaneId, body: &CallBody) -> Result<Seen, CallFailure> {
+pub(super) async fn exchange(client: &Client, lane: &LaneId, body: &CallBody) -> Result<Exchanged, CallFailure> {
     let trace = Arc::new(Trace::default());
     let model_id = lane.model_id.as_ref();
     let unanswered = match body {
         CallBody::Converse(body) => {
-            let swap = Swap { body: body.clone(), trace: Arc::clone(&trace) };
-            let sent = client.converse().model_id(model_id).customize().interceptor(swap).send().await;
+            let swap = Swap { body: Some(body.clone()), trace: Arc::clone(&trace) };
+            let sent = client.models.converse().model_id(model_id).customize().interceptor(swap).send().await;
             sent.err().map(|error| errors::unanswered(&error, trace.left()))
         }
         CallBody::Invoke(body) => {
-            let swap = Swap { body: body.clone(), trace: Arc::clone(&trace) };
+            let swap = Swap { body: Some(body.clone()), trace: Arc::clone(&trace) };
             let json = "application/json";
-            let invoke = client.invoke_model().model_id(model_id).content_type(json).accept(json);
+            let invoke = client.models.invoke_model().model_id(model_id).content_type(json).accept(json);
             let sent = invoke.customize().interceptor(swap).send().await;
             sent.err().map(|error| errors::unanswered(&error, trace.left()))
         }
+        CallBody::Agent(call) => ask_agent(client, call, &trace).await,
+    };
+    let stream = match trace.take_stream() {
+        Some(stream) => ByteStream::new(stream).collect().await.ok().map(|all| all.into_bytes()),
+        None => None,
     };
     match (trace.take(), unanswered) {
-        (Some(seen), _) => Ok(seen),
+        (Some(seen), _) => Ok(Exchanged { seen, stream }),
         (None, Some(failure)) => Err(failure),
         (None, None) => Err(errors::lost()),
     }
+}
+
+async fn ask_agent(client: &Client, call: &AgentCall, trace: &Arc<Trace>) -> Option<CallFailure> {
+    let ask = client
+        .agents
+        .invoke_agent()
+        .agent_id(call.agent_id.as_str())
+        .agent_alias_id(call.agent_alias_id.as_str())
+        .set_session_id(call.session_id.as_ref().map(|session| session.as_str().to_owned()))
+        .input_text(&call.input_text);
+    let sent = ask.customize().interceptor(Swap { body: None, trace: Arc::clone(trace) }).send().await;
+    let failure = errors::unanswered(&sent.err()?, trace.left());
+    if failure.failure.class == Class::Credentials && connect::has_api_key() {
+        // Models go on being called with it.
+        let why =
+            "a Bedrock API key calls models alone: agents need credentials of AWS beside AWS_BEARER_TOKEN_BEDROCK";
+        let failure = Failure::new(Class::Denied, why);
+        return Some(CallFailure { failure, billing: Billing::Nothing, retry_after: None });
+    }
+    Some(failure)
 }
 
 /// What became of one call.
 #[derive(Default)]
 struct Trace {
     left: AtomicBool,
+    stream: Mutex<Option<SdkBody>>,
     seen: Mutex<Option<Seen>>,
 }
 
@@ -116,20 +162,25 @@ impl Trace {
         self.left.load(Ordering::Relaxed)
     }
 
+    fn take_stream(&self) -> Option<SdkBody> {
+        self.stream.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     fn take(&self) -> Option<Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
 struct Swap {
-    body: Bytes,
+    /// What is sent; `None` where the SDK writes it, and the answer comes as a stream.
+    body: Option<Bytes>,
     trace: Arc<Trace>,
 }
 
 impl fmt::Debug for Swap {
     /// Never the body: the SDK may show its interceptors.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Swap").field("bytes", &self.body.len()).finish_non_exhaustive()
+        f.debug_struct("Swap").field("bytes", &self.body.as_ref().map(Bytes::len)).finish_non_exhaustive()
     }
 }
 
@@ -145,9 +196,11 @@ impl Intercept for Swap {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let request = context.request_mut();
-        request.headers_mut().insert("content-length", self.body.len().to_string());
-        *request.body_mut() = SdkBody::from(self.body.clone());
+        if let Some(body) = &self.body {
+            let request = context.request_mut();
+            request.headers_mut().insert("content-length", body.len().to_string());
+            *request.body_mut() = SdkBody::from(body.clone());
+        }
         Ok(())
     }
 
@@ -158,6 +211,20 @@ impl Intercept for Swap {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         self.trace.left.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn modify_before_deserialization(
+        &self,
+        context: &mut BeforeDeserializationInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        // An error comes whole, and is read like any other.
+        if self.body.is_none() && context.response().status().is_success() {
+            let stream = std::mem::replace(context.response_mut().body_mut(), SdkBody::empty());
+            *self.trace.stream.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
+        }
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use crate::config::{ModelSettings, Settings};
 use crate::embedded::{Entry, Line, Standing};
 use crate::flow::lanes::Catalogue;
 use crate::flow::stop::Stop;
+use crate::job::agent::names_an_agent;
 use crate::job::document;
 use crate::job::failure::{Class, Failure};
 use crate::job::ident::{BatchName, Digest, Tenant};
@@ -165,6 +166,10 @@ pub(crate) fn check_models(inputs: &[PathBuf], batch: &BatchName, settings: &Set
 }
 
 fn no_price(model: &str) -> Report {
+    if names_an_agent(model) {
+        return Report::usage(format!("--max-cost cannot bound what `{model}` costs: an agent's tokens are not known"))
+            .hint("leave out --max-cost, or put the agent's jobs into an input of their own");
+    }
     Report::usage(format!("--max-cost needs a price for `{model}`"))
         .hint("add `price = { input = ..., output = ... }` to its [[model]] in aquifer.toml")
 }

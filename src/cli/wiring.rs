@@ -313,7 +313,10 @@ fn plan_spec(settings: &Settings, model: &ModelSettings, endpoints: &[EndpointSe
         counting: counting(model.counting),
     };
     let mut names = vec![Arc::clone(&model.name)];
-    if model.name != model.id {
+    if model.is_agent() {
+        // Its name is for people and variables: a prompt that named it could not be sent.
+        names = vec![Arc::clone(&model.id)];
+    } else if model.name != model.id {
         names.push(Arc::clone(&model.id));
     }
     PlanSpec {

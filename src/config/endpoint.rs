@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::error::ConfigError;
 use super::model::{ModelSettings, Quota, no_such_model, read_quota, required};
 use super::typed::{Named, Problems, Section};
+use crate::job::agent::names_an_agent;
 use crate::job::units::{PerDay, Timestamp};
 
 /// Every key of an `[[endpoint]]` that a variable may set: all but the region, by which the variable finds it.
@@ -74,11 +75,17 @@ impl EndpointSettings {
     }
 
     /// The id that is called here for a model id: with the prefix, unless there is none, `cross_region` is off, or
-    /// the id is an ARN or has a geography already.
+    /// the id is an ARN, has a geography already, or is an agent's.
     pub fn model_id(&self, id: &Arc<str>, cross_region: bool) -> Arc<str> {
         let has_geography = id.split_once('.').is_some_and(|(first, _)| GEOGRAPHIES.contains(&first));
         match self.region_profile_prefix.as_deref() {
-            Some(prefix) if cross_region && !prefix.is_empty() && !has_geography && !id.starts_with("arn:") => {
+            Some(prefix)
+                if cross_region
+                    && !prefix.is_empty()
+                    && !has_geography
+                    && !id.starts_with("arn:")
+                    && !names_an_agent(id) =>
+            {
                 format!("{prefix}.{id}").into()
             }
             _ => Arc::clone(id),

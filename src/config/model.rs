@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::error::ConfigError;
 use super::typed::{Named, Problems, Section};
 use super::{HOUR, SECOND, number};
+use crate::job::agent::names_an_agent;
 use crate::job::units::{PerDay, PerMinute, Price, Usd};
 
 /// Every key of a `[[model]]` that a variable may set: all but the name, by which the variable finds it.
@@ -29,7 +30,7 @@ pub(super) const KEYS: [&str; 10] = [
 pub struct ModelSettings {
     /// `name`: what jobs call it. Required, unique.
     pub name: Arc<str>,
-    /// `id`: the Bedrock model id, inference-profile id or ARN. Required.
+    /// `id`: the Bedrock model id, inference-profile id or ARN; of an agent, `agent/AGENTID/ALIASID`. Required.
     pub id: Arc<str>,
     /// `tokens_per_minute`: the quota, input and output together, at least 1. Omitted: not known, and learned when the
     /// service throttles.
@@ -48,7 +49,7 @@ pub struct ModelSettings {
     /// reserves it in full, so never the model's maximum.
     pub max_tokens: NonZeroU32,
     /// `call_timeout`: a call is given up after this, 1 s to 11 h. Omitted: 120 s and 50 ms for every token of the
-    /// cap, see [`call_timeout_for`](Self::call_timeout_for).
+    /// cap, see [`call_timeout_for`](Self::call_timeout_for); of an agent, 10 min.
     pub call_timeout: Option<Duration>,
     /// `price`: US dollars per million tokens. Omitted: costs are not known and shown as 0, and `--max-cost` is refused.
     /// Within it `input` and `output` are required; `cache_read` defaults to `input`, `cache_write` to 1.25 times
@@ -101,10 +102,17 @@ impl ModelSettings {
         }
     }
 
+    /// Whether it is an agent: it is called by jobs that name it under `agent`, and its tokens are not known.
+    pub fn is_agent(&self) -> bool {
+        names_an_agent(&self.id)
+    }
+
     /// How long a call with this cap on output tokens may take. A deadline shorter than an honest answer would pay for
     /// it and throw it away, so it grows with the cap: 20 tokens a second is slower than any model writes.
     pub fn call_timeout_for(&self, cap: u32) -> Duration {
-        self.call_timeout.unwrap_or(120 * SECOND + cap * Duration::from_millis(50))
+        // An agent may ask its models many times, and wait for what it calls in between.
+        let usual = if self.is_agent() { 600 * SECOND } else { 120 * SECOND + cap * Duration::from_millis(50) };
+        self.call_timeout.unwrap_or(usual)
     }
 
     /// Its quotas where no endpoint says otherwise.
@@ -251,6 +259,19 @@ pub(super) fn check(models: &[ModelSettings], problems: &mut Problems) {
                 format!("of the same quotas and burndown as \"{}\", for models of one id share them", twin.name);
             let error = ConfigError::Contradiction { key: format!("{path}.id"), value: model.id.to_string(), bound };
             problems.errors.push(error);
+        }
+        if model.is_agent() {
+            let of_tokens = [
+                ("tokens_per_minute", model.tokens_per_minute.is_some()),
+                ("tokens_per_day", model.tokens_per_day.is_some()),
+                ("price", model.price.is_some()),
+                ("fallback", !model.fallback.is_empty()),
+            ];
+            for (key, _) in of_tokens.into_iter().filter(|(_, is_set)| *is_set) {
+                let (key, value) = (format!("{path}.{key}"), "set".to_owned());
+                let bound = "left out: an agent's tokens are not known, and nobody answers for it".to_owned();
+                problems.errors.push(ConfigError::Contradiction { key, value, bound });
+            }
         }
         let key = format!("{path}.fallback");
         for (index, name) in model.fallback.iter().enumerate() {

@@ -63,7 +63,7 @@ pub(super) fn is_under_way(context: &Context, claim: &Claim) -> bool {
         && context.catalogue.find(&claim.job.model).is_some_and(|own| !own.fallback.is_empty())
 }
 
-/// A body for `InvokeModel` is one model's own.
+/// A body for `InvokeModel` is one model's own, and an agent is asked for itself.
 fn allows(job: &Job) -> bool {
     job.fallback && matches!(job.request, Request::Prompt(_) | Request::Converse(_))
 }

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use crate::job::failure::{Class, Consequence};
 use crate::job::outcome::{Tally, Usage};
+use crate::job::spec::Request;
 use crate::job::trail::{Call, CameTo, What};
 use crate::job::units::{Timestamp, Tokens, Usd};
 use crate::ports::{BeginReply, Billing, CallFailure, LaneId, ModelCall, StoreError};
@@ -123,7 +124,8 @@ pub async fn infer(
             context.meter.call_failed(&lane, &failure.failure, billed);
             claim.journey.sizing.failed(failure.failure.class);
             let (probe, sent, failed) = (held.probe, held.sent(), held.lane().now());
-            tell_lane(context, held, &failure, plan.burndown);
+            let counts_tokens = !matches!(claim.job.request, Request::Agent(_));
+            tell_lane(context, held, &failure, (plan.burndown, counts_tokens));
             let inferred = consequence(context, claim, &lane, failure, probe, (sent, failed));
             if matches!(inferred, Inferred::Again) {
                 settle(context, claim).await?;
@@ -199,11 +201,15 @@ async fn begin(context: &Context, claim: &mut Claim, price: Usd) -> Result<bool,
     }
 }
 
-/// Settles the reservation of a failed call, and lets the lane learn from it.
-fn tell_lane(context: &Context, held: Held, failed: &CallFailure, burndown: u32) {
+/// Settles the reservation of a failed call, and lets the lane learn from it. Where no tokens are counted, as with an agent, it is
+/// the requests that were too many.
+fn tell_lane(context: &Context, held: Held, failed: &CallFailure, (burndown, counts_tokens): (u32, bool)) {
     let CallFailure { failure, billing, retry_after } = failed;
     match failure.class.consequence() {
-        Consequence::Wait => return held.throttled(failure.class, quota_of(&failure.message), *retry_after),
+        Consequence::Wait => {
+            let quota = if counts_tokens { quota_of(&failure.message) } else { Quota::Requests };
+            return held.throttled(failure.class, quota, *retry_after);
+        }
         Consequence::LaneOut => {
             context.meter.lane_out(&held.lane().id, failure);
             let (lane, patience) = (held.lane(), context.settings.patience);

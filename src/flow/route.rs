@@ -120,6 +120,7 @@ fn placement(claim: &Claim, plan: Arc<Plan>, size: Size, held: Held) -> Placemen
     let body = match wire_body(&claim.job, size.cap) {
         WireBody::Converse(body) => CallBody::Converse(body.into()),
         WireBody::Invoke(body) => CallBody::Invoke(body.into()),
+        WireBody::Agent(call) => CallBody::Agent(call),
     };
     let price = plan.price.map_or(Usd::ZERO, |price| reservation_price(&price, size.input, size.output()));
     let timeout = plan.call_timeout.of(size.cap);

@@ -27,7 +27,8 @@ pub use self::wire::{
 };
 
 use self::contract::Found;
-use self::fields::{Fault, Field, Kind};
+use self::fields::{Fault, Field, Kind, shown};
+use super::agent::names_an_agent;
 use super::document::Place;
 use super::failure::{Class, Failure};
 use super::ident::{BatchName, JobId, JobKey, Tenant};
@@ -221,10 +222,7 @@ pub const NO_MODEL: &str = "no `model`, and there is no default: name one here, 
 
 /// Completes a job; `id` chooses its id and is offered the one made from its content.
 fn job(parts: Parts, batch: BatchName, defaults: &Defaults<'_>, id: impl FnOnce(JobId) -> JobId) -> Result<Job, Fault> {
-    let model = parts
-        .model
-        .or_else(|| defaults.model.or(defaults.only_model).map(str::to_owned))
-        .ok_or_else(|| Fault::nowhere(NO_MODEL))?;
+    let model = model_of(parts.model, &parts.request, parts.max_tokens, defaults)?;
     let callback = match parts.callback {
         Some(Callback { at, .. }) if !defaults.answers_callbacks => {
             return Err(Fault::at(at, "`callback`: task tokens are answered by workers of `backend = \"aws\"` alone"));
@@ -256,6 +254,34 @@ fn job(parts: Parts, batch: BatchName, defaults: &Defaults<'_>, id: impl FnOnce(
         callback,
         metadata: parts.metadata,
     })
+}
+
+/// What is called: the model that the line names, else the default. An agent is called by its own name, whatever the default.
+fn model_of(
+    named: Option<String>,
+    request: &Request,
+    max_tokens: MaxTokens,
+    defaults: &Defaults<'_>,
+) -> Result<String, Fault> {
+    let Request::Agent(call) = request else {
+        return match named.or_else(|| defaults.model.or(defaults.only_model).map(str::to_owned)) {
+            Some(model) if names_an_agent(&model) => {
+                Err(Fault::nowhere(format!("`model`: `{}` is an agent, which is called by `agent`", shown(&model, 40))))
+            }
+            Some(model) => Ok(model),
+            None => Err(Fault::nowhere(NO_MODEL)),
+        };
+    };
+    let name = call.name();
+    if named.is_some_and(|named| named != name) {
+        return Err(Fault::nowhere(format!("`model`: leave it out, `agent` says what is called, or write `{name}`")));
+    }
+    if !max_tokens.is_unsaid() {
+        return Err(Fault::nowhere(
+            "`max_tokens`: an agent takes none; how long its answers may be is set with the agent",
+        ));
+    }
+    Ok(name)
 }
 
 fn not_an_object(text: &str) -> Fault {

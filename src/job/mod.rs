@@ -3,6 +3,7 @@
 //! Nothing here touches a clock, a disk or a network, so that every other layer can share these words
 //! without sharing anything else. Values are parsed once, at the edge; past it, a bad one cannot be built.
 
+pub mod agent;
 pub mod control;
 pub mod document;
 pub mod failure;

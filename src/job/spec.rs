@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use super::agent::AgentCall;
 use super::document::Document;
 use super::ident::{Digest, JobKey};
 use super::units::Timestamp;
@@ -15,7 +16,7 @@ use super::units::Timestamp;
 pub struct Job {
     /// Its identity.
     pub key: JobKey,
-    /// A name from the configuration, or a Bedrock model or inference-profile id.
+    /// A name from the configuration, or a Bedrock model or inference-profile id; of an agent, `agent/AGENTID/ALIASID`.
     pub model: String,
     /// What the model is sent.
     pub request: Request,
@@ -104,6 +105,8 @@ pub enum Request {
     Converse(Map<String, Value>),
     /// A raw `InvokeModel` body.
     Invoke(Map<String, Value>),
+    /// A turn of an agent.
+    Agent(AgentCall),
     /// A file, of which each chunk becomes a request of its own: never sent itself.
     Document(Box<Document>),
 }
@@ -141,11 +144,12 @@ impl Job {
     /// The job as a queue message: one JSON object in the contract's own form, so that it parses back to
     /// the same job wherever it is read.
     pub fn to_message(&self) -> String {
-        let (mut prompt, mut converse, mut invoke, mut document) = (None, None, None, None);
+        let (mut prompt, mut converse, mut invoke, mut agent, mut document) = (None, None, None, None, None);
         match &self.request {
             Request::Prompt(text) => prompt = Some(text.as_str()),
             Request::Converse(request) => converse = Some(request),
             Request::Invoke(body) => invoke = Some(body),
+            Request::Agent(call) => agent = Some(call),
             Request::Document(of) => document = Some(&**of),
         }
         let message = Message {
@@ -156,6 +160,7 @@ impl Job {
             prompt,
             converse,
             invoke,
+            agent,
             document,
             max_tokens: self.max_tokens,
             fallback: (!self.fallback).then_some(false),
@@ -176,6 +181,7 @@ pub fn content_digest(model: &str, request: &Request, max_tokens: MaxTokens) -> 
         Request::Prompt(text) => serde_json::json!({ "prompt": text }),
         Request::Converse(request) => serde_json::json!({ "converse": request }),
         Request::Invoke(body) => serde_json::json!({ "invoke": body }),
+        Request::Agent(call) => serde_json::json!({ "agent": call }),
         Request::Document(document) => serde_json::json!({ "document": document }),
     };
     let content = serde_json::json!({ "max_tokens": max_tokens, "model": model, "request": request });
@@ -194,6 +200,8 @@ struct Message<'a> {
     converse: Option<&'a Map<String, Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     invoke: Option<&'a Map<String, Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent: Option<&'a AgentCall>,
     #[serde(skip_serializing_if = "Option::is_none")]
     document: Option<&'a Document>,
     #[serde(skip_serializing_if = "MaxTokens::is_unsaid")]

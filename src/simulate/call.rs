@@ -27,6 +27,7 @@ pub(super) enum Action {
     Converse,
     ConverseStream,
     Invoke,
+    InvokeAgent,
     CountTokens,
 }
 
@@ -61,7 +62,7 @@ pub(super) async fn answer(service: &Arc<Service>, target: Target<'_>, action: A
             service.counted_tokens();
             Reply::Whole(Form::Json, format!("{{\"inputTokens\":{tokens}}}").into_bytes())
         }
-        Ok(Read::Ask(operation, ask)) => match service.admit(target, operation == Operation::ConverseStream, ask) {
+        Ok(Read::Ask(operation, ask)) => match service.admit(target, operation.is_streaming(), ask) {
             Ok(open) => work(target.id, operation, open).await,
             Err(Denied::Refused(refused)) => Reply::Refused(refused),
             Err(Denied::Closed) => Reply::NoConnection,
@@ -89,6 +90,7 @@ fn read(service: &Service, target: Target<'_>, action: Action, body: &[u8]) -> R
         }
         Action::Converse => Operation::Converse,
         Action::ConverseStream => Operation::ConverseStream,
+        Action::InvokeAgent => Operation::InvokeAgent,
         Action::Invoke => {
             // An unknown id is that before it is a body in the wrong format.
             service.scenario.model(target)?;
@@ -111,13 +113,21 @@ async fn work(id: &str, operation: Operation, open: Open) -> Reply {
     }
     let answer = if fault == Some(Kind::Empty) { Answer::empty() } else { open.answer() };
     let generating = open.generating(answer.output_tokens);
-    if operation == Operation::ConverseStream {
+    if operation.is_streaming() {
         pause(latency).await;
-        return stream_out(open, &answer, generating, fault);
+        let frames = match operation {
+            Operation::InvokeAgent => respond::agent_frames(&answer),
+            Operation::Converse | Operation::ConverseStream | Operation::Invoke(_) => {
+                let generating_ms = u64::try_from(generating.as_millis()).unwrap_or(u64::MAX);
+                respond::frames(&answer, open.split(), open.elapsed_ms().saturating_add(generating_ms))
+            }
+        };
+        return stream_out(open, frames, answer.output_tokens, generating, fault);
     }
     pause(latency + generating).await;
     let (body, output_tokens) = match operation {
-        Operation::Converse | Operation::ConverseStream => {
+        // Streams went out above.
+        Operation::Converse | Operation::ConverseStream | Operation::InvokeAgent => {
             (respond::converse(&answer, open.split(), open.elapsed_ms()), answer.output_tokens)
         }
         Operation::Invoke(Family::TitanEmbedding) => {
@@ -160,10 +170,7 @@ async fn work(id: &str, operation: Operation, open: Open) -> Reply {
     }
 }
 
-fn stream_out(open: Open, answer: &Answer, generating: Duration, fault: Option<Kind>) -> Reply {
-    let latency_ms = open.elapsed_ms().saturating_add(u64::try_from(generating.as_millis()).unwrap_or(u64::MAX));
-    let mut frames = respond::frames(answer, open.split(), latency_ms);
-    let tokens = answer.output_tokens;
+fn stream_out(open: Open, mut frames: Vec<Bytes>, tokens: u64, generating: Duration, fault: Option<Kind>) -> Reply {
     match fault {
         Some(Kind::Drop) => {
             open.wasted(tokens);

@@ -43,7 +43,7 @@ pub(super) const OVERLOADED: &str = "overloaded";
 pub(super) const UNKNOWN: &str = "unknown";
 
 /// Every error that can be ordered by name. The overloaded error has a vendor's name and form.
-pub(super) static KNOWN: [Known; 23] = [
+pub(super) static KNOWN: [Known; 26] = [
     Known { in_stream: Some("throttlingException"), ..early(THROTTLING, 429, TOO_MANY_TOKENS) },
     Known {
         in_stream: Some("serviceUnavailableException"),
@@ -77,7 +77,34 @@ pub(super) static KNOWN: [Known; 23] = [
         in_stream: Some("validationException"),
         ..early(VALIDATION, 400, "Malformed input request, please reformat your input and try again.")
     },
-    early("AccessDeniedException", 403, "You don't have access to the model with the specified model ID."),
+    Known {
+        in_stream: Some("accessDeniedException"),
+        ..early("AccessDeniedException", 403, "You don't have access to the model with the specified model ID.")
+    },
+    Known {
+        in_stream: Some("dependencyFailedException"),
+        ..late(
+            "DependencyFailedException",
+            424,
+            "There was an issue with a dependency. Check the resource configurations and retry the request.",
+        )
+    },
+    Known {
+        in_stream: Some("badGatewayException"),
+        ..late(
+            "BadGatewayException",
+            502,
+            "There was an issue with a dependency due to a server issue. Retry your request.",
+        )
+    },
+    Known {
+        in_stream: Some("conflictException"),
+        ..early(
+            "ConflictException",
+            409,
+            "There was a conflict performing an operation. Resolve the conflict and retry your request.",
+        )
+    },
     early(
         "ResourceNotFoundException",
         404,

@@ -209,7 +209,7 @@ mod tests {
                 "[[fault]]\nkind = 'ModelErrorException'\noriginal_status = 7",
                 vec!["original_status`", "7", "400 to 599"],
             ),
-            ("[[fault]]\nkind = 'stream_error'\nerror = 'AccessDeniedException'", vec!["`fault[0].error`", "Access"]),
+            ("[[fault]]\nkind = 'stream_error'\nerror = 'ModelErrorException'", vec!["`fault[0].error`", "ModelError"]),
             (
                 "[[model]]\nid = 'a.b'\n[[fault]]\nkind = 'hang'\nmodel = 'a.c'",
                 vec!["`fault[0].model`", "a.c", "[[model]]"],

@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use super::call::{self, Action, BODY_LIMIT, Form, Paced, Reply};
 use super::errors::Refused;
 use super::request;
-use super::scope::Target;
+use super::scope::{AGENT, Target};
 use super::service::Service;
 
 /// Serves one connection until either side closes it.
@@ -73,6 +73,9 @@ async fn respond(service: &Arc<Service>, request: Request<Incoming>) -> Reply {
 
 /// The model id is percent-encoded, as an ARN has slashes of its own.
 fn route<'a>(method: &Method, path: &'a str) -> Option<(Cow<'a, str>, Action)> {
+    if let Some(turn) = path.strip_prefix("/agents/") {
+        return (*method == Method::POST).then_some(turn).and_then(agent).map(|id| (id, Action::InvokeAgent));
+    }
     let (id, action) = path.strip_prefix("/model/")?.rsplit_once('/')?;
     let action = match action {
         "converse" => Action::Converse,
@@ -83,6 +86,15 @@ fn route<'a>(method: &Method, path: &'a str) -> Option<(Cow<'a, str>, Action)> {
     };
     let id = percent_decode_str(id).decode_utf8().ok()?;
     (*method == Method::POST && !id.is_empty()).then_some((id, action))
+}
+
+/// An alias of an agent as scenarios name it, of `AGENT/agentAliases/ALIAS/sessions/SESSION/text`.
+fn agent(turn: &str) -> Option<Cow<'_, str>> {
+    let (agent, rest) = turn.split_once("/agentAliases/")?;
+    let (alias, rest) = rest.split_once("/sessions/")?;
+    let session = rest.strip_suffix("/text")?;
+    let plain = |part: &str| !part.is_empty() && !part.contains('/');
+    [agent, alias, session].into_iter().all(plain).then(|| Cow::Owned(format!("{AGENT}{agent}/{alias}")))
 }
 
 /// The region that a request was signed for; empty for a bearer token, which names none.
@@ -177,7 +189,12 @@ mod tests {
         let path = "/model/arn%3Aaws%3Abedrock%3Aus-east-1%3A1%3Ainference-profile%2Fus.a.b-v1%3A0/converse";
         let (id, _) = route(&Method::POST, path).unwrap();
         assert_eq!(id, "arn:aws:bedrock:us-east-1:1:inference-profile/us.a.b-v1:0");
+        let (id, _) = route(&Method::POST, "/agents/A/agentAliases/B/sessions/s%3A1/text").unwrap();
+        assert_eq!(id, "agent/A/B");
         for (method, path) in [
+            (Method::GET, "/agents/A/agentAliases/B/sessions/s/text"),
+            (Method::POST, "/agents/A/agentAliases/B/sessions//text"),
+            (Method::POST, "/agents/A/agentAliases/B/text"),
             (Method::GET, "/model/a.b/converse"),
             (Method::POST, "/model/a.b/talk"),
             (Method::POST, "/model//converse"),

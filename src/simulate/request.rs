@@ -29,6 +29,17 @@ pub(super) enum Operation {
     Converse,
     ConverseStream,
     Invoke(Family),
+    InvokeAgent,
+}
+
+impl Operation {
+    /// Whether the answer comes as a stream of events, in which errors can come too.
+    pub(super) fn is_streaming(self) -> bool {
+        match self {
+            Self::ConverseStream | Self::InvokeAgent => true,
+            Self::Converse | Self::Invoke(_) => false,
+        }
+    }
 }
 
 /// A request, read and found valid.
@@ -98,6 +109,11 @@ pub(super) fn read(id: &str, operation: Operation, body: &[u8]) -> Result<Ask, R
             (max_tokens, texts(&config["stopSequences"]), None)
         }
         Operation::Invoke(Family::TitanEmbedding) => (None, Vec::new(), Some(titan(&mut meter, &body)?)),
+        Operation::InvokeAgent => {
+            let asked = body["inputText"].as_str().filter(|text| !text.is_empty());
+            meter.text(asked.ok_or_else(|| Refused::invalid("inputText must not be empty."))?);
+            (None, Vec::new(), None)
+        }
     };
     if meter.points.len() > 4 {
         let found = meter.points.len();

@@ -2,6 +2,8 @@
 
 use aws_smithy_eventstream::frame::write_message_to;
 use aws_smithy_types::event_stream::{Header, HeaderValue, Message};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -86,6 +88,17 @@ pub(super) fn frames(answer: &Answer, split: Split, latency_ms: u64) -> Vec<Byte
     frames.push(event("messageStop", &json!({ "stopReason": answer.stop.word() })));
     let metrics = Metrics { latency_ms };
     frames.push(event("metadata", &json!({ "usage": usage(answer, split), "metrics": metrics })));
+    frames
+}
+
+/// The frames of an agent's answer: a trace of how it came to it, then the answer in chunks.
+pub(super) fn agent_frames(answer: &Answer) -> Vec<Bytes> {
+    let rationale = answer.reasoning.as_deref().unwrap_or("the simulator does not reason");
+    let trace = json!({ "trace": { "orchestrationTrace": { "rationale": { "text": rationale } } } });
+    let mut frames = vec![event("trace", &trace)];
+    for piece in answer.text.iter().flat_map(|text| pieces(text)) {
+        frames.push(event("chunk", &json!({ "bytes": STANDARD.encode(piece) })));
+    }
     frames
 }
 

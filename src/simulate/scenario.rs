@@ -11,7 +11,7 @@ use super::fault::Fault;
 use super::file;
 use super::ledger::{Counting, Excess, Ledger, Window};
 use super::request::{foundation, resource};
-use super::scope::Target;
+use super::scope::{AGENT, Target};
 use super::unseen::{Change, Stranger};
 
 /// How the simulated service behaves. The default is a healthy one without quotas that knows every model.
@@ -108,6 +108,10 @@ impl Scenario {
     pub(super) fn model<'a>(&self, target: Target<'a>) -> Result<(&'a str, &Arc<Model>), Refused> {
         let Target { region, id } = target;
         let name = resource(id);
+        if id.starts_with(AGENT) {
+            // Tables are of models; an agent needs none to be there.
+            return Ok((id, self.models.get(id).and_then(|model| model.at(region)).unwrap_or(&self.any)));
+        }
         if self.models.is_empty() {
             let well_formed = name.contains('.') || id.starts_with("arn:");
             return if well_formed { Ok((name, &self.any)) } else { Err(malformed_id()) };

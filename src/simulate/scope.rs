@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use super::request::{foundation, resource};
 
+/// With which the name of an agent's alias begins: `agent/AGENTID/ALIASID`.
+pub(super) const AGENT: &str = "agent/";
+
 /// Where a call goes, as its caller says it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Target<'a> {
     /// The region it was signed for; empty where a key without one was used.
     pub(super) region: &'a str,
-    /// A model id, an inference profile id or an ARN.
+    /// A model id, an inference profile id or an ARN; or an agent's alias.
     pub(super) id: &'a str,
 }
 

@@ -119,7 +119,7 @@ fn f13_a_line_with_an_empty_prompt() {
 }
 
 #[test]
-fn f13_kinds_of_later_versions_are_refused_by_name() {
+fn f13_kinds_that_are_not_for_a_file_or_not_complete_are_refused_by_name() {
     rejected(br#"{"id": "a", "agent": {"agentId": "a"}}"#, &["agent"]);
     rejected(br#"{"id": "a", "payload": "s3://bucket/key"}"#, &["payload"]);
     rejected(br#"{"id": "a", "prompt": "Hello", "callback": {"task_token": "t"}}"#, &["callback"]);

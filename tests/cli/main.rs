@@ -5,6 +5,7 @@
 //! input gets": no test knows how the program keeps its state.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that panics has failed")]
 
+mod agents;
 mod bad_input;
 mod check;
 mod commands;

@@ -122,9 +122,12 @@ fn answer(text: &str, stop_reason: &str, usage: Usage) -> Answer {
     Answer { text: Some(text.to_owned()), output, stop_reason: Some(stop_reason.to_owned()), usage }
 }
 
-/// The text of the one user message.
+/// The text of the one user message, or what an agent is asked.
 pub fn prompt_of(call: &ModelCall) -> String {
-    let (CallBody::Converse(body) | CallBody::Invoke(body)) = &call.body;
+    let body = match &call.body {
+        CallBody::Converse(body) | CallBody::Invoke(body) => body,
+        CallBody::Agent(call) => return call.input_text.clone(),
+    };
     let body: serde_json::Value = serde_json::from_slice(body).unwrap();
     body.pointer("/messages/0/content/0/text").and_then(|text| text.as_str()).unwrap_or_default().to_owned()
 }

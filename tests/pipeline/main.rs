@@ -12,6 +12,7 @@
     reason = "tests"
 )]
 
+mod agents;
 mod callbacks;
 #[path = "../common/mod.rs"]
 mod common;
@@ -244,7 +245,7 @@ async fn q8_a_job_without_max_tokens_is_sent_with_the_configured_default() {
     let state = State::new();
     let store = state.open().await;
     let model = Scripted::new(Duration::ZERO, |_, call| {
-        let (CallBody::Converse(body) | CallBody::Invoke(body)) = &call.body;
+        let (CallBody::Converse(body) | CallBody::Invoke(body)) = &call.body else { panic!("{call:?}") };
         let body: serde_json::Value = serde_json::from_slice(body).unwrap();
         if body["inferenceConfig"]["maxTokens"] == 1_024 { Reply::Text("capped") } else { Reply::Text("uncapped") }
     });

@@ -38,7 +38,7 @@ fn tokens(output_tokens: u64) -> Usage {
 }
 
 fn cap_of(call: &ModelCall) -> u64 {
-    let (CallBody::Converse(body) | CallBody::Invoke(body)) = &call.body;
+    let (CallBody::Converse(body) | CallBody::Invoke(body)) = &call.body else { panic!("{call:?}") };
     let body: serde_json::Value = serde_json::from_slice(body).unwrap();
     body["inferenceConfig"]["maxTokens"].as_u64().unwrap()
 }

@@ -9,6 +9,7 @@
     reason = "tests"
 )]
 
+mod agents;
 #[path = "../common/mod.rs"]
 mod common;
 mod drains;

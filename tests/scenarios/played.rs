@@ -31,6 +31,7 @@ impl Model for Played {
         let (operation, body) = match &call.body {
             CallBody::Converse(body) => (Operation::Converse, body),
             CallBody::Invoke(body) => (Operation::Invoke, body),
+            CallBody::Agent(call) => panic!("scenarios ask models: {call:?}"),
         };
         let called = self.service.call(&call.lane.region, &call.lane.model_id, operation, body);
         match tokio::time::timeout(call.timeout, called).await {

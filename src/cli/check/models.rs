@@ -61,6 +61,11 @@ async fn call_all(
     let catalogue = wiring::catalogue(settings, endpoints);
     let mut findings = Vec::new();
     for model in &settings.models {
+        if model.is_agent() {
+            // Whatever it is asked, it may act on.
+            findings.push(Finding::ok(ACCESS, format!("`{}` is an agent: not called", model.name)));
+            continue;
+        }
         let Some(plan) = catalogue.find(&model.name) else { continue };
         for route in &plan.routes {
             let lane = route.lane.id.clone();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::flow::lanes::{Plan, Size};
 use crate::job::intake;
 use crate::job::outcome::Usage;
-use crate::job::spec::Job;
+use crate::job::spec::{Job, Request};
 use crate::job::units::{Tokens, Usd};
 use crate::rules::forecast::{Experience, Rehearsed};
 
@@ -130,7 +130,10 @@ impl ModelLoad {
         let input = self.known.expected(size.text.bytes);
         let could_be = intake::has_place_for_cap(&job.request)
             .then(|| intake::thinking_budget(&job.request).map_or(1, |budget| budget.saturating_add(1_024)));
-        self.input.add(if self.known.has_sizes {
+        self.input.add(if matches!(job.request, Request::Agent(_)) {
+            // Not known, before or after.
+            Range::default()
+        } else if self.known.has_sizes {
             let off = ERRORS * self.relative_error();
             Range { mean: input, low: input * (1.0 - off), high: input * (1.0 + off) }
         } else {

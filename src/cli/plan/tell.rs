@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::cli::exit::Report;
 use crate::cli::out;
 use crate::cli::run::{short, span};
+use crate::job::agent::names_an_agent;
 use crate::job::units::{PerDay, PerMinute, Usd};
 use crate::rules::forecast::{Forecast, Hold};
 use crate::rules::pace::Binding;
@@ -166,7 +167,7 @@ fn cost(totals: &Totals) -> String {
         Some([mean, low, high]) => {
             format!("about {mean} ({low} to {high}); {} by native batch inference, within a day or so", half(mean))
         }
-        None => "unknown: a model has no price".to_owned(),
+        None => "unknown: a model has no price, or is an agent".to_owned(),
     }
 }
 
@@ -225,6 +226,13 @@ fn assumptions(outlook: &Outlook) -> Vec<String> {
     let mut said = Vec::new();
     for model in &outlook.models {
         let name = name(model);
+        if names_an_agent(name) {
+            said.push(format!(
+                "{name}: {} calls, whose tokens and price are not known: an agent does not say",
+                model.jobs
+            ));
+            continue;
+        }
         said.push(match model.source {
             Source::History(calls) => format!("{name}: {calls} earlier answers"),
             Source::Told(tokens) => format!("{name}: answers of {tokens} tokens, as told"),

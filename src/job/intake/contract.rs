@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::fields::{Fault, Field, Kind, shown, shown_key};
 use super::{Callback, Parts};
+use crate::job::agent::AgentCall;
 use crate::job::document::Document;
 use crate::job::ident::{BatchName, JobId, Tenant};
 use crate::job::spec::{MaxTokens, Priority, Request, TaskToken};
@@ -67,9 +68,6 @@ pub(super) fn read(fields: &[Field<'_>], found: Found) -> Result<Parts, Fault> {
             "residency" => parts.residency = Some(residency(field)?),
             "metadata" => parts.metadata = field.object()?,
             "callback" => parts.callback = Some(callback(field)?),
-            "agent" => {
-                return Err(Fault::at(field.key_at, "`agent` jobs are not supported yet"));
-            }
             "payload" => {
                 let other = fields.iter().find(|field| REQUESTS.contains(&field.key.as_str()) && !field.is_unset());
                 return Err(other.map_or_else(|| unread_payload(field, found), |other| both(other, field)));
@@ -83,7 +81,7 @@ pub(super) fn read(fields: &[Field<'_>], found: Found) -> Result<Parts, Fault> {
         }
     }
     let (request, _) = request.ok_or_else(|| {
-        Fault::nowhere("nothing to send: a job has a `prompt`, a `converse`, an `invoke` or a `document`")
+        Fault::nowhere("nothing to send: a job has a `prompt`, a `converse`, an `invoke`, an `agent` or a `document`")
     })?;
     parts.request = request;
     Ok(parts)
@@ -127,6 +125,7 @@ fn read_request(field: &Field<'_>) -> Result<Request, Fault> {
     match field.key.as_str() {
         "converse" => converse(field.object()?, field),
         "invoke" => invoke(field.object()?, field),
+        "agent" => AgentCall::read(&field.object()?).map(Request::Agent).map_err(|why| field.fault(why)),
         "document" => {
             let document = Document::read(&field.object()?).map_err(|why| field.fault(why))?;
             Ok(Request::Document(Box::new(document)))

@@ -1,13 +1,20 @@
-//! Could this be the id of a model or inference profile?
+//! Could this be the id of a model or inference profile, or of what else answers?
+
+use crate::job::agent::{AgentId, AliasId};
 
 /// Whether the text has the form of a Bedrock model id, inference-profile id or ARN: `anthropic.claude-...`,
-/// `us.amazon.nova-...`, `arn:aws:bedrock:...`. Says nothing about whether it exists.
+/// `us.amazon.nova-...`, `arn:aws:bedrock:...`; or of an agent's alias: `agent/AGENTID/ALIASID`. Says nothing about whether it
+/// exists.
 ///
 /// A provider or geography is lower-case letters and digits before the first dot, so that other vendors' names with a
 /// version in them (`gpt-3.5-turbo`) do not pass.
 pub fn is_plausible_model_id(text: &str) -> bool {
     if text.len() > 2_048 || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return false;
+    }
+    if let Some(agent) = text.strip_prefix("agent/") {
+        let ids = agent.split_once('/').map(|(agent, alias)| (AgentId::new(agent), AliasId::new(alias)));
+        return matches!(ids, Some((Some(_), Some(_))));
     }
     if let Some(arn) = text.strip_prefix("arn:") {
         return arn.split(':').nth(1) == Some("bedrock");
@@ -32,10 +39,22 @@ mod tests {
             "ai21.jamba-1-5-mini-v1:0",
             "openai.gpt-oss-120b-1:0",
             "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc",
+            "agent/AGENT12345/TSTALIASID",
         ] {
             assert!(is_plausible_model_id(id), "{id}");
         }
-        for name in ["gpt-3.5-turbo", "gpt-4.1-mini", "gemini-2.5-pro", "haiku", "", ".", "a b.c", "arn:aws:s3:::b"] {
+        for name in [
+            "gpt-3.5-turbo",
+            "gpt-4.1-mini",
+            "gemini-2.5-pro",
+            "haiku",
+            "",
+            ".",
+            "a b.c",
+            "arn:aws:s3:::b",
+            "agent/a",
+            "agent/a.b/c",
+        ] {
             assert!(!is_plausible_model_id(name), "{name}");
         }
     }

@@ -19,8 +19,8 @@ pub fn template_of(request: &Request) -> u64 {
     match request {
         Request::Prompt(text) => beginning.text(text),
         Request::Converse(body) | Request::Invoke(body) => beginning.body(body),
-        // What its chunks are asked is known once it is read.
-        Request::Document(_) => {}
+        // What its chunks are asked is known once it is read, and what an agent makes of a question is its own.
+        Request::Document(_) | Request::Agent(_) => {}
     }
     beginning.hasher.finish()
 }

@@ -184,8 +184,34 @@ fn f13_a_bad_line_says_where_and_why() {
 }
 
 #[test]
-fn what_belongs_to_later_versions_is_refused_by_name() {
-    refused(r#"{"agent":{}}"#, 2, "`agent` jobs are not supported yet");
+fn an_agent_is_called_by_its_own_name_whatever_the_default_and_is_read_back_as_written() {
+    let text = r#"{"id":"a","agent":{"agentId":"AGENT12345","agentAliasId":"TSTALIASID","inputText":"Hello"}}"#;
+    let job = line_with(text.as_bytes(), Some("sonnet"), Some("haiku")).unwrap().job;
+    assert_eq!(job.model, "agent/AGENT12345/TSTALIASID");
+    assert_eq!(line_with(text.as_bytes(), None, None).unwrap().job, job, "it needs no default");
+    assert_eq!(message(&job.to_message()).unwrap().digest(), job.digest());
+    assert_eq!((text_bytes(&job.request), output_cap(&job.request, job.max_tokens)), (0, None));
+    assert!(!takes_output_cap(&job.request) && !has_place_for_cap(&job.request));
+    let WireBody::Agent(call) = wire_body(&job, 0) else { panic!("{:?}", job.request) };
+    assert!(call.session_id.is_some(), "it is sent in a session");
+    let other = text.replace("Hello", "Goodbye");
+    assert_ne!(line(&other).unwrap().job.digest(), job.digest());
+}
+
+#[test]
+fn what_an_agent_does_not_take_is_refused_by_name() {
+    let with = |more: &str| {
+        let text = format!(r#"{{"agent":{{"agentId":"A","agentAliasId":"B","inputText":"Hi"}}{more}}}"#);
+        line(&text).map(|draft| draft.job.model).map_err(|refusal| refusal.reason)
+    };
+    assert_eq!(with(r#","model":"agent/A/B""#).unwrap(), "agent/A/B");
+    assert!(with(r#","model":"haiku""#).unwrap_err().starts_with("`model`: leave it out"));
+    assert!(with(r#","max_tokens":9"#).unwrap_err().starts_with("`max_tokens`: an agent takes none"));
+    assert!(with(r#","prompt":"Hi""#).unwrap_err().contains("exactly one of them"));
+    refused(r#"{"agent":{}}"#, 10, "`agent` has no `agentId`");
+    refused(r#"{"agent":[]}"#, 10, "`agent` must be an object, found an array");
+    let prompt = line(r#"{"prompt":"Hi","model":"agent/A/B"}"#).unwrap_err();
+    assert!(prompt.reason.contains("is an agent, which is called by `agent`"), "{prompt}");
 }
 
 #[test]
@@ -463,6 +489,7 @@ fn sent(request: Request, cap: u32) -> Value {
     job.request = request;
     match wire_body(&job, cap) {
         WireBody::Converse(body) | WireBody::Invoke(body) => serde_json::from_slice(&body).unwrap(),
+        WireBody::Agent(call) => serde_json::to_value(call).unwrap(),
     }
 }
 

@@ -6,6 +6,7 @@
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value, json};
 
+use crate::job::agent::AgentCall;
 use crate::job::spec::{Job, MaxTokens, Request};
 
 /// What an image counts in [`text_bytes`]: about 1,600 tokens, the most that Claude charges for one, at four
@@ -26,6 +27,8 @@ pub enum WireBody {
     Converse(Vec<u8>),
     /// An `InvokeModel` body.
     Invoke(Vec<u8>),
+    /// An `InvokeAgent` request, with its session.
+    Agent(AgentCall),
 }
 
 /// The cap on output tokens that the job itself sets, if any: its `max_tokens` (`written`) where that is a number, else
@@ -33,7 +36,7 @@ pub enum WireBody {
 /// model's default from the configuration.
 pub fn output_cap(request: &Request, written: MaxTokens) -> Option<u32> {
     let stated = || match request {
-        Request::Prompt(_) | Request::Document(_) => None,
+        Request::Prompt(_) | Request::Agent(_) | Request::Document(_) => None,
         Request::Converse(request) => request.get("inferenceConfig").and_then(|config| config.get("maxTokens")),
         Request::Invoke(body) => cap_field(body).and_then(|field| field.get(body)),
     };
@@ -48,6 +51,8 @@ pub fn has_place_for_cap(request: &Request) -> bool {
     match request {
         Request::Prompt(_) | Request::Converse(_) | Request::Document(_) => true,
         Request::Invoke(body) => cap_field(body).is_some(),
+        // How long its models' answers may be is said where the agent is made.
+        Request::Agent(_) => false,
     }
 }
 
@@ -55,7 +60,7 @@ pub fn has_place_for_cap(request: &Request) -> bool {
 /// refuses a cap that is not above them.
 pub fn thinking_budget(request: &Request) -> Option<u32> {
     let fields = match request {
-        Request::Prompt(_) | Request::Document(_) => return None,
+        Request::Prompt(_) | Request::Agent(_) | Request::Document(_) => return None,
         Request::Converse(request) => request.get("additionalModelRequestFields")?.as_object()?,
         Request::Invoke(body) => body,
     };
@@ -71,6 +76,8 @@ pub fn takes_output_cap(request: &Request) -> bool {
     match request {
         Request::Prompt(_) | Request::Converse(_) | Request::Document(_) => true,
         Request::Invoke(body) => !is_without_output(body),
+        // The tokens that its models make are charged to their own quotas, and nobody tells us of them.
+        Request::Agent(_) => false,
     }
 }
 
@@ -81,6 +88,7 @@ pub fn wire_body(job: &Job, cap: u32) -> WireBody {
             "messages": [{ "role": "user", "content": [{ "text": text }] }],
             "inferenceConfig": { "maxTokens": cap },
         }))),
+        Request::Agent(call) => WireBody::Agent(call.within_session_of(&job.key)),
         // It is its chunks that are sent.
         Request::Document(_) => WireBody::Converse(to_json(&json!({ "messages": [] }))),
         Request::Converse(request) => {
@@ -99,8 +107,8 @@ pub fn wire_body(job: &Job, cap: u32) -> WireBody {
 pub fn text_bytes(request: &Request) -> u64 {
     match request {
         Request::Prompt(text) => bytes(text),
-        // Nothing is known of it before it is read.
-        Request::Document(_) => 0,
+        // Nothing is known of it before it is read; and of an agent, not even afterwards.
+        Request::Document(_) | Request::Agent(_) => 0,
         Request::Converse(request) | Request::Invoke(request) => bytes_of_fields(request),
     }
 }
