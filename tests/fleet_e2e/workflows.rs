@@ -235,6 +235,62 @@ fn w1_w4_w7_a_document_goes_through_every_stage_and_one_that_does_not_is_made_kn
     assert_eq!(ids.len(), 5);
 }
 
+/// Nobody answers for the worker here: it reads the document in the bucket, has its chunks asked, asks the agent, and answers
+/// every token.
+#[test]
+fn w1_w4_a_document_is_worked_by_the_worker_and_its_analysis_lies_where_row_and_notice_say() {
+    let world = World::new("1ms");
+    world.configure("", "slots = 8");
+    let ears = Ears::open(&world);
+    let machine = Machine::make(&world, "document-pipeline", StateMachineType::Standard, |_| ());
+    let (s3, bucket) = (crate::ministack::s3(&world.sdk), &world.settings.bucket);
+    let text = "Every chunk of this is asked by the worker. ".repeat(200);
+    world.wait(s3.put_object().bucket(bucket).key("inbox/a.txt").body(text.into_bytes().into()).send()).unwrap();
+    let job = |id: &str, key: &str| {
+        // The relay before the model tells prompts by the number at their end.
+        let template = "{{chunk}} number 1{{chunk.number}}";
+        let document = json!({ "source": format!("s3://{bucket}/{key}"), "template": template, "chunk_tokens": 300 });
+        json!({ "job": { "id": id, "batch": "inbox", "model": "haiku", "document": document } })
+    };
+    let mut first = job("d-1", "inbox/a.txt");
+    let text = "What of {{document.result}}, which is number 9?";
+    first["agent"] = json!({ "agentId": "AGENT12345", "agentAliasId": "TSTALIASID", "inputText": text });
+    let executions = [first, job("d-2", "inbox/nobody-put-this.txt")].map(|input| machine.start(&input));
+    let alive = vec![world.worker()];
+    let ended = machine.end(&executions[0]);
+    ended.assert_succeeded();
+    machine.end(&executions[1]).assert_failed("bad_input");
+    stop_all(alive);
+
+    let recorded = row(&world, "analysis/default/inbox/d-1");
+    assert_eq!((recorded["st"].as_str(), recorded["by"].as_str()), ("succeeded", "agent"), "{recorded:?}");
+    assert_eq!(row(&world, "analysis/default/inbox/d-2")["st"], "rejected");
+    let heard = ears.hear_until(&world, |heard| heard.workflows.len() == 2 && heard.jobs.len() == 3);
+    let told = heard.workflows.iter().find(|told| told["id"] == "d-1").unwrap();
+    assert_eq!((&told["status"], &told["analysis"]["by"]), (&"succeeded".into(), &"agent".into()));
+    let lies_at = |place: &Value| (place["uri"].clone(), place["offset"].to_string(), place["length"].to_string());
+    let analysis = &told["analysis"]["result"];
+    let row_says = (recorded["at"].as_str().into(), recorded["off"].clone(), recorded["len"].clone());
+    assert_eq!(lies_at(analysis), row_says);
+
+    let line = |place: &Value| -> Value {
+        let key = place["uri"].as_str().unwrap().strip_prefix(&format!("s3://{bucket}/")).unwrap();
+        let (from, length) = (place["offset"].as_u64().unwrap(), place["length"].as_u64().unwrap());
+        let range = format!("bytes={from}-{}", from + length - 1);
+        let line = world.wait(async {
+            let got = s3.get_object().bucket(bucket).key(key).range(range).send().await.unwrap();
+            got.body.collect().await.unwrap().to_vec()
+        });
+        serde_json::from_slice(&line).unwrap()
+    };
+    let document = line(&told["result"]);
+    assert_eq!((&document["id"], &document["status"]), (&"d-1".into(), &"succeeded".into()), "{document}");
+    assert!(document["document"]["chunks"].as_u64().unwrap() > 3, "{}", document["document"]);
+    let analysis = line(analysis);
+    assert_eq!(analysis["status"], "succeeded", "{analysis}");
+    assert!(analysis["output"]["completion"].is_string(), "an agent's answer: {analysis}");
+}
+
 #[test]
 fn w1_a_token_that_nobody_answers_ends_by_its_timeout_and_is_made_known() {
     let world = World::new("1ms");
