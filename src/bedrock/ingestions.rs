@@ -1,10 +1,11 @@
-//! How are knowledge bases brought up to date? [`Ingestions`] on the SDK of their control plane.
+//! How are knowledge bases brought up to date? [`Ingestions`] on the SDK of the control plane, which knows of agents as well.
 //!
 //! Connected when it is first asked: most work ingests nothing. Unlike calls to models nothing here is paid by the call, so the
 //! SDK may repeat what it thinks worth repeating.
 
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,6 +27,7 @@ use tokio::sync::OnceCell;
 use super::connect::{self, default_region};
 use super::wire::{Body, Seen};
 use super::{Credentials, Endpoint, errors};
+use crate::job::agent::{AgentId, AliasId};
 use crate::job::failure::{Class, Failure};
 use crate::job::ingest::{Counts, DataSource, IngestToken, Ingestion, Phase};
 use crate::job::units::Timestamp;
@@ -40,14 +42,31 @@ const NEWEST: i32 = 50;
 pub struct KnowledgeBases {
     endpoint: Endpoint,
     credentials: Credentials,
+    is_fallback: bool,
     client: OnceCell<Client>,
 }
 
 impl KnowledgeBases {
-    /// With credentials from the environment it is in the region that the SDK would use, else in that of the endpoint; where no
-    /// URL is given, at `AWS_ENDPOINT_URL_BEDROCK_AGENT`, `AWS_ENDPOINT_URL`, what the profile says, else the region's own address.
+    /// In the region of this endpoint; where it has no URL, at `AWS_ENDPOINT_URL_BEDROCK_AGENT`, `AWS_ENDPOINT_URL`, what the
+    /// profile says, else the region's own address.
     pub fn new(endpoint: Endpoint, credentials: Credentials) -> Self {
-        Self { endpoint, credentials, client: OnceCell::new() }
+        Self { endpoint, credentials, is_fallback: false, client: OnceCell::new() }
+    }
+
+    /// Likewise in the region that the SDK would use, and in this one if it finds none.
+    pub fn at_home_or_in(region: Arc<str>) -> Self {
+        let endpoint = Endpoint { region, endpoint_url: None };
+        Self { is_fallback: true, ..Self::new(endpoint, Credentials::FromEnvironment) }
+    }
+
+    /// What the service says of an agent's alias, in a word such as `PREPARED`: whether it is there, without asking it anything.
+    ///
+    /// # Errors
+    /// [`Failure`]: it is not there, may not be looked at, or the service does not answer.
+    pub async fn agent_alias(&self, agent: &AgentId, alias: &AliasId) -> Result<String, Failure> {
+        let asked = self.client().await?.get_agent_alias().agent_id(agent.as_str()).agent_alias_id(alias.as_str());
+        let told = asked.send().await.map_err(|error| failure(&error))?;
+        Ok(told.agent_alias().map(|alias| alias.agent_alias_status().to_string()).unwrap_or_default())
     }
 
     async fn client(&self) -> Result<&Client, Failure> {
@@ -59,7 +78,8 @@ impl KnowledgeBases {
                 let given = || self.endpoint.region.to_string();
                 let shared = match self.credentials {
                     Credentials::FromEnvironment => {
-                        let region = default_region().await.unwrap_or_else(given);
+                        let home = if self.is_fallback { default_region().await } else { None };
+                        let region = home.unwrap_or_else(given);
                         aws_config::defaults(BehaviorVersion::latest()).region(Region::new(region)).load().await
                     }
                     Credentials::Simulator => connect::dummy().to_builder().region(Region::new(given())).build(),

@@ -419,9 +419,8 @@ fn uploads(settings: &Settings) -> Uploads {
 
 /// Who brings data sources up to date: the service, in the region of this machine, else that of the first endpoint.
 pub(crate) fn ingestions(settings: &Settings) -> Arc<dyn Ingestions> {
-    let region =
-        settings.endpoints.first().map_or_else(|| Arc::from("us-east-1"), |endpoint| Arc::clone(&endpoint.region));
-    Arc::new(KnowledgeBases::new(Endpoint { region, endpoint_url: None }, Credentials::FromEnvironment))
+    let first = settings.endpoints.first().map_or_else(|| Arc::from("us-east-1"), |first| Arc::clone(&first.region));
+    Arc::new(KnowledgeBases::at_home_or_in(first))
 }
 
 fn senders(settings: &Settings) -> Senders {
