@@ -173,6 +173,12 @@ data "aws_iam_policy_document" "worker" {
     actions   = ["states:SendTaskSuccess", "states:SendTaskFailure", "states:SendTaskHeartbeat"]
     resources = ["*"]
   }
+  # An upload whose rule names a pipeline: the execution is named by the upload, so that a second one is refused.
+  statement {
+    sid       = "StartPipelines"
+    actions   = ["states:StartExecution"]
+    resources = ["arn:${local.partition}:states:${var.region}:${local.account}:stateMachine:${var.name}-*"]
+  }
 }
 
 resource "aws_iam_role" "worker" {
@@ -283,6 +289,12 @@ data "aws_iam_policy_document" "operator" {
       "sns:GetTopicAttributes",
     ]
     resources = [aws_s3_bucket.store.arn, aws_sns_topic.notices.arn]
+  }
+  # `aquifer check` looks at the pipelines of uploads.
+  statement {
+    sid       = "LookAtPipelines"
+    actions   = ["states:DescribeStateMachine"]
+    resources = ["arn:${local.partition}:states:${var.region}:${local.account}:stateMachine:${var.name}-*"]
   }
   statement {
     sid       = "CheckModels"

@@ -107,6 +107,7 @@ pub(crate) async fn drain(queued: &Queued, model: Arc<dyn Model>, slots: usize) 
         callbacks: None,
         seals: None,
         documents: None,
+        pipelines: None,
         bodies: queued.store.bodies(),
         notices: queued.store.notices(),
         model,

@@ -237,6 +237,8 @@ fn needed(service: &str, operation: &str) -> &'static [&'static str] {
         ("sns", "publish" | "publish_batch") => &["sns:Publish"],
         ("sfn", "send_task_success") => &["states:SendTaskSuccess"],
         ("sfn", "send_task_failure") => &["states:SendTaskFailure"],
+        ("sfn", "start_execution") => &["states:StartExecution"],
+        ("sfn", "describe_state_machine") => &["states:DescribeStateMachine"],
         (service, operation) => panic!("which permission does {service}.{operation}() need, and who has it?"),
     }
 }
