@@ -46,16 +46,24 @@ impl Ears {
 
     /// Listens until so many jobs and the end of their batch were heard of, and then until nothing more comes.
     pub(crate) fn hear(&self, world: &World, jobs: usize) -> Heard {
+        self.hear_until(world, |heard| heard.jobs.len() >= jobs && !heard.batches.is_empty())
+    }
+
+    /// Listens until so many jobs were heard of that are in no batch which ends, and then until nothing more comes.
+    pub(crate) fn hear_jobs(&self, world: &World, jobs: usize) -> Heard {
+        self.hear_until(world, |heard| heard.jobs.len() >= jobs)
+    }
+
+    fn hear_until(&self, world: &World, is_all: impl Fn(&Heard) -> bool) -> Heard {
         let (mut heard, began) = (Heard::default(), Instant::now());
         loop {
             let news = world.wait(join_all((0..AT_ONCE).map(|_| self.receive())));
             let news: Vec<Value> = news.into_iter().flatten().collect();
-            let is_all = heard.jobs.len() >= jobs && !heard.batches.is_empty();
-            if news.is_empty() && is_all {
+            if news.is_empty() && is_all(&heard) {
                 return heard;
             }
             let told = (heard.jobs.len(), heard.batches.len());
-            assert!(!news.is_empty() || began.elapsed() < LIMIT, "{told:?} of {jobs} jobs and their batch");
+            assert!(!news.is_empty() || began.elapsed() < LIMIT, "{told:?} jobs and batches, and no more");
             for notice in news {
                 heard.note(notice);
             }
