@@ -88,6 +88,11 @@ pub async fn receive(
             () = context.stop.aborted() => return,
         };
         let in_vain = received.as_ref().is_ok_and(Vec::is_empty);
+        if in_vain {
+            // Whoever asks next may wait for one of these, and holds the turn meanwhile: nobody would ask any more.
+            permits.clear();
+            places.clear();
+        }
         match alone {
             Some(mut turn) => turn.in_vain = in_vain,
             None if in_vain => turn.0.lock().await.in_vain = true,

@@ -57,6 +57,11 @@ fn w4_f1_documents_in_s3_come_to_one_result_each_though_a_worker_is_killed_in_th
         let expected: Vec<String> = (1..=chunks.len()).map(|nth| format!("doc-{number}#{nth}")).collect();
         assert_eq!(ids, expected, "in the document's order");
         assert!(chunks.iter().all(|chunk| chunk["status"] == "succeeded" && chunk["text"].is_string()));
+        let explained = |id: &str| String::from_utf8(world.run(&["explain", id]).exits(0).stdout).unwrap();
+        let (document, last) = (explained(&format!("doc-{number}")), explained(ids[chunks.len() - 1]));
+        let all = format!("chunks     {0} of {0} ended\n", chunks.len());
+        assert!(document.contains(&all), "{all}: {document}");
+        assert!(last.contains("state      succeeded"), "{last}");
         needed += chunks.len();
     }
     let missing = &results["doc-4"][0];

@@ -83,9 +83,14 @@ impl World {
     /// Enqueues so many jobs, through the proxy.
     pub(crate) fn enqueue(&self, jobs: usize) -> Ended {
         self.place.write_jobs("demo.jsonl", jobs);
-        let mut command = self.place.command(["enqueue", "demo.jsonl", "--json"]);
+        self.run(&["enqueue", "demo.jsonl", "--json"]).exits(0)
+    }
+
+    /// Runs a command to its end, through the proxy.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
+        let mut command = self.place.command(arguments);
         command.envs(self.environment()).env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE").env("AWS_SECRET_ACCESS_KEY", "none");
-        Running::start(command).finish().exits(0)
+        Running::start(command).finish()
     }
 
     /// A worker, behind the proxy and a relay of its own.
@@ -135,7 +140,12 @@ impl World {
     /// Waits until the queue holds nothing, nobody holds anything of it, and nothing was buried.
     pub(crate) fn until_queue_is_empty(&self) {
         let none = Depth { ready: 0, in_flight: 0, delayed: 0, dead: 0 };
-        until("an empty queue", || self.depth() == none);
+        let began = Instant::now();
+        while self.depth() != none {
+            let left = || (self.depth(), self.wait(self.fleet.dead_letters().next()).unwrap());
+            assert!(began.elapsed() < LIMIT, "waited in vain for an empty queue: {:?}", left());
+            std::thread::sleep(LOOK);
+        }
     }
 }
 

@@ -116,8 +116,8 @@ async fn jobs_that_were_throttled_together_leave_half_of_the_slots_to_a_model_th
     assert_eq!(results.iter().map(|result| result.attempts).sum::<u32>(), 0);
 }
 
-/// A queue that cannot select.
-struct Deaf(Arc<dyn Queue>);
+/// A queue that cannot select, and of which questions are gathered for so long.
+struct Deaf(Arc<dyn Queue>, Duration);
 
 #[async_trait]
 impl Queue for Deaf {
@@ -142,9 +142,34 @@ impl Queue for Deaf {
     async fn dead_letter(&self, message: &Message, reason: &str) -> Result<Entry, StoreError> {
         self.0.dead_letter(message, reason).await
     }
+    fn gathers(&self) -> Duration {
+        self.1
+    }
     async fn depth(&self) -> Result<Depth, StoreError> {
         self.0.depth().await
     }
+}
+
+/// Of few slots one question can hold all that are free; who asks next waits for one of them, and holds the turn meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_worker_of_few_slots_whose_queue_fell_silent_takes_what_comes_next() {
+    let state = State::new();
+    let store = state.open().await;
+    let (run, _) = enrol(&store, jobs(1)).await;
+    let mut setup = Setup::default();
+    setup.settings.slots = 6;
+    let context = context(&store, &state, Scripted::answering(), setup);
+    let deaf = Deaf(Arc::clone(&context.queue), SECOND / 2);
+    let context = Arc::new(Context { queue: Arc::new(deaf), ..Arc::into_inner(context).unwrap() });
+    let worker = Worker::new(Arc::clone(&context));
+    let working = tokio::spawn(async move { worker.run().await });
+    ended(&store, &run, 1).await;
+    tokio::time::sleep(MINUTE).await;
+    let (run, _) = enrol(&store, jobs(2)).await;
+    let results = tokio::time::timeout(60 * MINUTE, ended(&store, &run, 2)).await;
+    assert_eq!(results.expect("it asks the queue again").len(), 2);
+    context.stop.drain(Reason::Done);
+    working.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -153,8 +178,10 @@ async fn what_a_queue_that_cannot_select_delivers_all_the_same_is_handed_back_fo
     let store = state.open().await;
     let (run, _) = enrol(&store, jobs_of_two(200, 50)).await;
     let context = context(&store, &state, Scripted::answering(), one_a_minute());
-    let context =
-        Arc::new(Context { queue: Arc::new(Deaf(Arc::clone(&context.queue))), ..Arc::into_inner(context).unwrap() });
+    let context = Arc::new(Context {
+        queue: Arc::new(Deaf(Arc::clone(&context.queue), Duration::ZERO)),
+        ..Arc::into_inner(context).unwrap()
+    });
     let start = tokio::time::Instant::now();
     let (results, depth) = work_until(&context, ended(&store, &run, 51), 199).await;
     assert_eq!(of_other(&results), 50);
