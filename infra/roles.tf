@@ -323,6 +323,15 @@ data "aws_iam_policy_document" "operator" {
     actions   = ["bedrock:GetFoundationModel", "bedrock:GetInferenceProfile"]
     resources = concat(local.profile_arns, local.behind_profile_arns, local.direct_arns)
   }
+  dynamic "statement" {
+    for_each = length(var.agent_alias_arns) > 0 ? [var.agent_alias_arns] : []
+
+    content {
+      sid       = "CheckAgents"
+      actions   = ["bedrock:GetAgentAlias"]
+      resources = statement.value
+    }
+  }
   # Metrics and quotas know no resources.
   statement {
     sid       = "Measure"

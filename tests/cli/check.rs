@@ -105,3 +105,18 @@ fn calls_are_made_only_when_asked_for_and_say_what_they_cost() {
     let called = check(&["--call-models"]);
     assert!(called.contains("`nova` answers") && called.contains('$'), "{called}");
 }
+
+#[test]
+fn an_agent_that_cannot_be_looked_at_is_named_with_what_helps_and_is_never_asked() {
+    let place = Place::new();
+    place.write(
+        "aquifer.toml",
+        "[[model]]\nname = 'helper'\nid = 'agent/AGENT12345/TSTALIASID'\n[[endpoint]]\nregion = 'us-west-2'\n",
+    );
+    let findings = check(&place, &["--call-models"], 2);
+    let named = of(&findings, "advice", "agent");
+    assert!(named.len() == 1 && named[0].contains("`helper` as us-west-2/agent/AGENT12345/TSTALIASID"), "{findings:?}");
+    let remedy = findings.iter().find(|found| found["subject"] == "agent").unwrap()["remedy"].as_str().unwrap();
+    assert!(remedy.contains("bedrock:InvokeAgent") && remedy.contains("residency"), "{remedy}");
+    assert!(of(&findings, "ok", "model access").is_empty(), "nothing was called: {findings:?}");
+}
