@@ -176,6 +176,15 @@ data "aws_iam_policy_document" "worker" {
       resources = statement.value
     }
   }
+  dynamic "statement" {
+    for_each = length(var.knowledge_base_arns) > 0 ? [var.knowledge_base_arns] : []
+
+    content {
+      sid       = "Ingest"
+      actions   = ["bedrock:StartIngestionJob", "bedrock:GetIngestionJob", "bedrock:ListIngestionJobs"]
+      resources = statement.value
+    }
+  }
   # A task token is the permission; these actions know no resources.
   statement {
     sid       = "Report"

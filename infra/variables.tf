@@ -113,6 +113,20 @@ variable "agent_alias_arns" {
   }
 }
 
+variable "knowledge_base_arns" {
+  description = <<-TEXT
+    The knowledge bases whose data sources workers may bring up to date:
+    ["arn:aws:bedrock:us-west-2:123456789012:knowledge-base/KBID"]; none by default.
+  TEXT
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for arn in var.knowledge_base_arns : can(regex(":knowledge-base/[0-9A-Za-z]{10}$", arn))])
+    error_message = "knowledge_base_arns are of the form arn:aws:bedrock:REGION:ACCOUNT:knowledge-base/KBID."
+  }
+}
+
 variable "upload_prefix" {
   description = "An object whose key begins with this becomes a document job, such as \"inbox/\"; null: none does."
   type        = string

@@ -23,10 +23,12 @@ use crate::job::units::{Timestamp, Usd};
 
 pub use self::documents::{Documents, Opened, OpenedChunk, Parts, Round, RoundStanding, Sources, Unopened};
 pub use self::finding::{Finding, Severity};
+pub use self::ingestions::{Begun, Ingestions};
 pub use self::queue::{BATCH_ENTRIES, Depth, Message, MessageId, Outgoing, Queue, ReceiptHandle};
 
 mod documents;
 mod finding;
+mod ingestions;
 mod queue;
 
 // ---------------------------------------------------------------------------------------------------- errors

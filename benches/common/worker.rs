@@ -75,6 +75,7 @@ pub(crate) async fn enrol(folder: &Path, jobs: usize) -> Queued {
         only_model: Some(MODEL),
         answers_callbacks: false,
         documents: Ok(Place::Files),
+        no_ingestions: None,
         is_known: &is_known,
     };
     for (chunk, lines) in lines.chunks(CHUNK).enumerate() {
@@ -107,6 +108,7 @@ pub(crate) async fn drain(queued: &Queued, model: Arc<dyn Model>, slots: usize) 
         callbacks: None,
         seals: None,
         documents: None,
+        ingestions: None,
         bodies: queued.store.bodies(),
         notices: queued.store.notices(),
         model,

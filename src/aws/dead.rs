@@ -216,6 +216,7 @@ async fn job(inner: &Inner, letter: &FleetLetter, model: Option<&str>) -> Result
         only_model: model,
         answers_callbacks: true,
         documents: Ok(Place::S3),
+        no_ingestions: None,
         is_known: &|_| true,
     };
     Ok(parse_message(&body, &letter.was.0, &defaults).ok())

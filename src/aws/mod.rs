@@ -77,7 +77,7 @@ pub use forget::Forgotten;
 pub use provision::Created;
 pub use reader::{Order, ResultLines};
 pub use redrive::Redriven;
-pub use report::{BatchSummary, JobOwner, JobReport, LaneGate, LaneRow};
+pub use report::{BatchSummary, JobOwner, JobReport, LaneGate, LaneRow, PartsReport};
 pub use roll::{AlreadySent, LineContent, PART_LINES, Roll, RollLine};
 
 use crate::job::ident::{BatchKey, Digest, JobKey};

@@ -1,10 +1,13 @@
 //! What do `status`, `explain` and `lanes` tell of a fleet? What its table says, read after all that was committed before.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::batches::{self, Standing};
+use super::parts::rounds;
 use super::rows::{self, Row};
 use super::table::{BATCHES, Fields, GATES, Item, needed, unreadable};
 use super::{Fleet, Inner, allowance, fetch, look_up, mark, told};
@@ -78,6 +81,17 @@ pub struct JobReport {
     pub trail: Trail,
     /// When its end was made known by the worker that recorded it, if that is on record.
     pub notified: Option<Timestamp>,
+    /// Of a document: how its parts stand, round by round.
+    pub parts: Vec<PartsReport>,
+}
+
+/// How a round of a job's parts stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PartsReport {
+    /// Parts in it, ended or not.
+    pub total: u64,
+    /// What has ended.
+    pub ended: BatchSums,
 }
 
 /// Who works on a job.
@@ -173,8 +187,31 @@ impl Fleet {
             if let (Some(ended), Some((_, epoch))) = (report.ended, report.trail.last_claim()) {
                 report.notified = told::when(&self.inner, &report.key, epoch, ended).await?;
             }
+            report.parts = parts(&self.inner, report).await?;
         }
         reports.sort_by(|one, next| one.key.cmp(&next.key));
+        Ok(reports)
+    }
+
+    /// Every part of that name that a worker has claimed, of the jobs of that id. It is looked for, and found, where its job is.
+    ///
+    /// # Errors
+    /// What the table said.
+    pub async fn part(
+        &self,
+        batch: Option<&BatchName>,
+        id: &JobId,
+        part: &JobId,
+    ) -> Result<Vec<JobReport>, StoreError> {
+        let mut reports = Vec::new();
+        for job in self.jobs(batch, id, None).await? {
+            let rounds = rounds::of_job(&self.inner, &job.key).await?;
+            let batches: BTreeSet<BatchName> = rounds.into_iter().map(|round| round.batch).collect();
+            let named = |batch| JobKey { tenant: job.key.tenant.clone(), batch, id: part.clone() };
+            let rows = look_up::rows(&self.inner, "looking up a part", batches.into_iter().map(named)).await?;
+            let shown = named(job.key.batch.clone());
+            reports.extend(rows.into_iter().map(|(key, row)| JobReport { key: shown.clone(), ..report(key, &row) }));
+        }
         Ok(reports)
     }
 
@@ -211,6 +248,23 @@ impl Fleet {
     pub(super) async fn has_batch(&self, batch: &BatchName) -> Result<bool, StoreError> {
         Ok(index(&self.inner).await?.iter().any(|(key, _)| key.batch == *batch))
     }
+}
+
+/// How the rounds of a job's parts stand that its generation has asked for.
+async fn parts(inner: &Inner, job: &JobReport) -> Result<Vec<PartsReport>, StoreError> {
+    let rounds = rounds::of_job(inner, &job.key).await?;
+    let of_now = rounds.into_iter().filter_map(|row| match row.place.generation_and_round() {
+        Some((generation, round)) if generation == job.generation => Some((round, row)),
+        Some(_) | None => None,
+    });
+    let mut of_now: Vec<_> = of_now.collect();
+    of_now.sort_by_key(|(round, _)| *round);
+    let mut parts = Vec::with_capacity(of_now.len());
+    for (_, row) in of_now {
+        let standing = batches::standing(inner, &BatchKey { tenant: job.key.tenant.clone(), batch: row.batch }).await?;
+        parts.push(PartsReport { total: row.total, ended: standing.sums() });
+    }
+    Ok(parts)
 }
 
 /// Every batch, and when it was first heard of.
@@ -267,6 +321,7 @@ fn report(key: JobKey, row: &Row) -> JobReport {
         ending: row.final_row(&key),
         trail: row.trail(),
         notified: None,
+        parts: Vec::new(),
         key,
     }
 }

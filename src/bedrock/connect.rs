@@ -145,13 +145,7 @@ pub(super) async fn clients(
         Credentials::FromEnvironment => Some(environment(endpoints, http).await?),
         Credentials::Simulator => None,
     };
-    let shared = shared.unwrap_or_else(|| {
-        let credentials = config::Credentials::new("simulator", "simulator", None, None, "simulator");
-        SdkConfig::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .credentials_provider(SharedCredentialsProvider::new(credentials))
-            .build()
-    });
+    let shared = shared.unwrap_or_else(dummy);
     let client = |endpoint: &Endpoint| {
         let config = shared
             .to_builder()
@@ -176,6 +170,15 @@ pub(super) async fn clients(
         }
     };
     Ok(endpoints.iter().map(|endpoint| (Arc::clone(&endpoint.region), client(endpoint))).collect())
+}
+
+/// With fixed dummy keys, and nothing of the environment.
+pub(super) fn dummy() -> SdkConfig {
+    let credentials = config::Credentials::new("simulator", "simulator", None, None, "simulator");
+    SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .build()
 }
 
 /// Finds an endpoint URL that leads nowhere. Only what is certain counts: a name that does not resolve, a port that

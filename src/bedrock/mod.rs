@@ -10,6 +10,7 @@ mod answers;
 mod connect;
 mod errors;
 mod events;
+mod ingestions;
 mod redact;
 mod wire;
 
@@ -29,6 +30,7 @@ use crate::ports::{Answer, Billing, CallBody, CallFailure, Model, ModelCall};
 use wire::Exchanged;
 
 pub use connect::{ConnectError, default_region};
+pub use ingestions::KnowledgeBases;
 
 /// Where Bedrock is called.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -298,6 +298,7 @@ pub(crate) fn context(
         callbacks,
         seals,
         documents,
+        ingestions: (!settings.simulated).then(|| wiring::ingestions(configured)),
         allowance,
         model,
         clock: Arc::new(SystemClock),

@@ -12,6 +12,7 @@ use crate::config::{self, Settings};
 use crate::flow::stop::Stop;
 use crate::job::document::Place;
 use crate::job::ident::BatchKey;
+use crate::job::intake::NO_INGESTIONS_HERE;
 
 use super::args::EnqueueArgs;
 use super::backend::Backend;
@@ -46,6 +47,7 @@ pub(crate) async fn enqueue(args: &EnqueueArgs) -> Result<Exit, Report> {
         retry_failed: args.retry_failed,
         catalogue: Arc::new(wiring::catalogue(&settings, &endpoints)),
         answers_callbacks: is_fleet,
+        no_ingestions: args.simulate.then_some(NO_INGESTIONS_HERE),
         documents: None,
         documents_in: if is_fleet { Place::S3 } else { Place::Files },
         simulated: args.simulate,

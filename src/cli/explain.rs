@@ -64,7 +64,7 @@ pub(crate) async fn look(args: &ExplainArgs) -> Result<Vec<Told>, Report> {
         None => None,
     };
     if let Some(fleet) = wiring::configured_fleet(&args.places).await? {
-        return of_fleet(&fleet, batch.as_ref(), &id).await;
+        return of_fleet(&fleet, args, batch.as_ref(), &id, part.as_ref()).await;
     }
     let states = States::open(&args.places.state)?;
     let mut told = Vec::new();
@@ -85,17 +85,27 @@ pub(crate) async fn look(args: &ExplainArgs) -> Result<Vec<Told>, Report> {
     if told.is_empty() { Err(unknown()) } else { Ok(told) }
 }
 
-async fn of_fleet(fleet: &Fleet, batch: Option<&BatchName>, id: &JobId) -> Result<Vec<Told>, Report> {
-    let jobs = fleet.jobs(batch, id, None).await?;
+async fn of_fleet(
+    fleet: &Fleet,
+    args: &ExplainArgs,
+    batch: Option<&BatchName>,
+    id: &JobId,
+    part: Option<&JobId>,
+) -> Result<Vec<Told>, Report> {
+    let jobs = match part {
+        Some(part) => fleet.part(batch, id, part).await?,
+        None => fleet.jobs(batch, id, None).await?,
+    };
     if jobs.is_empty() {
         let ready = fleet.queue().depth().await?.ready;
-        return Err(Report::usage(format!("no worker has taken up a job called `{id}`")).hint(format!(
+        return Err(Report::usage(format!("no worker has taken up a job called `{}`", args.job)).hint(format!(
             "it may be among the {ready} that wait in the queue, or it was refused (the results name such lines), or never sent"
         )));
     }
     let now = SystemClock.now();
     let gates: Vec<_> = fleet.gates().await?.into_iter().filter(|gate| gate.gate.until > now).collect();
-    Ok(jobs.into_iter().map(|job| Known::of_fleet(job, &gates).told()).collect())
+    let known = jobs.into_iter().map(|job| Known { name: args.job.clone(), ..Known::of_fleet(job, &gates) });
+    Ok(known.map(|known| known.told()).collect())
 }
 
 /// What is known of a job, wherever it stands.
@@ -175,9 +185,22 @@ impl Known {
             waiting: None,
             dead: None,
             redriven: None,
-            parts: Vec::new(),
+            parts: job.parts.iter().map(counts_of).collect(),
             gates: gates.iter().filter(|_| waits).map(|gate| (gate.lane.clone(), gate.gate.clone())).collect(),
         }
+    }
+}
+
+/// Which of the open ones are at work only their rows know.
+fn counts_of(parts: &aws::PartsReport) -> Counts {
+    let aws::PartsReport { total, ended } = parts;
+    Counts {
+        queued: total.saturating_sub(ended.total),
+        succeeded: ended.succeeded,
+        failed: ended.failed,
+        rejected: ended.rejected,
+        expired: ended.expired,
+        ..Counts::default()
     }
 }
 

@@ -17,6 +17,7 @@ use crate::job::ident::{BatchName, Digest, Tenant};
 use crate::job::intake::{Defaults, Draft, NO_MODEL, Refusal, is_plausible_model_id, parse_line};
 use crate::job::lifecycle::State;
 use crate::job::outcome::JobResult;
+use crate::job::spec::Request;
 use crate::job::units::Usd;
 use crate::ports::Clock;
 
@@ -47,6 +48,8 @@ pub(crate) struct Source {
     pub(crate) documents: Option<Rules>,
     /// Where the documents lie that the workers of the back end read.
     pub(crate) documents_in: document::Place,
+    /// Why ingestions are refused, where nobody ingests.
+    pub(crate) no_ingestions: Option<&'static str>,
     pub(crate) simulated: bool,
     pub(crate) stop: Stop,
     /// The input that holds what standard input said, if it had to be kept.
@@ -142,6 +145,7 @@ pub(crate) fn check_models(inputs: &[PathBuf], batch: &BatchName, settings: &Set
         only_model: None,
         answers_callbacks: true,
         documents: Ok(document::Place::Files),
+        no_ingestions: None,
         is_known: &is_known,
     };
     let mut lines = Lines::open(&files).map_err(Report::usage)?;
@@ -290,6 +294,7 @@ impl Reader {
             only_model: source.default.as_deref(),
             answers_callbacks: source.answers_callbacks,
             documents: Ok(source.documents_in),
+            no_ingestions: source.no_ingestions,
             is_known: &is_known,
         };
         let mut buffer = Vec::new();
@@ -339,6 +344,7 @@ impl Reader {
     /// Takes note of a model without a price, where that does not matter.
     fn note_price(&self, parsed: &Result<Draft, Refusal>, unpriced: &mut BTreeSet<String>) -> Result<(), Report> {
         if let Ok(Draft { job, .. }) = parsed
+            && !matches!(job.request, Request::Ingest(_))
             && !unpriced.contains(&job.model)
             && self.source.catalogue.find(&job.model).is_none_or(|plan| plan.price.is_none())
         {
@@ -355,6 +361,7 @@ impl Reader {
     fn check(&self, draft: Draft) -> Result<Draft, Refusal> {
         let job = &draft.job;
         let failure = match self.source.catalogue.find(&job.model) {
+            None if matches!(job.request, Request::Ingest(_)) => None,
             None => Some(Failure::new(Class::BadInput, format!("no model is called `{}`", job.model))),
             Some(plan) => plan.no_residence(job).or_else(|| plan.too_large(&plan.size_of(job))),
         };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::flow::lanes::{Catalogue, Plan, Size};
 use crate::job::ident::BatchName;
 use crate::job::intake::{Defaults, parse_line};
-use crate::job::spec::Job;
+use crate::job::spec::{Job, Request};
 use crate::ports::Clock;
 
 use super::SystemClock;
@@ -45,10 +45,11 @@ impl Survey<'_> {
             only_model: self.default,
             answers_callbacks: false,
             documents: Err("what it costs is known once it is read and cut: `run` it with --max-cost"),
+            no_ingestions: None,
             is_known: &is_known,
         };
         let mut seen = Seen::default();
-        let mut refused = 0;
+        let (mut refused, mut ingestions) = (0, 0_u64);
         let mut lines = Lines::open(self.inputs).map_err(Report::usage)?;
         let mut buffer = Vec::new();
         let now = SystemClock.now();
@@ -65,6 +66,10 @@ impl Survey<'_> {
                             Some((None, format!("id `{}` stands for other content already", draft.job.key.id)))
                         }
                         Sight::Again => None,
+                        Sight::New if matches!(draft.job.request, Request::Ingest(_)) => {
+                            ingestions += 1;
+                            None
+                        }
                         Sight::New => match place(catalogue, &draft.job) {
                             Err(reason) => Some((None, reason)),
                             Ok((plan, size)) => {
@@ -85,6 +90,9 @@ impl Survey<'_> {
         }
         if refused > TOLD {
             say(&format!("and {} more refused lines", refused - TOLD));
+        }
+        if ingestions > 0 {
+            say(&format!("{ingestions} ingestions ask no model: they are in no figure"));
         }
         Ok(refused)
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::aws::{self, Fleet};
-use crate::bedrock::{Bedrock, ConnectError, Credentials, Endpoint};
+use crate::bedrock::{Bedrock, ConnectError, Credentials, Endpoint, KnowledgeBases};
 use crate::config::{self, AwsSettings, EndpointSettings, ModelSettings, ResultObjects, Settings};
 use crate::document::Desk;
 use crate::embedded::Store;
@@ -19,7 +19,7 @@ use crate::flow::senders::Senders;
 use crate::job::intake::is_plausible_model_id;
 use crate::job::units::{Timestamp, Usd};
 use crate::job::upload::Uploads;
-use crate::ports::{Clock, Documents, LaneId, Model, Sources};
+use crate::ports::{Clock, Documents, Ingestions, LaneId, Model, Sources};
 use crate::rules::breaker::BreakerRules;
 use crate::rules::pace::{Counting, Hypothesis, Limits};
 use crate::simulate::{Scenario, Simulator};
@@ -415,6 +415,12 @@ pub(crate) fn reader(settings: &Settings, sources: Option<Arc<dyn Sources>>) -> 
 fn uploads(settings: &Settings) -> Uploads {
     let default_model = settings.default_model().map(|model| Arc::clone(&model.name));
     Uploads::new(settings.uploads.clone(), default_model, settings.own_place())
+}
+
+/// Who brings data sources up to date: the service, in the region of this machine, else that of the first endpoint.
+pub(crate) fn ingestions(settings: &Settings) -> Arc<dyn Ingestions> {
+    let first = settings.endpoints.first().map_or_else(|| Arc::from("us-east-1"), |first| Arc::clone(&first.region));
+    Arc::new(KnowledgeBases::at_home_or_in(first))
 }
 
 fn senders(settings: &Settings) -> Senders {

@@ -140,6 +140,7 @@ fn job(text: &str, id: &MessageId, batch: &BatchName) -> Option<Job> {
         only_model: None,
         answers_callbacks: true,
         documents: Ok(Place::Files),
+        no_ingestions: None,
         is_known: &|_| true,
     };
     parse_message(text, &id.0, &defaults).ok()

@@ -114,8 +114,16 @@ fn parse(context: &Context, body: &str, message_id: &str) -> Result<Job, Exit> {
     let is_known = |name: &str| context.catalogue.find(name).is_some();
     let answers_callbacks = context.callbacks.is_some();
     let documents = context.documents.as_ref().map(|ports| ports.reader.place()).ok_or(intake::NO_DOCUMENTS_HERE);
-    let defaults =
-        Defaults { batch: &batch, model: None, only_model: None, answers_callbacks, documents, is_known: &is_known };
+    let no_ingestions = context.ingestions.is_none().then_some(intake::NO_INGESTIONS_HERE);
+    let defaults = Defaults {
+        batch: &batch,
+        model: None,
+        only_model: None,
+        answers_callbacks,
+        documents,
+        no_ingestions,
+        is_known: &is_known,
+    };
     intake::parse_message(body, message_id, &defaults)
         .map_err(|refusal| Exit::Reject { reason: format!("{}: {}", refusal.class, refusal.reason) })
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use crate::job::units::{Timestamp, Usd};
 use crate::job::upload::Uploads;
-use crate::ports::{Allowance, Bodies, Callbacks, Clock, Documents, Ledger, Model, Notices, Parts, Queue, Seals};
+use crate::ports::{
+    Allowance, Bodies, Callbacks, Clock, Documents, Ingestions, Ledger, Model, Notices, Parts, Queue, Seals,
+};
 use crate::rules::breaker::BreakerRules;
 use crate::telemetry::Meter;
 
@@ -32,6 +34,8 @@ pub struct Context {
     pub seals: Option<Arc<dyn Seals>>,
     /// Who reads documents, and where their parts are counted; `None` where such jobs are refused.
     pub documents: Option<DocumentPorts>,
+    /// Who brings data sources up to date; `None` where such jobs are refused.
+    pub ingestions: Option<Arc<dyn Ingestions>>,
     /// What all workers know of the lanes.
     pub allowance: Arc<dyn Allowance>,
     /// Who answers.

@@ -11,7 +11,7 @@ use super::patience::Patience;
 /// A worker asks again after this, with one call.
 const AGAIN: Duration = Duration::from_secs(60);
 /// For so long jobs wait that no other lane can take; after that it is no permission on its way, but none.
-const ON_ITS_WAY: Duration = Duration::from_secs(15 * 60);
+pub(super) const ON_ITS_WAY: Duration = Duration::from_secs(15 * 60);
 
 /// Why a lane is out.
 #[derive(Clone, Debug)]

@@ -27,7 +27,7 @@ use super::proof::{Claim, Delivery, Exit, Verdict};
 const REST_SHARE: u32 = 20;
 const REST_LEAST: Duration = Duration::from_secs(1);
 const REST_MOST: Duration = Duration::from_secs(3_600);
-/// A source that cannot be read just now is tried again after this.
+/// A source that cannot be read just now is tried again likewise, and not sooner than this.
 const AWAY: Duration = Duration::from_secs(5);
 /// Results of parts that are read at once.
 const READ_AT_ONCE: usize = 16;
@@ -77,8 +77,7 @@ pub async fn work(context: &Context, delivery: &Delivery, claim: &mut Claim) -> 
             }
         };
         if standing.open > 0 {
-            let age = context.now().since(claim.enqueued);
-            return Err(Exit::HandBack { after: (age / REST_SHARE).clamp(REST_LEAST, REST_MOST) });
+            return Err(Exit::HandBack { after: rest(context, claim, REST_LEAST) });
         }
         let about: About = serde_json::from_str(&standing.about).map_err(|error| unreadable(&error))?;
         let parts = ended(context, claim, ports, &standing, number, about.pieces).await?;
@@ -141,9 +140,14 @@ async fn open(
         }
         Err(Unopened::Away { why }) => {
             context.meter.document_away(&claim.job.key.id, &why);
-            Err(Exit::HandBack { after: AWAY })
+            Err(Exit::HandBack { after: rest(context, claim, AWAY) })
         }
     }
+}
+
+/// When it is looked at again, by its age.
+fn rest(context: &Context, claim: &Claim, least: Duration) -> Duration {
+    (context.now().since(claim.enqueued) / REST_SHARE).clamp(least, REST_MOST)
 }
 
 /// Jobs out of requests: each is the document's own job in all but what it asks.

@@ -2,7 +2,7 @@
 //!
 //! A step never imports another step. What they hand to each other are the words of [`proof`]; what they work with
 //! is in [`context`], [`lanes`], [`mod@line`], [`shares`] and [`sizing`]; [`worker`] alone knows their order. Messages that are no jobs go by
-//! [`control`], [`upload`] makes jobs of files that are dropped in, and [`document`] makes many jobs of one. Early exits are
+//! [`control`], [`upload`] makes jobs of files that are dropped in, [`document`] makes many jobs of one, and [`ingest`] asks no model. Early exits are
 //! [`proof::Exit`]s, not errors: one function here turns trouble into an exit, one in [`acknowledge`] carries it out.
 
 // Every class, disposition and reply is decided one by one: a new one must not fall into a wildcard.
@@ -21,6 +21,7 @@ pub mod fallback;
 pub mod figures;
 pub mod gates;
 pub mod infer;
+pub mod ingest;
 pub mod lane;
 pub mod lanes;
 pub mod lease;

@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::job::failure::{Class, Failure};
@@ -109,6 +110,15 @@ pub enum Verdict {
     },
     /// Of a document: by the ends of its chunks, or before it had any.
     Assembled(Box<Assembled>),
+    /// Of an ingestion: by how that ended.
+    Ingested {
+        /// What it did.
+        output: Value,
+        /// Where.
+        region: String,
+        /// Why it did not do all of it, if it did not.
+        failure: Option<Failure>,
+    },
     /// Without one.
     Ended {
         /// The final state.

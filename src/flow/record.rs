@@ -83,7 +83,7 @@ where
 /// The result, and the line that says it.
 fn compose(context: &Context, claim: &Claim, verdict: Verdict) -> (JobResult, Bytes) {
     let mut result = JobResult {
-        model: Some(claim.job.model.clone()),
+        model: Some(claim.job.model.clone()).filter(|model| !model.is_empty()),
         cost_usd: claim.tally.spent,
         attempts: claim.tally.attempts,
         model_calls: claim.tally.model_calls,
@@ -111,6 +111,10 @@ fn compose(context: &Context, claim: &Claim, verdict: Verdict) -> (JobResult, By
             (result.text, result.output, result.stop_reason) = (of.text, of.output, of.stop_reason);
             (result.model_used, result.region, result.degraded) = (of.model_used, of.region, of.degraded);
             (result.usage, result.text_bytes, result.timing.model_ms) = (of.usage, of.text_bytes, of.model_ms);
+        }
+        Verdict::Ingested { output, region, failure } => {
+            result.status = failure.as_ref().map_or(Status::Succeeded, |failure| failure.class.end());
+            (result.output, result.region, result.error) = (Some(output), Some(region), failure);
         }
         Verdict::Ended { status, failure } => (result.status, result.error) = (status, Some(failure)),
     }

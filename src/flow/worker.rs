@@ -19,6 +19,7 @@ use super::control;
 use super::document;
 use super::figures;
 use super::infer::{Inferred, infer};
+use super::ingest;
 use super::lane::SAID_WITHIN;
 use super::lease::LeaseKeeper;
 use super::notify::notify;
@@ -165,7 +166,11 @@ impl Worker {
             Admitted::Over(claim, verdict) => (held.insert(claim), verdict),
             Admitted::Ours(claim) => {
                 let claim = held.insert(claim);
-                let verdict = match document::work(context, delivery, claim).await? {
+                let elsewhere = match document::work(context, delivery, claim).await? {
+                    Some(verdict) => Some(verdict),
+                    None => ingest::work(context, delivery, claim).await?,
+                };
+                let verdict = match elsewhere {
                     Some(verdict) => verdict,
                     None => self.answer(delivery, claim, in_hand).await?,
                 };

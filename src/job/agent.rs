@@ -45,6 +45,8 @@ macro_rules! resource {
     };
 }
 
+pub(super) use resource;
+
 resource!(
     /// The id of an agent: 1 to 10 of `A-Z a-z 0-9` (source: the service model of `InvokeAgent`).
     AgentId, (1..=10)
@@ -137,6 +139,12 @@ impl AgentCall {
         })
     }
 
+    /// The agent and the alias of a [`name`](Self::name).
+    pub fn ids(name: &str) -> Option<(AgentId, AliasId)> {
+        let (agent, alias) = name.strip_prefix(PREFIX)?.split_once('/')?;
+        Some((AgentId::new(agent)?, AliasId::new(alias)?))
+    }
+
     /// What stands in the place of its model: `agent/AGENTID/ALIASID`.
     pub fn name(&self) -> String {
         format!("{PREFIX}{}/{}", self.agent_id, self.agent_alias_id)
@@ -181,6 +189,9 @@ mod tests {
     fn bounds_are_those_of_the_service_and_each_complaint_names_its_key() {
         let good = json!({ "agentId": "AGENT12345", "agentAliasId": "TSTALIASID", "inputText": "Hi" });
         assert_eq!(read(good.clone()).unwrap().name(), "agent/AGENT12345/TSTALIASID");
+        let (agent, alias) = AgentCall::ids("agent/AGENT12345/TSTALIASID").unwrap();
+        assert_eq!((agent.as_str(), alias.as_str()), ("AGENT12345", "TSTALIASID"));
+        assert!(AgentCall::ids("agent/AGENT12345").is_none() && AgentCall::ids("us.amazon.nova-lite-v1:0").is_none());
         for (key, value) in [
             ("agentId", json!("AGENT123456")),
             ("agentId", json!("")),

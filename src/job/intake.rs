@@ -48,6 +48,8 @@ pub struct Defaults<'a> {
     pub answers_callbacks: bool,
     /// Where documents lie that are read; else why `document` jobs are refused.
     pub documents: Result<Place, &'a str>,
+    /// Why `ingest` jobs are refused, where nobody ingests.
+    pub no_ingestions: Option<&'a str>,
     /// Whether this names a configured model or is a plausible model or profile id
     /// ([`is_plausible_model_id`]). Asked only of `OpenAI` lines, whose model names are another vendor's.
     pub is_known: &'a dyn Fn(&str) -> bool,
@@ -61,6 +63,7 @@ impl std::fmt::Debug for Defaults<'_> {
             .field("only_model", &self.only_model)
             .field("answers_callbacks", &self.answers_callbacks)
             .field("documents", &self.documents)
+            .field("no_ingestions", &self.no_ingestions)
             .finish_non_exhaustive()
     }
 }
@@ -209,6 +212,9 @@ fn draft(mut parts: Parts, defaults: &Defaults<'_>) -> Result<Draft, Fault> {
 /// Why `document` jobs are refused by a worker that has no reader of documents.
 pub const NO_DOCUMENTS_HERE: &str = "nobody reads documents here";
 
+/// Why `ingest` jobs are refused where the simulator answers.
+pub const NO_INGESTIONS_HERE: &str = "the simulator has no knowledge bases";
+
 /// Why a document that lies in S3 is refused on one machine.
 const NO_S3_HERE: &str =
     "documents in S3 are read by the workers of `backend = \"aws\"`; on one machine give the path of a file";
@@ -240,6 +246,9 @@ fn job(parts: Parts, batch: BatchName, defaults: &Defaults<'_>, id: impl FnOnce(
             return Err(Fault::nowhere(format!("`document`: {why}")));
         }
     }
+    if let (Request::Ingest(_), Some(why)) = (&parts.request, defaults.no_ingestions) {
+        return Err(Fault::nowhere(format!("`ingest`: {why}")));
+    }
     let digest = super::spec::content_digest(&model, &parts.request, parts.max_tokens).to_string();
     let digest = JobId::new(&digest).map_err(|error| Fault::nowhere(error.to_string()))?;
     Ok(Job {
@@ -256,13 +265,20 @@ fn job(parts: Parts, batch: BatchName, defaults: &Defaults<'_>, id: impl FnOnce(
     })
 }
 
-/// What is called: the model that the line names, else the default. An agent is called by its own name, whatever the default.
+/// What is called: the model that the line names, else the default. An agent is called by its own name, whatever the default,
+/// and an ingestion asks no model.
 fn model_of(
     named: Option<String>,
     request: &Request,
     max_tokens: MaxTokens,
     defaults: &Defaults<'_>,
 ) -> Result<String, Fault> {
+    if matches!(request, Request::Ingest(_)) {
+        if named.is_some() || !max_tokens.is_unsaid() {
+            return Err(Fault::nowhere("`ingest` asks no model: leave out `model` and `max_tokens`"));
+        }
+        return Ok(String::new());
+    }
     let Request::Agent(call) = request else {
         return match named.or_else(|| defaults.model.or(defaults.only_model).map(str::to_owned)) {
             Some(model) if names_an_agent(&model) => {

@@ -8,6 +8,7 @@ pub mod control;
 pub mod document;
 pub mod failure;
 pub mod ident;
+pub mod ingest;
 pub mod intake;
 pub mod lifecycle;
 pub mod notice;

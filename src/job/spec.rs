@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::agent::AgentCall;
 use super::document::Document;
 use super::ident::{Digest, JobKey};
+use super::ingest::DataSource;
 use super::units::Timestamp;
 
 /// A job.
@@ -16,7 +17,8 @@ use super::units::Timestamp;
 pub struct Job {
     /// Its identity.
     pub key: JobKey,
-    /// A name from the configuration, or a Bedrock model or inference-profile id; of an agent, `agent/AGENTID/ALIASID`.
+    /// A name from the configuration, or a Bedrock model or inference-profile id; of an agent, `agent/AGENTID/ALIASID`;
+    /// empty where no model is asked.
     pub model: String,
     /// What the model is sent.
     pub request: Request,
@@ -107,6 +109,8 @@ pub enum Request {
     Invoke(Map<String, Value>),
     /// A turn of an agent.
     Agent(AgentCall),
+    /// A data source that is to be brought up to date: no model is asked.
+    Ingest(DataSource),
     /// A file, of which each chunk becomes a request of its own: never sent itself.
     Document(Box<Document>),
 }
@@ -144,23 +148,26 @@ impl Job {
     /// The job as a queue message: one JSON object in the contract's own form, so that it parses back to
     /// the same job wherever it is read.
     pub fn to_message(&self) -> String {
-        let (mut prompt, mut converse, mut invoke, mut agent, mut document) = (None, None, None, None, None);
+        let (mut prompt, mut converse, mut invoke) = (None, None, None);
+        let (mut agent, mut ingest, mut document) = (None, None, None);
         match &self.request {
             Request::Prompt(text) => prompt = Some(text.as_str()),
             Request::Converse(request) => converse = Some(request),
             Request::Invoke(body) => invoke = Some(body),
             Request::Agent(call) => agent = Some(call),
+            Request::Ingest(source) => ingest = Some(source),
             Request::Document(of) => document = Some(&**of),
         }
         let message = Message {
             id: self.key.id.as_str(),
             batch: self.key.batch.as_str(),
             tenant: self.key.tenant.as_str(),
-            model: &self.model,
+            model: Some(self.model.as_str()).filter(|model| !model.is_empty()),
             prompt,
             converse,
             invoke,
             agent,
+            ingest,
             document,
             max_tokens: self.max_tokens,
             fallback: (!self.fallback).then_some(false),
@@ -182,6 +189,7 @@ pub fn content_digest(model: &str, request: &Request, max_tokens: MaxTokens) -> 
         Request::Converse(request) => serde_json::json!({ "converse": request }),
         Request::Invoke(body) => serde_json::json!({ "invoke": body }),
         Request::Agent(call) => serde_json::json!({ "agent": call }),
+        Request::Ingest(source) => serde_json::json!({ "ingest": source }),
         Request::Document(document) => serde_json::json!({ "document": document }),
     };
     let content = serde_json::json!({ "max_tokens": max_tokens, "model": model, "request": request });
@@ -193,7 +201,8 @@ struct Message<'a> {
     id: &'a str,
     batch: &'a str,
     tenant: &'a str,
-    model: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     prompt: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -202,6 +211,8 @@ struct Message<'a> {
     invoke: Option<&'a Map<String, Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     agent: Option<&'a AgentCall>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ingest: Option<&'a DataSource>,
     #[serde(skip_serializing_if = "Option::is_none")]
     document: Option<&'a Document>,
     #[serde(skip_serializing_if = "MaxTokens::is_unsaid")]

@@ -13,6 +13,7 @@
 //! | What do all workers know of it? | [`lane`] |
 //! | How long is a lane left alone after a failure? | [`cooldown`] |
 //! | How long does a job wait before it is tried again? | [`retry`] |
+//! | Does an ingestion of a knowledge base cover a job, and what if none does? | [`ingest`] |
 //! | What is known of the few that are in use? | [`recent`] |
 
 pub mod breaker;
@@ -21,6 +22,7 @@ pub mod concurrency;
 pub mod cooldown;
 pub mod estimate;
 pub mod forecast;
+pub mod ingest;
 pub mod lane;
 pub mod pace;
 pub mod recent;

@@ -97,3 +97,22 @@ fn an_agents_quota_is_that_of_requests_and_its_table_takes_nothing_of_tokens() {
     let refused = String::from_utf8(place.read("prompt.out")).unwrap();
     assert!(refused.contains("no model is called `helper`"), "{refused}");
 }
+
+#[test]
+fn the_simulator_has_no_knowledge_bases_and_a_plan_counts_no_ingestion() {
+    let place = Place::new();
+    let ingest = json!({ "knowledge_base_id": "KB12345678", "data_source_id": "DS12345678" });
+    place.write_lines("demo.jsonl", &[json!({ "id": "up", "ingest": ingest }), crate::support::job(1)]);
+    place.aquifer(["run", "demo.jsonl", "--simulate"]).exits(3);
+    let results = place.results();
+    let refused = results.iter().find(|result| result["id"] == "up").unwrap();
+    assert_eq!(refused["status"], "rejected");
+    assert!(
+        refused["error"]["message"].as_str().unwrap().contains("the simulator has no knowledge bases"),
+        "{refused}"
+    );
+    assert!(results.iter().any(|result| result["status"] == "succeeded"), "the rest runs");
+    let ended = place.aquifer(["plan", "demo.jsonl", "--simulate", "--json"]).exits(0);
+    assert!(ended.stderr.contains("1 ingestions ask no model"), "{}", ended.stderr);
+    assert_eq!(ended.json()["jobs"], 1);
+}

@@ -31,6 +31,7 @@ async fn bury_garbage_and_poison(place: &Place) {
         is_known: &|_| true,
         answers_callbacks: false,
         documents: Ok(aquifer::job::document::Place::Files),
+        no_ingestions: None,
     };
     let job = parse_message(&poison.body, &poison.id.0, &defaults).unwrap();
     let lease = Duration::from_secs(60);

@@ -98,6 +98,7 @@ pub fn context_of(
         callbacks: None,
         seals: None,
         documents: None,
+        ingestions: None,
         bodies: store.bodies(),
         notices: store.notices(),
         model,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aquifer::aws::{Fleet, Settings};
-use aquifer::job::lifecycle::Status;
+use aquifer::job::lifecycle::{State, Status};
 use aquifer::job::outcome::Tally;
 use aquifer::job::trail::Trail;
 use aquifer::ports::{BATCH_ENTRIES, Clock};
@@ -85,6 +85,10 @@ async fn parts_are_in_no_list_and_go_with_their_jobs_batch() {
     w.ledger.mark_announced(&of.key.batch_key(), complete.completion).await.unwrap();
     let listed = fleet.batches(None).await.unwrap();
     assert_eq!(listed.iter().map(|batch| batch.key.batch.clone()).collect::<Vec<_>>(), [batch()]);
+    let told = fleet.jobs(None, &of.key.id, None).await.unwrap().remove(0).parts;
+    assert_eq!(told.iter().map(|parts| (parts.total, parts.ended.succeeded)).collect::<Vec<_>>(), [(3, 3)]);
+    let second = fleet.part(None, &of.key.id, &round.parts[1].key.id).await.unwrap().remove(0);
+    assert_eq!((second.key.batch, second.state), (batch(), State::Final(Status::Succeeded)), "found where its job is");
 
     fleet.forget(&batch()).await.unwrap();
     let sdk = ministack::sdk(ministack::url());

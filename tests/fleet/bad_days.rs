@@ -362,3 +362,14 @@ async fn by_chance_every_fault_comes_as_often_as_it_is_likely_and_again_from_the
     }
     assert_eq!(met, meet().await);
 }
+
+#[tokio::test]
+async fn a_conflict_is_said_in_the_services_own_words() {
+    let day = Day::new().await;
+    day.proxy.next(Service::BedrockAgent, "StartIngestionJob", Fault::Conflict);
+    let agents = aws_sdk_bedrockagent::Client::new(&ministack::sdk(day.proxy.url()));
+    let begin = agents.start_ingestion_job().knowledge_base_id("KB12345678").data_source_id("DS12345678");
+    let refused = begin.send().await.unwrap_err();
+    assert!(refused.as_service_error().unwrap().is_conflict_exception(), "{refused:?}");
+    assert_eq!(day.proxy.seen_of(Service::BedrockAgent, "StartIngestionJob").calls, 1, "the SDK does not ask again");
+}

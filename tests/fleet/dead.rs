@@ -84,6 +84,7 @@ async fn bury(fleet: &Fleet) {
         is_known: &|_| true,
         answers_callbacks: true,
         documents: Ok(aquifer::job::document::Place::S3),
+        no_ingestions: None,
     };
     let job = parse_message(&poison.body, &poison.id.0, &defaults).unwrap();
     let claimed = fleet.ledger().claim(&job.key, job.digest(), poison.sent, HIDE).await.unwrap();

@@ -90,6 +90,6 @@ fn price(call: &Call, seen: &Seen) -> f64 {
         (Service::DynamoDb, "TransactWriteItems") => 2.0 * seen.entries as f64 * DYNAMODB_WRITES,
         // Asked once at the start, and not billed.
         (Service::DynamoDb, "DescribeTable" | "DescribeTimeToLive") => 0.0,
-        (Service::DynamoDb | Service::Sfn, other) => panic!("what does {other} cost?"),
+        (Service::DynamoDb | Service::Sfn | Service::BedrockAgent, other) => panic!("what does {other} cost?"),
     }
 }

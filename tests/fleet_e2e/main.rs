@@ -23,6 +23,7 @@ mod bill;
 mod books;
 mod documents;
 mod ears;
+mod ingest;
 mod kills;
 #[allow(dead_code, reason = "shared with the embedded back end's crash tests, which use all of it")]
 #[path = "../crash/world.rs"]

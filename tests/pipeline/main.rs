@@ -18,6 +18,7 @@ mod callbacks;
 mod common;
 mod documents;
 mod harness;
+mod ingest;
 mod killed;
 mod metrics;
 mod money;

@@ -6,6 +6,7 @@ mod client;
 mod drains;
 mod estimates;
 mod grants;
+mod ingest;
 mod lanes;
 mod ledger;
 mod throttles;

@@ -29,7 +29,7 @@ pub(in crate::aws) struct RoundRow {
     pub(in crate::aws) place: Place,
     /// Its parts are jobs of this batch.
     pub(in crate::aws) batch: BatchName,
-    pub(super) total: u64,
+    pub(in crate::aws) total: u64,
     /// The parts as they are sent.
     pub(super) staged: Lies,
     /// The message of the job, which is sent when all of them have ended.
@@ -56,6 +56,13 @@ impl Place {
     /// As it stands in another row.
     pub(in crate::aws) fn parse(pk: &str, sk: &str) -> Self {
         Self { pk: pk.to_owned(), sk: sk.to_owned() }
+    }
+
+    /// By which generation of the job, and which round of it.
+    pub(in crate::aws) fn generation_and_round(&self) -> Option<(u32, u32)> {
+        let (rest, round) = self.sk.rsplit_once('/')?;
+        let (_, generation) = rest.rsplit_once('/')?;
+        Some((generation.parse().ok()?, round.parse().ok()?))
     }
 
     /// The partition of the job's own row.
@@ -164,7 +171,7 @@ pub(super) async fn mark_out(inner: &Inner, place: &Place) -> Result<(), StoreEr
 }
 
 /// All rounds of a job, of whatever generation.
-pub(super) async fn of_job(inner: &Inner, job: &JobKey) -> Result<Vec<RoundRow>, StoreError> {
+pub(in crate::aws) async fn of_job(inner: &Inner, job: &JobKey) -> Result<Vec<RoundRow>, StoreError> {
     found(inner, &job.batch_key(), &below(job)).await
 }
 
@@ -214,6 +221,7 @@ mod tests {
             let place = Place::of(&job, 2, 1);
             assert_eq!(place.sk, "in:a.pdf-1/2/1");
             assert_eq!(place.job_pk(), table::job_pk(&job));
+            assert_eq!(place.generation_and_round(), Some((2, 1)));
         }
     }
 }

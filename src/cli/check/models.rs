@@ -1,15 +1,17 @@
 //! Can the models be called? Regions, credentials and the network for nothing; whether the account may call a model is only said
 //! by a call, which costs money and is made when asked for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::json;
 
 use super::as_error;
-use crate::bedrock::Bedrock;
+use crate::bedrock::{Bedrock, Credentials, Endpoint, KnowledgeBases};
 use crate::cli::wiring;
-use crate::config::Settings;
+use crate::config::{EndpointSettings, Settings};
+use crate::job::agent::AgentCall;
 use crate::job::failure::Consequence;
 use crate::job::outcome::Usage;
 use crate::job::units::Usd;
@@ -18,6 +20,9 @@ use crate::ports::{Answer, CallBody, CallFailure, Finding, LaneId, Model as _, M
 const CREDENTIALS: &str = "credentials";
 const ENDPOINT: &str = "endpoint";
 const ACCESS: &str = "model access";
+const AGENT: &str = "agent";
+const AGENT_REMEDY: &str = "check its ids, keep its jobs to its region by `residency`, and allow bedrock:GetAgentAlias for \
+    this look and bedrock:InvokeAgent for the calls";
 /// A model that needs longer for one token is away.
 const CALL_TIME: Duration = Duration::from_secs(60);
 
@@ -44,6 +49,7 @@ pub(super) async fn check(settings: &Settings, calls: bool) -> Vec<Finding> {
         }
     };
     findings.push(Finding::ok(CREDENTIALS, "found; whether they are good is for the first call to say"));
+    findings.extend(agents(settings, &endpoints).await);
     if calls {
         findings.extend(call_all(&bedrock, settings, &endpoints).await);
     } else if !settings.models.is_empty() {
@@ -53,17 +59,30 @@ pub(super) async fn check(settings: &Settings, calls: bool) -> Vec<Finding> {
     findings
 }
 
-async fn call_all(
-    bedrock: &Bedrock,
-    settings: &Settings,
-    endpoints: &[crate::config::EndpointSettings],
-) -> Vec<Finding> {
+/// Whether the agents are there, which is for nothing to ask; they themselves are not asked anything.
+async fn agents(settings: &Settings, endpoints: &[EndpointSettings]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for model in &settings.models {
+        let Some((agent, alias)) = AgentCall::ids(&model.id) else { continue };
+        for endpoint in endpoints {
+            let place = Endpoint { region: Arc::clone(&endpoint.region), endpoint_url: None };
+            let looked = KnowledgeBases::new(place, Credentials::FromEnvironment).agent_alias(&agent, &alias).await;
+            let name = format!("`{}` as {}/{}", model.name, endpoint.region, model.id);
+            findings.push(match looked {
+                Ok(status) => Finding::ok(AGENT, format!("{name}: {status}")),
+                Err(failure) => Finding::advice(AGENT, format!("{name}: {failure}"), AGENT_REMEDY),
+            });
+        }
+    }
+    findings
+}
+
+async fn call_all(bedrock: &Bedrock, settings: &Settings, endpoints: &[EndpointSettings]) -> Vec<Finding> {
     let catalogue = wiring::catalogue(settings, endpoints);
     let mut findings = Vec::new();
     for model in &settings.models {
+        // Whatever an agent is asked, it may act on.
         if model.is_agent() {
-            // Whatever it is asked, it may act on.
-            findings.push(Finding::ok(ACCESS, format!("`{}` is an agent: not called", model.name)));
             continue;
         }
         let Some(plan) = catalogue.find(&model.name) else { continue };

@@ -22,6 +22,7 @@ use crate::flow::worker::Worker;
 use crate::job::document::Place;
 use crate::job::failure::{Class, Failure};
 use crate::job::ident::BatchKey;
+use crate::job::intake::NO_INGESTIONS_HERE;
 use crate::job::lifecycle::Status;
 use crate::job::units::Usd;
 use crate::ports::Ledger;
@@ -126,6 +127,7 @@ pub async fn run(args: RunArgs) -> Result<Exit, Report> {
         retry_failed: args.retry_failed,
         catalogue,
         answers_callbacks: false,
+        no_ingestions: args.simulate.is_some().then_some(NO_INGESTIONS_HERE),
         documents,
         documents_in: Place::Files,
         simulated: args.simulate.is_some(),

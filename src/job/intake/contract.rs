@@ -9,10 +9,11 @@ use super::{Callback, Parts};
 use crate::job::agent::AgentCall;
 use crate::job::document::Document;
 use crate::job::ident::{BatchName, JobId, Tenant};
+use crate::job::ingest::DataSource;
 use crate::job::spec::{MaxTokens, Priority, Request, TaskToken};
 use crate::job::units::Timestamp;
 
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 18] = [
     "id",
     "batch",
     "tenant",
@@ -21,6 +22,7 @@ const KEYS: [&str; 17] = [
     "converse",
     "invoke",
     "agent",
+    "ingest",
     "document",
     "payload",
     "max_tokens",
@@ -33,7 +35,7 @@ const KEYS: [&str; 17] = [
 ];
 
 /// What a job may be, besides a claim check (`payload`).
-pub const REQUESTS: [&str; 5] = ["prompt", "converse", "invoke", "agent", "document"];
+pub const REQUESTS: [&str; 6] = ["prompt", "converse", "invoke", "agent", "ingest", "document"];
 /// What a claim check stands for has at most so many bytes.
 pub const PAYLOAD_BYTES: usize = 16 << 20;
 /// How much of an `s3://` URI is shown: a bucket's name and most of the keys that people give.
@@ -81,7 +83,9 @@ pub(super) fn read(fields: &[Field<'_>], found: Found) -> Result<Parts, Fault> {
         }
     }
     let (request, _) = request.ok_or_else(|| {
-        Fault::nowhere("nothing to send: a job has a `prompt`, a `converse`, an `invoke`, an `agent` or a `document`")
+        Fault::nowhere(
+            "nothing to send: a job has a `prompt`, a `converse`, an `invoke`, an `agent`, an `ingest` or a `document`",
+        )
     })?;
     parts.request = request;
     Ok(parts)
@@ -126,6 +130,7 @@ fn read_request(field: &Field<'_>) -> Result<Request, Fault> {
         "converse" => converse(field.object()?, field),
         "invoke" => invoke(field.object()?, field),
         "agent" => AgentCall::read(&field.object()?).map(Request::Agent).map_err(|why| field.fault(why)),
+        "ingest" => DataSource::read(&field.object()?).map(Request::Ingest).map_err(|why| field.fault(why)),
         "document" => {
             let document = Document::read(&field.object()?).map_err(|why| field.fault(why))?;
             Ok(Request::Document(Box::new(document)))

@@ -1,6 +1,6 @@
 //! Could this be the id of a model or inference profile, or of what else answers?
 
-use crate::job::agent::{AgentId, AliasId};
+use crate::job::agent::{AgentCall, names_an_agent};
 
 /// Whether the text has the form of a Bedrock model id, inference-profile id or ARN: `anthropic.claude-...`,
 /// `us.amazon.nova-...`, `arn:aws:bedrock:...`; or of an agent's alias: `agent/AGENTID/ALIASID`. Says nothing about whether it
@@ -12,9 +12,8 @@ pub fn is_plausible_model_id(text: &str) -> bool {
     if text.len() > 2_048 || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return false;
     }
-    if let Some(agent) = text.strip_prefix("agent/") {
-        let ids = agent.split_once('/').map(|(agent, alias)| (AgentId::new(agent), AliasId::new(alias)));
-        return matches!(ids, Some((Some(_), Some(_))));
+    if names_an_agent(text) {
+        return AgentCall::ids(text).is_some();
     }
     if let Some(arn) = text.strip_prefix("arn:") {
         return arn.split(':').nth(1) == Some("bedrock");

@@ -20,7 +20,7 @@ pub fn template_of(request: &Request) -> u64 {
         Request::Prompt(text) => beginning.text(text),
         Request::Converse(body) | Request::Invoke(body) => beginning.body(body),
         // What its chunks are asked is known once it is read, and what an agent makes of a question is its own.
-        Request::Document(_) | Request::Agent(_) => {}
+        Request::Document(_) | Request::Agent(_) | Request::Ingest(_) => {}
     }
     beginning.hasher.finish()
 }

@@ -28,6 +28,7 @@ fn line_with(text: &[u8], model: Option<&str>, only_model: Option<&str>) -> Resu
             only_model,
             answers_callbacks: true,
             documents: Ok(Place::Files),
+            no_ingestions: None,
             is_known: &known,
         },
     )
@@ -44,6 +45,7 @@ fn message(body: &str) -> Result<Job, Refusal> {
         only_model: Some("haiku"),
         answers_callbacks: true,
         documents: Ok(Place::Files),
+        no_ingestions: None,
         is_known: &known,
     };
     parse_message(body, "5fea7756-0ea4-451a-a703-a558b933e274", &defaults)
@@ -199,6 +201,32 @@ fn an_agent_is_called_by_its_own_name_whatever_the_default_and_is_read_back_as_w
 }
 
 #[test]
+fn an_ingestion_asks_no_model_and_is_refused_where_nobody_ingests() {
+    let text = r#"{"id":"a","ingest":{"knowledge_base_id":"KB12345678","data_source_id":"DS12345678"}}"#;
+    let job = line_with(text.as_bytes(), Some("sonnet"), Some("haiku")).unwrap().job;
+    assert_eq!(job.model, "");
+    assert_eq!(line_with(text.as_bytes(), None, None).unwrap().job, job, "it needs no default");
+    assert!(!job.to_message().contains("model"), "{}", job.to_message());
+    assert_eq!(message(&job.to_message()).unwrap().digest(), job.digest());
+    for more in [r#""model":"haiku","#, r#""max_tokens":9,"#] {
+        let refusal = line(text.replacen('{', &format!("{{{more}"), 1)).unwrap_err();
+        assert_eq!(refusal.reason, "`ingest` asks no model: leave out `model` and `max_tokens`");
+    }
+    let nobody = Defaults {
+        batch: &batch(),
+        model: None,
+        only_model: None,
+        answers_callbacks: true,
+        documents: Ok(Place::Files),
+        no_ingestions: Some(NO_INGESTIONS_HERE),
+        is_known: &known,
+    };
+    let refusal = parse_line(text.as_bytes(), &nobody).unwrap_err();
+    assert_eq!(refusal.reason, "`ingest`: the simulator has no knowledge bases");
+    assert_eq!(refusal.id.unwrap().as_str(), "a");
+}
+
+#[test]
 fn what_an_agent_does_not_take_is_refused_by_name() {
     let with = |more: &str| {
         let text = format!(r#"{{"agent":{{"agentId":"A","agentAliasId":"B","inputText":"Hi"}}{more}}}"#);
@@ -231,6 +259,7 @@ fn a_document_is_read_where_somebody_reads_documents() {
         only_model: Some("haiku"),
         answers_callbacks: true,
         documents: Err("nobody reads them"),
+        no_ingestions: None,
         is_known: &known,
     };
     assert_eq!(parse_line(text.as_bytes(), &nobody).unwrap_err().reason, "`document`: nobody reads them");
@@ -261,6 +290,7 @@ fn a_callback_is_a_task_token_and_only_where_somebody_answers_it() {
         only_model: Some("haiku"),
         answers_callbacks: false,
         documents: Ok(Place::Files),
+        no_ingestions: None,
         is_known: &known,
     };
     let refusal = parse_line(text.as_bytes(), &nobody).unwrap_err();

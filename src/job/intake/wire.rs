@@ -36,7 +36,7 @@ pub enum WireBody {
 /// model's default from the configuration.
 pub fn output_cap(request: &Request, written: MaxTokens) -> Option<u32> {
     let stated = || match request {
-        Request::Prompt(_) | Request::Agent(_) | Request::Document(_) => None,
+        Request::Prompt(_) | Request::Agent(_) | Request::Ingest(_) | Request::Document(_) => None,
         Request::Converse(request) => request.get("inferenceConfig").and_then(|config| config.get("maxTokens")),
         Request::Invoke(body) => cap_field(body).and_then(|field| field.get(body)),
     };
@@ -52,7 +52,7 @@ pub fn has_place_for_cap(request: &Request) -> bool {
         Request::Prompt(_) | Request::Converse(_) | Request::Document(_) => true,
         Request::Invoke(body) => cap_field(body).is_some(),
         // How long its models' answers may be is said where the agent is made.
-        Request::Agent(_) => false,
+        Request::Agent(_) | Request::Ingest(_) => false,
     }
 }
 
@@ -60,7 +60,7 @@ pub fn has_place_for_cap(request: &Request) -> bool {
 /// refuses a cap that is not above them.
 pub fn thinking_budget(request: &Request) -> Option<u32> {
     let fields = match request {
-        Request::Prompt(_) | Request::Agent(_) | Request::Document(_) => return None,
+        Request::Prompt(_) | Request::Agent(_) | Request::Ingest(_) | Request::Document(_) => return None,
         Request::Converse(request) => request.get("additionalModelRequestFields")?.as_object()?,
         Request::Invoke(body) => body,
     };
@@ -77,7 +77,7 @@ pub fn takes_output_cap(request: &Request) -> bool {
         Request::Prompt(_) | Request::Converse(_) | Request::Document(_) => true,
         Request::Invoke(body) => !is_without_output(body),
         // The tokens that its models make are charged to their own quotas, and nobody tells us of them.
-        Request::Agent(_) => false,
+        Request::Agent(_) | Request::Ingest(_) => false,
     }
 }
 
@@ -89,8 +89,8 @@ pub fn wire_body(job: &Job, cap: u32) -> WireBody {
             "inferenceConfig": { "maxTokens": cap },
         }))),
         Request::Agent(call) => WireBody::Agent(call.within_session_of(&job.key)),
-        // It is its chunks that are sent.
-        Request::Document(_) => WireBody::Converse(to_json(&json!({ "messages": [] }))),
+        // It is its chunks that are sent, and an ingestion is asked of no model.
+        Request::Document(_) | Request::Ingest(_) => WireBody::Converse(to_json(&json!({ "messages": [] }))),
         Request::Converse(request) => {
             let field = CapField { section: Some("inferenceConfig"), key: "maxTokens" };
             WireBody::Converse(field.set(request, cap))
@@ -108,7 +108,7 @@ pub fn text_bytes(request: &Request) -> u64 {
     match request {
         Request::Prompt(text) => bytes(text),
         // Nothing is known of it before it is read; and of an agent, not even afterwards.
-        Request::Document(_) | Request::Agent(_) => 0,
+        Request::Document(_) | Request::Agent(_) | Request::Ingest(_) => 0,
         Request::Converse(request) | Request::Invoke(request) => bytes_of_fields(request),
     }
 }

@@ -1,5 +1,5 @@
-//! Which call is this, and what does it carry? Read from the three wire formats of the services: JSON with a target header,
-//! a form with an action, and S3's methods and paths.
+//! Which call is this, and what does it carry? Read from the wire formats of the services: JSON with a target header,
+//! a form with an action, and the methods and paths of S3 and of knowledge bases.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,6 +17,8 @@ pub(crate) enum Service {
     S3,
     Sns,
     Sfn,
+    /// The control plane of agents and knowledge bases.
+    BedrockAgent,
 }
 
 /// One kind of call.
@@ -36,7 +38,7 @@ impl Call {
     pub(super) fn is_batch(&self) -> bool {
         match self.service {
             Service::Sqs | Service::Sns => self.operation.ends_with("Batch"),
-            Service::DynamoDb | Service::S3 | Service::Sfn => false,
+            Service::DynamoDb | Service::S3 | Service::Sfn | Service::BedrockAgent => false,
         }
     }
 }
@@ -62,7 +64,20 @@ pub(super) fn of(head: &Parts, body: &[u8]) -> Call {
     if form && let Some(action) = fields(body).get("Action") {
         return Call::new(Service::Sns, action);
     }
+    if head.uri.path().starts_with("/knowledgebases/") {
+        return Call::new(Service::BedrockAgent, ingestion(head));
+    }
     Call::new(Service::S3, s3_operation(head))
+}
+
+fn ingestion(head: &Parts) -> &'static str {
+    let on_all = head.uri.path().trim_end_matches('/').ends_with("/ingestionjobs");
+    match (&head.method, on_all) {
+        (&Method::PUT, true) => "StartIngestionJob",
+        (&Method::POST, true) => "ListIngestionJobs",
+        (&Method::GET, false) => "GetIngestionJob",
+        _ => "other",
+    }
 }
 
 fn s3_operation(head: &Parts) -> &'static str {
@@ -97,7 +112,7 @@ pub(super) fn entries(call: &Call, body: &[u8]) -> u64 {
             lists.into_iter().flatten().next().or_else(|| request_items(&body))
         }
         Service::Sns => call.is_batch().then(|| fields(body).keys().filter(|name| name.ends_with(".Id")).count()),
-        Service::S3 | Service::Sfn => None,
+        Service::S3 | Service::Sfn | Service::BedrockAgent => None,
     };
     entries.unwrap_or(1) as u64
 }
@@ -123,7 +138,7 @@ pub(super) fn without_entry(call: &Call, body: &[u8], place: usize) -> Option<(O
             Some((left.then(|| request.to_string().into()), entry["Id"].as_str()?.to_owned()))
         }
         Service::Sns => without_member(body, place),
-        Service::DynamoDb | Service::S3 | Service::Sfn => None,
+        Service::DynamoDb | Service::S3 | Service::Sfn | Service::BedrockAgent => None,
     }
 }
 

@@ -42,6 +42,8 @@ pub(crate) enum Fault {
     Internal,
     /// The service's own word for "too much at once".
     Throttle,
+    /// Something else is under way that this may not run beside.
+    Conflict,
     /// One entry of a batch is not carried out and so answered, by its place; where there is no such entry, the last one.
     /// A call that is no batch is left alone.
     FailEntry(usize),
@@ -258,6 +260,7 @@ async fn answer(state: &State, upstream: &Upstream, request: Request<Incoming>) 
         Some(Fault::Status(status)) => Ok(reply::bare(status)),
         Some(Fault::Internal) => Ok(reply::internal(call.service)),
         Some(Fault::Throttle) => Ok(reply::throttled(call.service)),
+        Some(Fault::Conflict) => Ok(reply::conflict()),
         Some(Fault::FailEntry(place)) => {
             let Some((left, failed)) = call::without_entry(&call, &body, place) else {
                 return state.forward(upstream, Request::from_parts(head, Full::new(body))).await;

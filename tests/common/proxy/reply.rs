@@ -24,6 +24,7 @@ pub(super) fn internal(service: Service) -> Response<Full<Bytes>> {
         Service::Sqs => json_error(500, "com.amazonaws.sqs#InternalError", message),
         Service::DynamoDb => json_error(500, "com.amazonaws.dynamodb.v20120810#InternalServerError", message),
         Service::Sfn => json_error(500, "InternalFailure", message),
+        Service::BedrockAgent => named(500, "InternalServerException", message),
         Service::S3 => s3_error(500, "InternalError", message),
         Service::Sns => sns_error(500, "Receiver", "InternalError", message),
     }
@@ -35,15 +36,21 @@ pub(super) fn throttled(service: Service) -> Response<Full<Bytes>> {
         Service::Sqs => json_error(400, "com.amazonaws.sqs#RequestThrottled", message),
         Service::DynamoDb => json_error(400, "com.amazon.coral.availability#ThrottlingException", message),
         Service::Sfn => json_error(400, "com.amazon.coral.availability#ThrottlingException", message),
+        Service::BedrockAgent => named(429, "ThrottlingException", message),
         Service::S3 => s3_error(503, "SlowDown", "Please reduce your request rate."),
         Service::Sns => sns_error(400, "Sender", "Throttling", message),
     }
 }
 
+/// Something else is under way that this may not run beside.
+pub(super) fn conflict() -> Response<Full<Bytes>> {
+    named(409, "ConflictException", "There is an ongoing ingestion job for this knowledge base.")
+}
+
 /// The answer to a batch of which nothing was left to carry out.
 pub(super) fn to_nothing(service: Service) -> Response<Full<Bytes>> {
     match service {
-        Service::Sqs | Service::DynamoDb | Service::Sfn | Service::S3 => {
+        Service::Sqs | Service::DynamoDb | Service::Sfn | Service::S3 | Service::BedrockAgent => {
             reply(200, JSON, json!({ "Successful": [], "Failed": [] }).to_string())
         }
         Service::Sns => {
@@ -73,7 +80,7 @@ pub(super) async fn with_failed(
             );
             xml_with_failed(&String::from_utf8_lossy(&body), &member)
         }
-        Service::Sqs | Service::DynamoDb | Service::Sfn | Service::S3 => {
+        Service::Sqs | Service::DynamoDb | Service::Sfn | Service::S3 | Service::BedrockAgent => {
             let mut reply: Value = serde_json::from_slice(&body).map_err(|_| Lost)?;
             let failed = json!({ "Id": id, "Code": "InternalError", "Message": "lost on order", "SenderFault": false });
             match reply["Failed"].as_array_mut() {
@@ -97,6 +104,13 @@ fn xml_with_failed(text: &str, member: &str) -> String {
         }
     }
     text.replacen("</PublishBatchResult>", &format!("{list}</PublishBatchResult>"), 1)
+}
+
+/// As services answer whose errors are named in a header.
+fn named(status: u16, name: &'static str, message: &str) -> Response<Full<Bytes>> {
+    let mut answer = reply(status, "application/json", json!({ "message": message }).to_string());
+    answer.headers_mut().insert("x-amzn-errortype", hyper::header::HeaderValue::from_static(name));
+    answer
 }
 
 const SNS: &str = "http://sns.amazonaws.com/doc/2010-03-31/";
