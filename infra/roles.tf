@@ -312,6 +312,12 @@ data "aws_iam_policy_document" "operator" {
     ]
     resources = [aws_s3_bucket.store.arn, aws_sns_topic.notices.arn]
   }
+  # `aquifer check` looks at the pipelines of uploads.
+  statement {
+    sid       = "LookAtPipelines"
+    actions   = ["states:DescribeStateMachine"]
+    resources = ["arn:${local.partition}:states:${var.region}:${local.account}:stateMachine:${var.name}-*"]
+  }
   statement {
     sid       = "CheckModels"
     actions   = ["bedrock:GetFoundationModel", "bedrock:GetInferenceProfile"]

@@ -294,6 +294,18 @@ pub trait Callbacks: Send + Sync {
     async fn answer(&self, token: &TaskToken, notice: &Notice) -> Result<(), StoreError>;
 }
 
+// ------------------------------------------------------------------------------------------------- pipelines
+
+/// Where workflows are begun.
+#[async_trait]
+pub trait Pipelines: Send + Sync {
+    /// Begins an execution of this pipeline under that name, with this JSON as its input. If there is one of that name, whatever
+    /// became of it, that is the one: this may be called again.
+    ///
+    /// What is wrong with the pipeline itself, or with what we may do with it, is no [`StoreTrouble::Away`], and says what mends it.
+    async fn begin(&self, pipeline: &str, name: &str, input: &str) -> Result<(), StoreError>;
+}
+
 // ----------------------------------------------------------------------------------------------------- model
 
 /// Where a call goes: one endpoint, and the model or profile id as resolved for it. The thing that has a quota.

@@ -14,7 +14,7 @@ use crate::job::ident::{BatchName, JobId, JobKey};
 use crate::job::lifecycle::Status;
 use crate::job::outcome::Usage;
 use crate::job::units::{Timestamp, Tokens, Usd};
-use crate::ports::{Depth, EntryError, Gate, LaneId, StoreError};
+use crate::ports::{Depth, EntryError, Gate, LaneId, StoreError, StoreTrouble};
 
 use figures::{BreakerState, Figures, LaneFigures, LaneNow};
 use in_hand::{Hands, InHand};
@@ -297,6 +297,18 @@ impl Meter {
     /// A message told of something in a bucket that is no upload.
     pub fn event_passed_over(&self, message: &str, what: &str) {
         info!(message, "nothing to do: {what}");
+    }
+
+    /// The pipeline of an upload cannot be begun, and the upload waits for it. What does not pass by itself is said loudly.
+    pub fn pipeline_trouble(&self, trouble: &StoreError) {
+        let is_passing = match trouble.kind {
+            StoreTrouble::Away | StoreTrouble::Full => true,
+            StoreTrouble::Denied | StoreTrouble::Newer | StoreTrouble::Damaged | StoreTrouble::Other => false,
+        };
+        if !is_passing && self.once(&trouble.doing) {
+            error!("uploads wait for somebody to mend this: {trouble}");
+        }
+        self.store_trouble(trouble);
     }
 
     /// A message went to the dead-letter queue.

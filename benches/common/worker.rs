@@ -109,6 +109,7 @@ pub(crate) async fn drain(queued: &Queued, model: Arc<dyn Model>, slots: usize) 
         seals: None,
         documents: None,
         ingestions: None,
+        pipelines: None,
         bodies: queued.store.bodies(),
         notices: queued.store.notices(),
         model,

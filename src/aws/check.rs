@@ -3,6 +3,7 @@
 //! met.
 
 mod permissions;
+mod pipelines;
 mod queues;
 mod store;
 mod topic;

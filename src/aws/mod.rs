@@ -43,6 +43,7 @@ mod message_size;
 mod notices;
 mod objects;
 mod parts;
+mod pipelines;
 mod provision;
 mod queue;
 mod reader;
@@ -81,7 +82,9 @@ pub use report::{BatchSummary, JobOwner, JobReport, LaneGate, LaneRow, PartsRepo
 pub use roll::{AlreadySent, LineContent, PART_LINES, Roll, RollLine};
 
 use crate::job::ident::{BatchKey, Digest, JobKey};
-use crate::ports::{Allowance, Bodies, Callbacks, Clock, Ledger, Notices, Parts, Queue, Seals, Sources, StoreError};
+use crate::ports::{
+    Allowance, Bodies, Callbacks, Clock, Ledger, Notices, Parts, Pipelines, Queue, Seals, Sources, StoreError,
+};
 
 /// The services of one configuration, connected. A clone is another handle on the same.
 #[derive(Clone, Debug)]
@@ -176,6 +179,11 @@ impl Fleet {
     /// Step Functions workflows that wait under a task token.
     pub fn callbacks(&self) -> Arc<dyn Callbacks> {
         Arc::new(callbacks::TaskTokens { inner: Arc::clone(&self.inner) })
+    }
+
+    /// Step Functions workflows that are begun for uploads.
+    pub fn pipelines(&self) -> Arc<dyn Pipelines> {
+        Arc::new(pipelines::StateMachines { inner: Arc::clone(&self.inner) })
     }
 
     /// Batches that are sealed by message.

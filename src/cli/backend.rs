@@ -1,6 +1,7 @@
 //! Behind which back end does a command work? The one place where that is chosen: commands ask [`Backend`] for what they
 //! need and do not know which it is.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::flow::patience::ClaimGate;
 use crate::flow::stop::Stop;
 use crate::job::ident::{BatchKey, BatchName, Digest};
 use crate::ports::{
-    Allowance, Bodies, Callbacks, Finding, Ledger, Model, Notices, Parts, Queue, Seals, Sources, StoreError,
+    Allowance, Bodies, Callbacks, Finding, Ledger, Model, Notices, Parts, Pipelines, Queue, Seals, Sources, StoreError,
     StoreTrouble,
 };
 use crate::telemetry::Meter;
@@ -45,6 +46,7 @@ pub(crate) struct Ports {
     allowance: Arc<dyn Allowance>,
     callbacks: Option<Arc<dyn Callbacks>>,
     seals: Option<Arc<dyn Seals>>,
+    pipelines: Option<Arc<dyn Pipelines>>,
     parts: Arc<dyn Parts>,
     sources: Option<Arc<dyn Sources>>,
 }
@@ -91,7 +93,10 @@ impl Backend {
             config::Backend::Aws(aws) => {
                 let expected =
                     aws::Expected { lease: settings.worker.lease, longest_call: check::longest_call(settings) };
-                Ok(wiring::fleet(aws, settings.keep).await?.check(&expected).await)
+                let fleet = wiring::fleet(aws, settings.keep).await?;
+                let begun = settings.uploads.iter().filter_map(|rule| Some(&*rule.pipeline.as_ref()?.state_machine));
+                let pipelines: BTreeSet<&str> = begun.collect();
+                Ok([fleet.check(&expected).await, fleet.check_pipelines(pipelines).await].concat())
             }
             config::Backend::Embedded => {
                 let dir = state_dir(places, false);
@@ -119,6 +124,7 @@ impl Backend {
                 allowance: store.allowance(),
                 callbacks: None,
                 seals: None,
+                pipelines: None,
                 parts: store.parts(),
                 sources: None,
             },
@@ -131,6 +137,7 @@ impl Backend {
                 allowance: fleet.allowance(),
                 callbacks: Some(fleet.callbacks()),
                 seals: Some(fleet.seals()),
+                pipelines: Some(fleet.pipelines()),
                 parts: fleet.parts(),
                 sources: Some(fleet.sources()),
             },
@@ -288,7 +295,7 @@ pub(crate) fn context(
     settings: context::Settings,
     stop: Stop,
 ) -> Arc<Context> {
-    let Ports { queue, ledger, bodies, notices, allowance, callbacks, seals, parts, sources } = ports;
+    let Ports { queue, ledger, bodies, notices, allowance, callbacks, seals, pipelines, parts, sources } = ports;
     let documents = Some(DocumentPorts { reader: wiring::reader(configured, sources), parts });
     Arc::new(Context {
         queue,
@@ -299,6 +306,7 @@ pub(crate) fn context(
         seals,
         documents,
         ingestions: (!settings.simulated).then(|| wiring::ingestions(configured)),
+        pipelines,
         allowance,
         model,
         clock: Arc::new(SystemClock),

@@ -287,6 +287,34 @@ fn w8_a_rule_that_would_be_for_our_own_results_is_refused_with_its_remedy() {
     assert_eq!(errors_of("[[upload]]"), [], "on one machine nothing of ours is told of");
 }
 
+#[test]
+fn w7_a_pipeline_is_a_standard_state_machine_of_a_fleet_and_what_goes_with_it_is_whole() {
+    const ARN: &str = "pipeline = 'arn:aws:states:us-east-1:111122223333:stateMachine:documents'\n";
+    let fleet = |rule: &str| {
+        let quiet = "[notify]\njobs = false\nbatches = false";
+        format!("backend = 'aws'\n{quiet}\n{FLEET}[[upload]]\nprefix = 'in/'\n{rule}")
+    };
+    let whole = format!(
+        "{ARN}ingest = {{ knowledge_base_id = 'kb', data_source_id = 'ds' }}\n\
+         agent = {{ agent_id = 'a', agent_alias_id = 'b', input_text = 'Look at {{{{document.result}}}}' }}"
+    );
+    let read = with_env(&fleet(&whole), &[]).unwrap().uploads.remove(0).pipeline.unwrap();
+    assert_eq!(read.ingest.unwrap().data_source_id, "ds");
+    assert_eq!(read.agent.unwrap().input_text, "Look at {{document.result}}");
+    for (text, key) in [
+        (fleet("pipeline = 'documents'"), "upload.0.pipeline"),
+        (fleet("pipeline = 'arn:aws:states:us-east-1:1:execution:documents:x'"), "upload.0.pipeline"),
+        (fleet("ingest = { knowledge_base_id = 'kb', data_source_id = 'ds' }"), "upload.0.pipeline"),
+        (fleet(&format!("{ARN}ingest = {{ knowledge_base_id = 'kb' }}")), "upload.0.ingest.data_source_id"),
+        (fleet(&format!("{ARN}agent = {{ agent_id = 'a', agent_alias_id = 'b' }}")), "upload.0.agent.input_text"),
+        (format!("[[upload]]\n{ARN}"), "upload.0.pipeline"),
+    ] {
+        let found = errors_of(&text);
+        let [error] = &found[..] else { panic!("{text}: {found:?}") };
+        assert!(error.to_string().contains(key), "{error}");
+    }
+}
+
 fn errors_of(text: &str) -> Vec<ConfigError> {
     with_env(text, &[]).map_or_else(|found| found.errors, |_| Vec::new())
 }

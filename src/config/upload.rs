@@ -6,7 +6,7 @@ use super::Backend;
 use super::error::ConfigError;
 use super::typed::{Named, Section};
 use crate::job::document::{Document, Mode, Partial};
-use crate::job::upload::{OwnPlace, UploadRule};
+use crate::job::upload::{Agent, Ingest, OwnPlace, Pipeline, UploadRule};
 
 /// Where a back end keeps what is its own, as far as events tell of it.
 pub(super) fn own_place(backend: &Backend) -> Option<OwnPlace> {
@@ -34,6 +34,7 @@ pub(super) fn read(top: &mut Section<'_>, backend: &Backend) -> Vec<UploadRule> 
             partial: one_of(&mut section, "partial", &[("keep", Partial::Keep), ("fail", Partial::Fail)]),
             reduce: section.text("reduce"),
             max_tokens: section.number("max_tokens", 1..=u32::MAX),
+            pipeline: pipeline(&mut section, backend),
         };
         section.later("folder");
         if let Some(own) = own.as_ref().filter(|own| own.is_met_by(&rule)) {
@@ -56,6 +57,55 @@ pub(super) fn read(top: &mut Section<'_>, backend: &Backend) -> Vec<UploadRule> 
         rules.push(rule);
     }
     rules
+}
+
+fn pipeline(section: &mut Section<'_>, backend: &Backend) -> Option<Pipeline> {
+    let state_machine = section.text("pipeline");
+    let (ingest, agent) = (ingest(section), agent(section));
+    if let Some(arn) = &state_machine {
+        if !is_state_machine(arn) {
+            let bound = "the ARN of a Standard state machine, arn:aws:states:REGION:ACCOUNT:stateMachine:NAME";
+            section.out_of_bounds("pipeline", arn, bound);
+        }
+        if *backend == Backend::Embedded {
+            let (key, value) = (section.key("pipeline"), arn.clone());
+            let bound = "left out: state machines are begun by the workers of backend = \"aws\" alone".to_owned();
+            section.problem(ConfigError::Contradiction { key, value, bound });
+        }
+    } else if ingest.is_some() || agent.is_some() {
+        let key = section.key("pipeline");
+        section.problem(ConfigError::Missing { key });
+    }
+    Some(Pipeline { state_machine: state_machine?, ingest, agent })
+}
+
+fn is_state_machine(arn: &str) -> bool {
+    let mut parts = arn.splitn(7, ':');
+    let [head, _, service, region, account, kind, name] = [(); 7].map(|()| parts.next().unwrap_or_default());
+    (head, service, kind) == ("arn", "states", "stateMachine") && ![region, account, name].contains(&"")
+}
+
+fn ingest(section: &mut Section<'_>) -> Option<Ingest> {
+    let is_there = section.has("ingest");
+    let mut ingest = section.section("ingest");
+    let knowledge_base_id = one_text(&mut ingest, "knowledge_base_id", is_there);
+    let data_source_id = one_text(&mut ingest, "data_source_id", is_there);
+    ingest.finish();
+    Some(Ingest { knowledge_base_id: knowledge_base_id?, data_source_id: data_source_id? })
+}
+
+fn agent(section: &mut Section<'_>) -> Option<Agent> {
+    let is_there = section.has("agent");
+    let mut agent = section.section("agent");
+    let agent_id = one_text(&mut agent, "agent_id", is_there);
+    let agent_alias_id = one_text(&mut agent, "agent_alias_id", is_there);
+    let input_text = one_text(&mut agent, "input_text", is_there);
+    agent.finish();
+    Some(Agent { agent_id: agent_id?, agent_alias_id: agent_alias_id?, input_text: input_text? })
+}
+
+fn one_text(section: &mut Section<'_>, key: &'static str, is_needed: bool) -> Option<String> {
+    if is_needed { section.required(|section| section.text(key), key) } else { section.text(key) }
 }
 
 fn one_of<T: Copy + Default>(section: &mut Section<'_>, key: &'static str, known: &[(&str, T)]) -> T {

@@ -11,7 +11,7 @@ use crate::job::spec::{Job, Request, TaskToken};
 use crate::ports::{ClaimReply, Claimed, StoreError};
 
 use super::context::Context;
-use super::patience::BackOff;
+use super::patience::{BackOff, by_age};
 use super::proof::{Claim, Delivery, Exit, Journey, Receipt, Verdict};
 
 /// What a delivery turned out to be.
@@ -31,13 +31,6 @@ const BUSY_LEAST: Duration = Duration::from_secs(1);
 /// A message whose job cannot be claimed is held for so long before others may try.
 const HELD_UNCLAIMED: Duration = Duration::from_secs(20);
 
-/// A job that came although its model was to be passed over comes again after so much of the time that it has waited, and not
-/// sooner or later than that. A queue counts its deliveries, and at a thousand takes it for dead: so it has half of them in the
-/// two weeks that it may wait at most.
-const CROWDED_SHARE: u32 = 50;
-const CROWDED_LEAST: Duration = Duration::from_secs(5);
-const CROWDED_MOST: Duration = Duration::from_secs(60 * 60);
-
 /// Claims the job of a delivery.
 ///
 /// # Errors
@@ -52,7 +45,7 @@ pub async fn admit(context: &Context, delivery: &Delivery) -> Result<Admitted, E
     }
     match context.catalogue.find(&job.model) {
         Some(own) if !delivery.place.turned_out(&own) => {
-            let after = crowded(context.now().since(message.sent));
+            let after = by_age(context.now().since(message.sent));
             return Err(Exit::HandBack { after });
         }
         Some(_) => {}
@@ -104,11 +97,6 @@ async fn claim(context: &Context, delivery: &Delivery, job: &Job) -> Result<(Cla
     }
 }
 
-/// When a job of a model that has enough of them waiting comes again, by its age.
-fn crowded(age: Duration) -> Duration {
-    (age / CROWDED_SHARE).clamp(CROWDED_LEAST, CROWDED_MOST)
-}
-
 fn parse(context: &Context, body: &str, message_id: &str) -> Result<Job, Exit> {
     let batch = BatchName::none();
     let is_known = |name: &str| context.catalogue.find(name).is_some();
@@ -153,19 +141,4 @@ fn judge(context: &Context, job: Job, claimed: Claimed) -> Admitted {
         return Admitted::Over(claim, Verdict::of_failure(Failure::new(Class::Poison, message)));
     }
     Admitted::Ours(claim)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn f05_waiting_for_two_weeks_does_not_use_up_a_thousand_deliveries() {
-        let (mut age, mut deliveries) = (Duration::ZERO, 0);
-        while age < Duration::from_secs(14 * 24 * 60 * 60) {
-            age += crowded(age);
-            deliveries += 1;
-        }
-        assert!((300..700).contains(&deliveries), "{deliveries}");
-    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::job::units::{Timestamp, Usd};
 use crate::job::upload::Uploads;
 use crate::ports::{
-    Allowance, Bodies, Callbacks, Clock, Documents, Ingestions, Ledger, Model, Notices, Parts, Queue, Seals,
+    Allowance, Bodies, Callbacks, Clock, Documents, Ingestions, Ledger, Model, Notices, Parts, Pipelines, Queue, Seals,
 };
 use crate::rules::breaker::BreakerRules;
 use crate::telemetry::Meter;
@@ -36,6 +36,8 @@ pub struct Context {
     pub documents: Option<DocumentPorts>,
     /// Who brings data sources up to date; `None` where such jobs are refused.
     pub ingestions: Option<Arc<dyn Ingestions>>,
+    /// Where workflows are begun for uploads; `None` where none are.
+    pub pipelines: Option<Arc<dyn Pipelines>>,
     /// What all workers know of the lanes.
     pub allowance: Arc<dyn Allowance>,
     /// Who answers.

@@ -61,6 +61,18 @@ impl BackOff {
     }
 }
 
+/// What is handed back with nothing to say when it can go on comes again after so much of the time that it has waited, and not
+/// sooner or later than that. A queue counts its deliveries, and at a thousand takes it for dead: so it has half of them in the
+/// two weeks that it may wait at most.
+const AGAIN_SHARE: u32 = 50;
+const AGAIN_LEAST: Duration = Duration::from_secs(5);
+const AGAIN_MOST: Duration = Duration::from_secs(60 * 60);
+
+/// When a message of that age comes again.
+pub(super) fn by_age(age: Duration) -> Duration {
+    (age / AGAIN_SHARE).clamp(AGAIN_LEAST, AGAIN_MOST)
+}
+
 /// Asks a store until it answers, or until the worker aborts; with [`Patience::Bounded`], once. What is asked may be repeated.
 ///
 /// # Errors
@@ -160,6 +172,16 @@ mod tests {
         for trouble in [Away, Full, Denied, Newer, Damaged, Other] {
             assert!(!Patience::Bounded.outlasts(trouble), "{trouble:?}");
         }
+    }
+
+    #[test]
+    fn f05_waiting_for_two_weeks_does_not_use_up_a_thousand_deliveries() {
+        let (mut age, mut deliveries) = (Duration::ZERO, 0);
+        while age < Duration::from_secs(14 * 24 * 60 * 60) {
+            age += by_age(age);
+            deliveries += 1;
+        }
+        assert!((300..700).contains(&deliveries), "{deliveries}");
     }
 
     #[test]

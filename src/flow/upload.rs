@@ -1,5 +1,5 @@
 //! Was a file dropped in? A message that tells of an upload becomes a message that is the document job which the first fitting
-//! `[[upload]]` rule says. What is no upload needs no work, and what fits no rule is kept where a person finds it.
+//! `[[upload]]` rule says, or an execution of that rule's pipeline. What is no upload needs no work, and what fits no rule is kept where a person finds it.
 //!
 //! The job is sent before the event goes, as a job like any other: from then on no change of the rules changes it, and its identity
 //! is the upload's, so that it runs once however often it is told of and sent. What the ledger knows already is not even sent.
@@ -11,15 +11,17 @@ use crate::job::failure::Class;
 use crate::job::ident::{BatchName, Tenant};
 use crate::job::intake::{NO_DOCUMENTS_HERE, UploadEvent, parse_upload_event};
 use crate::job::spec::{Job, Priority};
-use crate::job::upload::Upload;
+use crate::job::upload::{Pipeline, Upload};
 use crate::ports::{BATCH_ENTRIES, Outgoing};
 
 use super::context::Context;
-use super::patience::insist;
+use super::patience::{by_age, insist};
 use super::proof::{Delivery, Exit, Notified};
 
 /// Why no upload becomes a job on one machine.
 const NO_OBJECTS_HERE: &str = "what lies in S3 is read by the workers of `backend = \"aws\"` alone";
+
+const NO_PIPELINES_HERE: &str = "state machines are begun by the workers of `backend = \"aws\"` alone";
 
 /// Proof that nothing is left to do for a message: it tells of nothing that is wanted, or other messages stand for it.
 #[derive(Debug)]
@@ -43,30 +45,44 @@ pub async fn carry_out(context: &Context, delivery: &Delivery) -> Result<Option<
 }
 
 async fn take_in(context: &Context, delivery: &Delivery, upload: &Upload) -> Result<Settled, Exit> {
-    if context.settings.uploads.is_own(upload) {
+    let uploads = &context.settings.uploads;
+    if uploads.is_own(upload) {
         return Ok(pass_over(context, delivery, "what we wrote ourselves"));
     }
-    let job = job_of(context, upload)?;
+    let rule = uploads.rule_for(upload).ok_or_else(|| {
+        refused(format!("no [[upload]] rule is for {upload}: add one, or let the bucket tell only of what is wanted"))
+    })?;
+    may_be_read(context).map_err(|why| refused(format!("{upload}: {why}")))?;
+    let job = rule.job(upload, uploads.default_model()).map_err(|why| refused(format!("{upload}: {why}")))?;
     if !context.settings.senders.may_send(&job.key.tenant, delivery.message.sender.as_deref()) {
         return Err(refused(format!("its sender may not send jobs of tenant `{}`", job.key.tenant)));
     }
     if insist(context, || context.ledger.look_up(&job.key)).await?.is_some() {
         return Ok(pass_over(context, delivery, "an upload that is known already"));
     }
-    send(context, vec![outgoing(&job)]).await
+    match &rule.pipeline {
+        Some(pipeline) => begin(context, delivery, pipeline, &job).await,
+        None => send(context, vec![outgoing(&job)]).await,
+    }
 }
 
-fn job_of(context: &Context, upload: &Upload) -> Result<Job, Exit> {
-    let uploads = &context.settings.uploads;
-    let rule = uploads.rule_for(upload).ok_or_else(|| {
-        refused(format!("no [[upload]] rule is for {upload}: add one, or let the bucket tell only of what is wanted"))
-    })?;
+fn may_be_read(context: &Context) -> Result<(), &'static str> {
     match context.documents.as_ref().map(|ports| ports.reader.place()) {
-        Some(Place::S3) => {}
-        Some(Place::Files) => return Err(refused(format!("{upload}: {NO_OBJECTS_HERE}"))),
-        None => return Err(refused(format!("{upload}: {NO_DOCUMENTS_HERE}"))),
+        Some(Place::S3) => Ok(()),
+        Some(Place::Files) => Err(NO_OBJECTS_HERE),
+        None => Err(NO_DOCUMENTS_HERE),
     }
-    rule.job(upload, uploads.default_model()).map_err(|why| refused(format!("{upload}: {why}")))
+}
+
+/// The execution of the upload's name is its one run. What is in the way of it is no fault of the upload: it waits, and others go
+/// on.
+async fn begin(context: &Context, delivery: &Delivery, pipeline: &Pipeline, job: &Job) -> Result<Settled, Exit> {
+    let pipelines = context.pipelines.as_ref().ok_or_else(|| refused(NO_PIPELINES_HERE))?;
+    let begun = pipelines.begin(&pipeline.state_machine, job.key.id.as_str(), &pipeline.input(job)).await;
+    begun.map(|()| Settled(())).map_err(|error| {
+        context.meter.pipeline_trouble(&error);
+        Exit::HandBack { after: by_age(context.now().since(delivery.message.sent)) }
+    })
 }
 
 fn pass_over(context: &Context, delivery: &Delivery, what: &str) -> Settled {

@@ -5,6 +5,8 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::document::{Document, Mode, Partial};
@@ -96,6 +98,59 @@ pub struct UploadRule {
     pub reduce: Option<String>,
     /// `max_tokens`: the cap on each answer. At least 1; default: the model's.
     pub max_tokens: Option<NonZeroU32>,
+    /// `pipeline`: who is given an object that is dropped into a bucket, instead of the queue. Default: nobody.
+    pub pipeline: Option<Pipeline>,
+}
+
+/// A workflow that is begun for an upload; see `statemachine/`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Pipeline {
+    /// `pipeline`: the ARN of a Standard state machine of Step Functions, or of its alias or version.
+    pub state_machine: String,
+    /// `ingest`: `knowledge_base_id` and `data_source_id` of what takes in the document's bucket. Default: nothing does.
+    pub ingest: Option<Ingest>,
+    /// `agent`: who analyses the result: `agent_id`, `agent_alias_id` and `input_text`, with `{{document.source}}` and
+    /// `{{document.result}}`. Default: the `reduce` answer is the analysis.
+    pub agent: Option<Agent>,
+}
+
+/// A data source of a knowledge base, in the words of an `ingest` job.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Ingest {
+    /// The knowledge base.
+    pub knowledge_base_id: String,
+    /// The data source.
+    pub data_source_id: String,
+}
+
+/// An agent and what it is told, in the words of an `agent` job.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Agent {
+    /// The agent.
+    pub agent_id: String,
+    /// Which of its aliases.
+    pub agent_alias_id: String,
+    /// What it is told.
+    pub input_text: String,
+}
+
+impl Pipeline {
+    /// What an execution is given for this job.
+    pub fn input(&self, job: &Job) -> String {
+        #[derive(Serialize)]
+        struct Input<'a> {
+            job: &'a RawValue,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            ingest: Option<&'a Ingest>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            agent: Option<&'a Agent>,
+        }
+        // A message is JSON, and the rest are texts: there is nothing here that JSON cannot say.
+        let job = RawValue::from_string(job.to_message()).unwrap_or_default();
+        let input = Input { job: &job, ingest: self.ingest.as_ref(), agent: self.agent.as_ref() };
+        serde_json::to_string(&input).unwrap_or_default()
+    }
 }
 
 /// Why an upload does not become a job.
@@ -244,6 +299,7 @@ mod tests {
             partial: Partial::default(),
             reduce: None,
             max_tokens: None,
+            pipeline: None,
         }
     }
 
@@ -320,5 +376,21 @@ mod tests {
         let whole = OwnPlace { prefix: String::new(), ..own };
         assert!(!whole.is_met_by(&rule("inbox/", ".pdf")), "of another bucket it may be");
         assert!(whole.is_met_by(&UploadRule { bucket: Some("drop".to_owned()), ..rule("inbox/", ".pdf") }));
+    }
+
+    #[test]
+    fn w7_an_execution_is_given_the_job_as_it_is_queued_and_what_its_rule_says_besides() {
+        let upload = upload("in/a.pdf", version("v1"));
+        let job = rule("", "").job(&upload, None).unwrap();
+        let bare = Pipeline { state_machine: "arn".to_owned(), ingest: None, agent: None };
+        let said: Value = serde_json::from_str(&bare.input(&job)).unwrap();
+        assert_eq!(said, json!({ "job": serde_json::from_str::<Value>(&job.to_message()).unwrap() }));
+        let [knowledge_base_id, data_source_id, agent_id, agent_alias_id, input_text] =
+            ["kb", "ds", "a", "b", "{{document.source}}"].map(str::to_owned);
+        let ingest = Some(Ingest { knowledge_base_id, data_source_id });
+        let agent = Some(Agent { agent_id, agent_alias_id, input_text });
+        let said: Value = serde_json::from_str(&Pipeline { ingest, agent, ..bare }.input(&job)).unwrap();
+        assert_eq!(said["ingest"], json!({ "knowledge_base_id": "kb", "data_source_id": "ds" }));
+        assert_eq!(said["agent"], json!({ "agentId": "a", "agentAliasId": "b", "inputText": "{{document.source}}" }));
     }
 }

@@ -99,6 +99,7 @@ pub fn context_of(
         seals: None,
         documents: None,
         ingestions: None,
+        pipelines: None,
         bodies: store.bodies(),
         notices: store.notices(),
         model,

@@ -27,6 +27,7 @@ mod processes;
 mod queue;
 mod sqs;
 mod trail;
+mod uploads;
 mod world;
 
 /// Runs each test of a part of the suite on each back end that has that part.

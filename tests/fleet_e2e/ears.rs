@@ -51,6 +51,11 @@ impl Ears {
         self.hear_until(world, |heard| heard.jobs.len() >= jobs && !heard.batches.is_empty())
     }
 
+    /// Listens until so many jobs were heard of that are in no batch which ends, and then until nothing more comes.
+    pub(crate) fn hear_jobs(&self, world: &World, jobs: usize) -> Heard {
+        self.hear_until(world, |heard| heard.jobs.len() >= jobs)
+    }
+
     /// Listens until that was heard, and then until nothing more comes.
     pub(crate) fn hear_until(&self, world: &World, is_all: impl Fn(&Heard) -> bool) -> Heard {
         let (mut heard, began) = (Heard::default(), Instant::now());

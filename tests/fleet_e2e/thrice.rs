@@ -33,7 +33,7 @@ fn d3_f16_f17_a_message_that_is_delivered_three_times_at_once_is_one_call_and_on
 }
 
 /// Takes all messages out of the queue, and puts each in three times, side by side; how many there were.
-async fn send_again(world: &World) -> usize {
+pub(crate) async fn send_again(world: &World) -> usize {
     let (sqs, url) = (aws_sdk_sqs::Client::new(&world.sdk), &world.settings.queue_url);
     let mut bodies = Vec::new();
     loop {

@@ -239,6 +239,7 @@ fn needed(service: &str, operation: &str) -> &'static [&'static str] {
         ("sfn", "send_task_success") => &["states:SendTaskSuccess"],
         ("sfn", "send_task_failure") => &["states:SendTaskFailure"],
         ("sfn", "start_execution") => &["states:StartExecution"],
+        ("sfn", "describe_state_machine") => &["states:DescribeStateMachine"],
         (service, operation) => panic!("which permission does {service}.{operation}() need, and who has it?"),
     }
 }

@@ -1,7 +1,7 @@
 //! One upload, one document job: whatever the events that tell of it look like, however often they come, and whoever dies in
 //! between. The job itself is done with as in `documents`.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,8 +17,10 @@ use aquifer::job::ident::{BatchName, JobId, JobKey, Tenant};
 use aquifer::job::lifecycle::{State as JobState, Status};
 use aquifer::job::outcome::JobResult;
 use aquifer::job::spec::Priority;
-use aquifer::job::upload::{OwnPlace, Revision, Upload, UploadRule, Uploads};
-use aquifer::ports::{Depth, Entry, Message, MessageId, Outgoing, Queue, ReceiptHandle, StoreError};
+use aquifer::job::upload::{OwnPlace, Pipeline, Revision, Upload, UploadRule, Uploads};
+use aquifer::ports::{
+    Depth, Entry, Message, MessageId, Outgoing, Pipelines, Queue, ReceiptHandle, StoreError, StoreTrouble,
+};
 
 use crate::common::mortal::make_mortal;
 use crate::documents::{Shelf, echoing, with_documents};
@@ -28,20 +30,19 @@ const CHUNKS: u64 = 3;
 
 fn rule(prefix: &str, suffix: &str) -> UploadRule {
     let Document { mode, template, chunk_tokens, overlap_tokens, partial, reduce, .. } = Document::at("x");
-    let (prefix, suffix, model) = (prefix.to_owned(), suffix.to_owned(), Some("m".into()));
-    let (bucket, max_tokens) = (None, None);
     UploadRule {
-        bucket,
-        prefix,
-        suffix,
-        model,
+        bucket: None,
+        prefix: prefix.to_owned(),
+        suffix: suffix.to_owned(),
+        model: Some("m".into()),
         template,
         mode,
         chunk_tokens,
         overlap_tokens,
         partial,
         reduce,
-        max_tokens,
+        max_tokens: None,
+        pipeline: None,
     }
 }
 
@@ -276,4 +277,92 @@ async fn f2_w8_a_worker_that_is_killed_between_the_job_and_the_event_makes_no_se
         assert_eq!(result(&context, &key_of(key, sequencer)).await.status, Status::Succeeded);
     }
     assert_eq!((model.calls(), notice_ids(&state).len()), (3 * CHUNKS, 3));
+}
+
+/// State machines that keep what they were asked, and whose service says what the test wants.
+#[derive(Default)]
+struct Machines {
+    begun: Mutex<Vec<(String, String, Value)>>,
+    asked: Mutex<Vec<tokio::time::Instant>>,
+    trouble: Mutex<Option<StoreTrouble>>,
+}
+
+#[async_trait]
+impl Pipelines for Machines {
+    async fn begin(&self, pipeline: &str, name: &str, input: &str) -> Result<(), StoreError> {
+        self.asked.lock().unwrap().push(tokio::time::Instant::now());
+        if let Some(kind) = *self.trouble.lock().unwrap() {
+            return Err(StoreError { kind, doing: "beginning".to_owned(), why: "as the test says".to_owned() });
+        }
+        let mut begun = self.begun.lock().unwrap();
+        if begun.iter().all(|(_, known, _)| known != name) {
+            begun.push((pipeline.to_owned(), name.to_owned(), serde_json::from_str(input).unwrap()));
+        }
+        Ok(())
+    }
+}
+
+fn with_pipeline(store: &Store, state: &State, model: Arc<Scripted>, machines: &Arc<Machines>) -> Arc<Context> {
+    let mut context = worker_on(store, state, model);
+    let of = Arc::get_mut(&mut context).unwrap();
+    let pipeline = Pipeline { state_machine: "arn:documents".to_owned(), ingest: None, agent: None };
+    of.settings.uploads = Uploads::new(vec![UploadRule { pipeline: Some(pipeline), ..rule("in/", "") }], None, None);
+    of.pipelines = Some(Arc::clone(machines) as Arc<dyn Pipelines>);
+    context
+}
+
+#[tokio::test(start_paused = true)]
+async fn f1_w7_an_upload_begins_one_execution_by_the_name_of_its_identity_which_queues_its_job() {
+    let state = State::new();
+    let store = state.open().await;
+    let (model, machines) = (echoing(), Arc::<Machines>::default());
+    let context = with_pipeline(&store, &state, model.clone(), &machines);
+    let plain = notification("in/a.pdf", "0A");
+    let told = [plain.clone(), bridge("in/a.pdf", "0A"), in_envelope(&plain)];
+    send(&context, &told).await;
+    assert_eq!((work_off(&context).await, model.calls()), (0, 0), "the workers do nothing of it by themselves");
+    let begun = machines.begun.lock().unwrap().clone();
+    let [(pipeline, name, input)] = &begun[..] else { panic!("{begun:?}") };
+    let key = key_of("in/a.pdf", "0A");
+    assert_eq!((pipeline.as_str(), name.as_str()), ("arn:documents", key.id.as_str()));
+    assert_eq!(input["job"]["document"]["source"], "s3://drop/in/a.pdf");
+
+    // The execution queues the job; once that has a row, no name need be remembered: it stands for the run.
+    let context = with_pipeline(&store, &state, model.clone(), &machines);
+    send(&context, &[input["job"].clone()]).await;
+    assert_eq!(work_off(&context).await, 0);
+    assert_eq!(result(&context, &key).await.status, Status::Succeeded);
+    let asked = machines.asked.lock().unwrap().len();
+    let context = with_pipeline(&store, &state, model.clone(), &machines);
+    send(&context, &told).await;
+    assert_eq!((work_off(&context).await, model.calls()), (0, CHUNKS));
+    assert_eq!(machines.asked.lock().unwrap().len(), asked, "it is not asked for again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn w7_f6_a_pipeline_that_cannot_be_begun_is_asked_for_less_and_less_and_the_upload_is_kept() {
+    for trouble in [StoreTrouble::Away, StoreTrouble::Denied] {
+        let state = State::new();
+        let store = state.open().await;
+        let machines = Arc::<Machines>::default();
+        *machines.trouble.lock().unwrap() = Some(trouble);
+        let context = with_pipeline(&store, &state, echoing(), &machines);
+        send(&context, &[notification("in/a.pdf", "0A")]).await;
+        let worker = Worker::new(Arc::clone(&context));
+        let working = tokio::spawn(async move { worker.run().await });
+        tokio::time::sleep(Duration::from_secs(400)).await;
+        let asked = machines.asked.lock().unwrap().clone();
+        assert!((40..=80).contains(&asked.len()), "{trouble:?}: {} times in 400 s", asked.len());
+        let (first, last) = (asked[1] - asked[0], asked[asked.len() - 1] - asked[asked.len() - 2]);
+        assert!(first >= Duration::from_secs(5) && last >= Duration::from_secs(7), "{first:?} {last:?}");
+        let depth = context.queue.depth().await.unwrap();
+        assert_eq!((depth.dead, depth.ready + depth.in_flight + depth.delayed), (0, 1), "{trouble:?}");
+        assert!(!context.stop.is_draining(), "it stops nobody");
+
+        *machines.trouble.lock().unwrap() = None;
+        emptied(&context).await;
+        context.stop.drain(Reason::Done);
+        working.await.unwrap();
+        assert_eq!(machines.begun.lock().unwrap().len(), 1);
+    }
 }
