@@ -19,7 +19,7 @@ use crate::proxy::{Fault, Service};
 use crate::world::{World, stop_all, until};
 
 /// A data source of two documents below `docs/` of the world's bucket, in a knowledge base of its own.
-fn data_source(world: &World) -> DataSource {
+pub(crate) fn data_source(world: &World) -> DataSource {
     let agents = aws_sdk_bedrockagent::Client::new(&world.sdk);
     let s3 = aws_sdk_s3::config::Builder::from(&world.sdk).force_path_style(true).build();
     let s3 = aws_sdk_s3::Client::from_conf(s3);

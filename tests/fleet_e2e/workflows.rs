@@ -8,6 +8,8 @@ use aws_sdk_sfn::types::{ExecutionStatus, StateMachineType};
 use serde_json::{Value, json};
 
 use crate::ears::Ears;
+use crate::ingest::data_source;
+use crate::proxy::Service;
 use crate::support::job;
 use crate::world::{BATCH, World, stop_all, until};
 
@@ -235,8 +237,8 @@ fn w1_w4_w7_a_document_goes_through_every_stage_and_one_that_does_not_is_made_kn
     assert_eq!(ids.len(), 5);
 }
 
-/// Nobody answers for the worker here: it reads the document in the bucket, has its chunks asked, asks the agent, and answers
-/// every token.
+/// Nobody answers for the worker here: it reads the document in the bucket, has its chunks asked, brings the data source up to
+/// date, asks the agent, and answers every token.
 #[test]
 fn w1_w4_a_document_is_worked_by_the_worker_and_its_analysis_lies_where_row_and_notice_say() {
     let world = World::new("1ms");
@@ -254,18 +256,21 @@ fn w1_w4_a_document_is_worked_by_the_worker_and_its_analysis_lies_where_row_and_
     };
     let mut first = job("d-1", "inbox/a.txt");
     let text = "What of {{document.result}}, which is number 9?";
+    first["ingest"] = json!(data_source(&world));
     first["agent"] = json!({ "agentId": "AGENT12345", "agentAliasId": "TSTALIASID", "inputText": text });
     let executions = [first, job("d-2", "inbox/nobody-put-this.txt")].map(|input| machine.start(&input));
     let alive = vec![world.worker()];
     let ended = machine.end(&executions[0]);
     ended.assert_succeeded();
+    assert!(["Ingest", "Analyse"].iter().all(|stage| ended.states.iter().any(|state| state == stage)), "{ended:?}");
     machine.end(&executions[1]).assert_failed("bad_input");
     stop_all(alive);
+    assert!(world.proxy.seen_of(Service::BedrockAgent, "StartIngestionJob").calls > 0);
 
     let recorded = row(&world, "analysis/default/inbox/d-1");
     assert_eq!((recorded["st"].as_str(), recorded["by"].as_str()), ("succeeded", "agent"), "{recorded:?}");
     assert_eq!(row(&world, "analysis/default/inbox/d-2")["st"], "rejected");
-    let heard = ears.hear_until(&world, |heard| heard.workflows.len() == 2 && heard.jobs.len() == 3);
+    let heard = ears.hear_until(&world, |heard| heard.workflows.len() == 2 && heard.jobs.len() == 4);
     let told = heard.workflows.iter().find(|told| told["id"] == "d-1").unwrap();
     assert_eq!((&told["status"], &told["analysis"]["by"]), (&"succeeded".into(), &"agent".into()));
     let lies_at = |place: &Value| (place["uri"].clone(), place["offset"].to_string(), place["length"].to_string());
