@@ -16,6 +16,7 @@ use crate::job::intake::NO_INGESTIONS_HERE;
 
 use super::args::EnqueueArgs;
 use super::backend::Backend;
+use super::default_model;
 use super::exit::{Exit, Report};
 use super::intake::{self, Enrolled, STDIN, Source};
 use super::terminal::say;
@@ -29,9 +30,9 @@ pub(crate) async fn enqueue(args: &EnqueueArgs) -> Result<Exit, Report> {
     let settings = wiring::settings(args.places.config.as_deref(), args.simulate)?;
     input::check_inputs(&args.inputs).map_err(Report::usage)?;
     let batch = intake::batch_name(args.batch.as_deref(), &args.inputs)?;
-    let default = intake::default_model(&settings, args.model.as_deref(), None)?;
+    let default = default_model::default_model(&settings, args.model.as_deref(), None)?;
     if default.is_none() {
-        intake::check_models(&args.inputs, &batch, &settings)?;
+        default_model::check_models(&args.inputs, &batch, &settings)?;
     }
     let stop = Stop::default();
     let signals = signals::watch(stop.clone());

@@ -4,6 +4,7 @@ pub mod args;
 mod backend;
 mod check;
 mod dead;
+mod default_model;
 mod desk;
 mod documents;
 mod enqueue;

@@ -14,9 +14,9 @@ use crate::job::ident::BatchName;
 use crate::ports::Clock;
 
 use super::args::PlanArgs;
+use super::default_model::{check_models, default_model};
 use super::exit::{Exit, Report};
 use super::input::{batch_name_of, check_inputs};
-use super::intake::{check_models, default_model};
 use super::survey::Survey;
 use super::wiring::{self, SIMULATED};
 use super::{SystemClock, out};

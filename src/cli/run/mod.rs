@@ -29,6 +29,7 @@ use crate::ports::Ledger;
 
 use super::args::RunArgs;
 use super::backend::{self, Backend, Roll, state_dir};
+use super::default_model;
 use super::desk::BackendDesk;
 use super::documents::{self, Rules};
 use super::exit::{Exit, Report};
@@ -61,9 +62,9 @@ pub async fn run(args: RunArgs) -> Result<Exit, Report> {
     }
     let batch = intake::batch_name(args.batch.as_deref(), &args.inputs)?;
     let cost_cap = args.max_cost.as_deref().map(cost_cap).transpose()?;
-    let default_model = intake::default_model(&settings, args.model.as_deref(), cost_cap)?;
+    let default_model = default_model::default_model(&settings, args.model.as_deref(), cost_cap)?;
     if default_model.is_none() && documents.is_none() {
-        intake::check_models(&args.inputs, &batch, &settings)?;
+        default_model::check_models(&args.inputs, &batch, &settings)?;
     }
     if args.dry_run && documents.is_some() {
         return Err(Report::usage("--dry-run reads files of jobs; what documents cost is known once they are read")
