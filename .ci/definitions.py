@@ -6,7 +6,7 @@ install   asl-validator, from npm, and cfn-lint, from PyPI, below target/definit
 check     each definition as it stands and with its placeholders filled in, by both. cfn-lint reads templates, so that one
           is made around it. Both must also refuse faults that are planted: a validator that accepts everything says nothing.
 
-What neither sees (an action that does not exist, a task without Retry) is for tests/infra/definitions.rs.
+What neither sees (an action that does not exist, a task without Retry) is for tests/infra/definitions.
 """
 
 import copy

@@ -61,7 +61,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "store" {
   }
 
   dynamic "rule" {
-    for_each = var.results_expire_days == null ? [] : ["results", "rolls", "manifests"]
+    for_each = var.results_expire_days == null ? [] : ["results", "rolls", "manifests", "express"]
 
     content {
       id     = rule.value

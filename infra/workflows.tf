@@ -242,8 +242,8 @@ resource "aws_cloudwatch_metric_alarm" "executions_failed" {
   comparison_operator = "GreaterThanThreshold"
   threshold           = 0
   treat_missing_data  = "notBreaching"
-  alarm_actions       = var.page_arns
-  ok_actions          = var.page_arns
+  alarm_actions       = var.note_arns
+  ok_actions          = var.note_arns
 }
 
 # Every task times out before the machine does, so that this is one whose last steps hung: nobody was told by it.

@@ -292,6 +292,10 @@ pub trait Callbacks: Send + Sync {
     /// One that nobody waits under any more (answered, timed out, stopped) is as good as answered, so that this may be
     /// called again.
     async fn answer(&self, token: &TaskToken, notice: &Notice) -> Result<(), StoreError>;
+
+    /// Tells the one who waits under this token why the message that brought it is no job. May be called again, like
+    /// [`answer`](Self::answer).
+    async fn refuse(&self, token: &TaskToken, reason: &str) -> Result<(), StoreError>;
 }
 
 // ------------------------------------------------------------------------------------------------- pipelines

@@ -1,4 +1,4 @@
-# Laid over infra/ by .ci/terraform.sh: the same resources, on an emulator on this machine. Terraform merges this block
+# Laid over infra/ by .ci/terraform.py: the same resources, on an emulator on this machine. Terraform merges this block
 # into the one of infra/main.tf; where the emulator listens, and credentials that it does not look at, come from the
 # environment.
 

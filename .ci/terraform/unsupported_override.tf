@@ -1,4 +1,4 @@
-# Laid over infra/ by .ci/terraform.sh when it applies: what the emulator does not know. These are planned, not applied.
+# Laid over infra/ by .ci/terraform.py when it applies: what the emulator does not know. These are planned, not applied.
 
 resource "aws_appautoscaling_target" "worker" {
   count = 0

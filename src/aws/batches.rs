@@ -199,14 +199,19 @@ pub(super) async fn standing(inner: &Inner, batch: &BatchKey) -> Result<Standing
 pub(super) async fn seal(inner: &Inner, batch: &BatchKey, seal: &Seal) -> Result<(), StoreError> {
     let doing = "sealing a batch";
     index(inner, batch).await?;
-    let callback = seal.callback.as_ref().map(|token| text(token.as_str()));
-    Update::default()
-        .set("total", number(seal.total))
-        .set("refused", number(seal.refused))
-        .set_or_remove("roll", seal.roll.as_deref().map(text))
-        .set_or_remove("task", callback)
-        .carry_out(inner, doing, table::key(table::batch_pk(batch), HEAD))
-        .await?;
+    let update = Update::default().set("total", number(seal.total));
+    // Several may seal a batch, and their messages come in any order: who does not say what the input held, or who waits,
+    // does not take back what another has said.
+    let update = match &seal.roll {
+        Some(roll) => update.set("roll", text(roll)).set("refused", number(seal.refused)),
+        None if seal.refused > 0 => update.set("refused", number(seal.refused)),
+        None => update,
+    };
+    let update = match &seal.callback {
+        Some(token) => update.set("task", text(token.as_str())),
+        None => update,
+    };
+    update.carry_out(inner, doing, table::key(table::batch_pk(batch), HEAD)).await?;
     Ok(())
 }
 

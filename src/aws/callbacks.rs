@@ -9,10 +9,13 @@ use async_trait::async_trait;
 use aws_sdk_sfn::error::{ProvideErrorMetadata, SdkError};
 
 use super::{Inner, trouble};
+use crate::job::failure::Class;
 use crate::job::lifecycle::Status;
 use crate::job::notice::{JobNotice, Notice};
 use crate::job::spec::TaskToken;
 use crate::ports::{Callbacks, StoreError, StoreTrouble};
+
+const DOING: &str = "answering a task token";
 
 /// What the service says of a token that nobody waits under.
 const RESOLVED: [&str; 3] = ["TaskTimedOut", "TaskDoesNotExist", "InvalidToken"];
@@ -32,32 +35,35 @@ pub(super) struct TaskTokens {
 #[async_trait]
 impl Callbacks for TaskTokens {
     async fn answer(&self, token: &TaskToken, notice: &Notice) -> Result<(), StoreError> {
-        let doing = "answering a task token";
-        let sfn = &self.inner.clients.sfn;
-        let answered = match failure_of(notice) {
-            None => {
-                let output = serde_json::to_string(notice)
-                    .map_err(|error| trouble::of_ours(StoreTrouble::Other, doing, error.to_string()))?;
-                let sent = sfn.send_task_success().task_token(token.as_str()).output(output).send().await;
-                sent.map(drop).map_err(|error| resolved_or(doing, &error))
-            }
-            Some((error, cause)) => {
-                let sent = sfn.send_task_failure().task_token(token.as_str()).error(error).cause(cause).send().await;
-                sent.map(drop).map_err(|error| resolved_or(doing, &error))
-            }
+        let Some((error, cause)) = failure_of(notice) else {
+            let output = serde_json::to_string(notice)
+                .map_err(|error| trouble::of_ours(StoreTrouble::Other, DOING, error.to_string()))?;
+            let success = self.inner.clients.sfn.send_task_success().task_token(token.as_str()).output(output);
+            return success.send().await.map_or_else(|error| resolved_or(&error), |_| Ok(()));
         };
-        answered.or_else(|refused| refused.map_or(Ok(()), Err))
+        self.fail(token, error, cause).await
+    }
+
+    async fn refuse(&self, token: &TaskToken, reason: &str) -> Result<(), StoreError> {
+        self.fail(token, Class::BadInput.to_string(), first(reason, CAUSE_LIMIT)).await
     }
 }
 
-/// `None` if nobody waits under the token any more.
-fn resolved_or<E, R>(doing: &str, error: &SdkError<E, R>) -> Option<StoreError>
+impl TaskTokens {
+    async fn fail(&self, token: &TaskToken, error: String, cause: String) -> Result<(), StoreError> {
+        let failure = self.inner.clients.sfn.send_task_failure().task_token(token.as_str()).error(error).cause(cause);
+        failure.send().await.map_or_else(|error| resolved_or(&error), |_| Ok(()))
+    }
+}
+
+/// Well, if nobody waits under the token any more.
+fn resolved_or<E, R>(error: &SdkError<E, R>) -> Result<(), StoreError>
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
     R: std::fmt::Debug,
 {
     let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
-    (!code.is_some_and(|code| RESOLVED.contains(&code))).then(|| trouble::of_sdk(doing, error))
+    if code.is_some_and(|code| RESOLVED.contains(&code)) { Ok(()) } else { Err(trouble::of_sdk(DOING, error)) }
 }
 
 /// The error and its cause as a workflow's `Catch` sees them; `None` for a success. A batch with failures is not one.
@@ -99,7 +105,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::job::failure::{Class, Failure};
+    use crate::job::failure::Failure;
     use crate::job::ident::{BatchKey, BatchName, Digest, JobId, JobKey, Tenant};
     use crate::job::notice::BatchSums;
     use crate::job::outcome::{Ending, Pointer, Tally, Usage};

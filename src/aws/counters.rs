@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::Inner;
 use super::batches::Counts;
 use super::table::{self, Item, number};
 use super::update::Update;
@@ -62,9 +63,15 @@ impl Drop for Shard<'_> {
 }
 
 /// What a shard grows by.
-pub(super) fn growth(mut counts: Counts) -> Update {
+pub(super) fn growth(inner: &Inner, batch: &BatchKey, mut counts: Counts) -> Update {
     let grown = counts.parts().into_iter().filter(|(_, by)| **by != 0);
-    grown.fold(Update::default(), |update, (name, by)| update.add(name, number(*by)))
+    let growth = grown.fold(Update::default(), |update, (name, by)| update.add(name, number(*by)));
+    if batch.batch.is_of_parts() {
+        // Nobody forgets them by name.
+        growth.set("ttl", table::ttl(inner.clock.now(), inner.settings.keep))
+    } else {
+        growth
+    }
 }
 
 impl Counts {

@@ -163,12 +163,7 @@ impl Finisher {
         let shard = shard.ok_or_else(|| trouble::of_ours(StoreTrouble::Other, DOING, "no shard to count in"))?;
         let rows = rows.iter().map(|row| self.final_update(row));
         let counters = counts.into_iter().map(|(batch, counts)| {
-            let growth = counters::growth(counts);
-            let growth = match batch.batch.is_of_parts() {
-                // Nobody forgets them by name.
-                true => growth.set("ttl", table::ttl(self.inner.clock.now(), self.inner.settings.keep)),
-                false => growth,
-            };
+            let growth = counters::growth(&self.inner, &batch, counts);
             growth.in_transaction(&self.inner, DOING, shard.key(&batch))
         });
         let items = rows.chain(counters).collect::<Result<Vec<_>, _>>()?;

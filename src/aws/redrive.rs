@@ -50,7 +50,11 @@ pub(super) async fn redrive(inner: &Inner, key: &JobKey, content: Option<Digest>
         let shard = shard.ok_or_else(|| trouble::of_ours(StoreTrouble::Other, DOING, "no shard to count in"))?;
         let items = vec![
             requeued(inner, key, &row, queued, content).in_transaction(inner, DOING, table::job(key))?,
-            counters::growth(counts).in_transaction(inner, DOING, shard.key(&key.batch_key()))?,
+            counters::growth(inner, &key.batch_key(), counts).in_transaction(
+                inner,
+                DOING,
+                shard.key(&key.batch_key()),
+            )?,
         ];
         let reasons = match transact(inner, DOING, items).await? {
             Transacted::Done => return Ok(Redriven::Queued { generation: rows::generation(row.token) + 1 }),

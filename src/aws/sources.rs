@@ -54,7 +54,8 @@ impl S3Sources {
         if found.content_length().is_some_and(|length| length.unsigned_abs() > most) {
             return Err(too_large());
         }
-        let mut bytes = BytesMut::new();
+        let length = found.content_length().map_or(0, i64::unsigned_abs);
+        let mut bytes = BytesMut::with_capacity(usize::try_from(length).unwrap_or_default());
         while let Some(some) = found.body.next().await {
             let some = some.map_err(|error| Unopened::Away { why: error.to_string() })?;
             if (bytes.len() + some.len()) as u64 > most {
@@ -72,12 +73,14 @@ where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
     let no = |why: &str| refused(Class::BadInput, why);
+    let away = |why: &str| Unopened::Away { why: why.to_owned() };
     match error.code() {
         Some("NoSuchKey") => no("there is no such object: it was removed, or never there"),
         Some("NoSuchVersion" | "MethodNotAllowed") => no("there is no such version of the object: it was removed"),
         Some("NoSuchBucket") => no("there is no such bucket"),
-        // It is said, too, of an object that is not there, to those who may not list the bucket.
-        Some("AccessDenied" | "AllAccessDisabled") => no(
+        // A permission that is missing is the worker's fault, and may be on its way. It is said, too, of an object that is not
+        // there, to those who may not list the bucket.
+        Some("AccessDenied" | "AllAccessDisabled") => away(
             "the worker may not read it, or it is not there: its role needs s3:GetObject and s3:GetObjectVersion on it, \
                 and kms:Decrypt if it is encrypted with a key",
         ),
@@ -125,13 +128,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_there_or_not_for_us_is_refused_and_what_passes_is_waited_for() {
+    async fn what_is_not_there_is_refused_and_what_passes_is_waited_for() {
         for (status, code, words) in [
             (404, "NoSuchKey", "no such object"),
             (404, "NoSuchVersion", "no such version"),
             (405, "MethodNotAllowed", "no such version"),
             (404, "NoSuchBucket", "no such bucket"),
-            (403, "AccessDenied", "s3:GetObject"),
             (403, "InvalidObjectState", "restore"),
             (301, "PermanentRedirect", "AWS_REGION"),
         ] {
@@ -140,9 +142,13 @@ mod tests {
             assert_eq!(failure.class, Class::BadInput, "{code}");
             assert!(failure.message.contains(words), "{code}: {failure:?}");
         }
-        for (status, code) in
-            [(503, "SlowDown"), (500, "InternalError"), (400, "ExpiredToken"), (403, "InvalidAccessKeyId")]
-        {
+        for (status, code) in [
+            (503, "SlowDown"),
+            (500, "InternalError"),
+            (400, "ExpiredToken"),
+            (403, "InvalidAccessKeyId"),
+            (403, "AccessDenied"),
+        ] {
             let (fetched, _) = fetched(Canned::of_s3(status, code), None).await;
             assert!(matches!(fetched, Err(Unopened::Away { .. })), "{code}: {fetched:?}");
         }

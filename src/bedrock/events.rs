@@ -2,7 +2,7 @@
 //!
 //! The frames are read here and not by the SDK's types, for the reason that other answers are: what these do not know yet would be
 //! lost. An exception's frame becomes the error response that it would have been without a stream, so that one table
-//! ([`errors`](super::errors)) judges both.
+//! ([`super::errors`]) judges both.
 
 use aws_smithy_eventstream::frame::read_message_from;
 use aws_smithy_types::event_stream::{HeaderValue, Message};

@@ -90,7 +90,8 @@ pub(crate) fn job(
         tenant: None,
     };
     let digest = digest(path).map_err(|(class, reason)| refused(class, reason))?;
-    let rule = rules.uploads.iter().find(|rule| rule.is_for(shown));
+    // Files of this machine lie in no bucket.
+    let rule = rules.uploads.iter().find(|rule| rule.bucket.is_none() && rule.is_for(shown));
     let document = rule.map_or_else(|| Document::at(shown), |rule| rule.document(shown));
     let document = Document { sha256: Some(digest), ..document };
     let model = rule.and_then(|rule| rule.model.as_deref()).or(model).or(default);

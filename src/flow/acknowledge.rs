@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::job::intake::task_token_of;
 use crate::job::trail::What;
 use crate::ports::{Entry, StoreError};
 
@@ -23,10 +24,13 @@ pub async fn acknowledge(context: &Context, delivery: Delivery, disposition: Dis
                 note(context, &delivery, entry);
             }
         }
-        Disposition::Bury { proof: _, reason } | Disposition::Reject { reason } => {
-            let entry = insist(context, || context.queue.dead_letter(&delivery.message, &reason)).await?;
-            context.meter.dead_lettered(&delivery.message.id.0, &reason);
-            note(context, &delivery, entry);
+        Disposition::Bury { proof: _, reason } => bury(context, &delivery, &reason).await?,
+        Disposition::Reject { reason } => {
+            // Before the message goes: it is all that knows of who waits.
+            if let (Some(callbacks), Some(token)) = (&context.callbacks, task_token_of(&delivery.message.body)) {
+                insist(context, || callbacks.refuse(&token, &reason)).await?;
+            }
+            bury(context, &delivery, &reason).await?;
         }
         Disposition::Release { after, claim } => {
             // The row first: a message that is delivered again must find its job queued.
@@ -42,6 +46,13 @@ pub async fn acknowledge(context: &Context, delivery: Delivery, disposition: Dis
         }
         Disposition::Drop => {}
     }
+    Ok(())
+}
+
+async fn bury(context: &Context, delivery: &Delivery, reason: &str) -> Result<(), StoreError> {
+    let entry = insist(context, || context.queue.dead_letter(&delivery.message, reason)).await?;
+    context.meter.dead_lettered(&delivery.message.id.0, reason);
+    note(context, delivery, entry);
     Ok(())
 }
 

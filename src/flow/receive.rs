@@ -103,7 +103,6 @@ pub async fn receive(
                 (trouble, in_trouble_since) = (TROUBLE_LEAST, None);
                 context.meter.received(messages.len());
                 if messages.is_empty() && !passing_over.is_empty() {
-                    drop((permits, places));
                     tokio::select! {
                         () = context.stop.drained() => return,
                         () = shares.changed() => {}

@@ -23,6 +23,9 @@ const NO_OBJECTS_HERE: &str = "what lies in S3 is read by the workers of `backen
 
 const NO_PIPELINES_HERE: &str = "state machines are begun by the workers of `backend = \"aws\"` alone";
 
+/// A queue keeps a message for two weeks at most: half a day before that is over, a person is to find it among the dead letters.
+const KEPT: Duration = Duration::from_secs(27 * 12 * 60 * 60);
+
 /// Proof that nothing is left to do for a message: it tells of nothing that is wanted, or other messages stand for it.
 #[derive(Debug)]
 pub struct Settled(());
@@ -38,7 +41,11 @@ pub async fn carry_out(context: &Context, delivery: &Delivery) -> Result<Option<
         None => return Ok(None),
         Some(Err(why)) => return Err(refused(why)),
         Some(Ok(UploadEvent::Upload(upload))) => take_in(context, delivery, &upload).await?,
-        Some(Ok(UploadEvent::Several(records))) => send(context, records.into_iter().map(record).collect()).await?,
+        Some(Ok(UploadEvent::Several(records))) => {
+            // From here on they are messages of ours.
+            may_be_sent(context, delivery, &Tenant::unnamed())?;
+            send(context, records.into_iter().map(record).collect()).await?
+        }
         Some(Ok(UploadEvent::Nothing(what))) => pass_over(context, delivery, &what),
     };
     Ok(Some(Notified::of_upload(&settled)))
@@ -54,9 +61,7 @@ async fn take_in(context: &Context, delivery: &Delivery, upload: &Upload) -> Res
     })?;
     may_be_read(context).map_err(|why| refused(format!("{upload}: {why}")))?;
     let job = rule.job(upload, uploads.default_model()).map_err(|why| refused(format!("{upload}: {why}")))?;
-    if !context.settings.senders.may_send(&job.key.tenant, delivery.message.sender.as_deref()) {
-        return Err(refused(format!("its sender may not send jobs of tenant `{}`", job.key.tenant)));
-    }
+    may_be_sent(context, delivery, &job.key.tenant)?;
     if insist(context, || context.ledger.look_up(&job.key)).await?.is_some() {
         return Ok(pass_over(context, delivery, "an upload that is known already"));
     }
@@ -64,6 +69,13 @@ async fn take_in(context: &Context, delivery: &Delivery, upload: &Upload) -> Res
         Some(pipeline) => begin(context, delivery, pipeline, &job).await,
         None => send(context, vec![outgoing(&job)]).await,
     }
+}
+
+fn may_be_sent(context: &Context, delivery: &Delivery, tenant: &Tenant) -> Result<(), Exit> {
+    if context.settings.senders.may_send(tenant, delivery.message.sender.as_deref()) {
+        return Ok(());
+    }
+    Err(refused(format!("its sender may not send jobs of tenant `{tenant}`")))
 }
 
 fn may_be_read(context: &Context) -> Result<(), &'static str> {
@@ -81,7 +93,11 @@ async fn begin(context: &Context, delivery: &Delivery, pipeline: &Pipeline, job:
     let begun = pipelines.begin(&pipeline.state_machine, job.key.id.as_str(), &pipeline.input(job)).await;
     begun.map(|()| Settled(())).map_err(|error| {
         context.meter.pipeline_trouble(&error);
-        Exit::HandBack { after: by_age(context.now().since(delivery.message.sent)) }
+        let age = context.now().since(delivery.message.sent);
+        if age >= KEPT {
+            return refused(format!("its pipeline could not be begun in all that time: {}", error.why));
+        }
+        Exit::HandBack { after: by_age(age) }
     })
 }
 

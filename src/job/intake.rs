@@ -15,6 +15,7 @@ mod template;
 mod upload_event;
 mod wire;
 
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 pub use self::contract::{PAYLOAD_BYTES, REQUESTS};
@@ -159,6 +160,20 @@ pub fn parse_message(body: &str, message_id: &str, defaults: &Defaults<'_>) -> R
         job(parts, batch, defaults, |_| id)
     };
     job().map_err(|fault| refusal(body, fault))
+}
+
+/// Who waits in a workflow for what a message asks, also of one that is no job.
+pub fn task_token_of(body: &str) -> Option<TaskToken> {
+    #[derive(Deserialize)]
+    struct Waits {
+        callback: Callback,
+    }
+    #[derive(Deserialize)]
+    struct Callback {
+        task_token: String,
+    }
+    let waits: Waits = serde_json::from_str(body).ok()?;
+    TaskToken::new(&waits.callback.task_token)
 }
 
 /// What a line says, whatever its form; what it does not say is `None`.

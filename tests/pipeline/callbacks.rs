@@ -17,6 +17,7 @@ use crate::harness::{Scripted, Setup, context, emptied, job};
 #[derive(Default)]
 struct Workflows {
     answers: Mutex<Vec<(String, Notice)>>,
+    refused: Mutex<Vec<(String, String)>>,
     refusals: Mutex<u32>,
 }
 
@@ -30,6 +31,11 @@ impl Callbacks for Workflows {
             return Err(StoreError { kind: StoreTrouble::Away, doing, why });
         }
         self.answers.lock().unwrap().push((token.as_str().to_owned(), notice.clone()));
+        Ok(())
+    }
+
+    async fn refuse(&self, token: &TaskToken, reason: &str) -> Result<(), StoreError> {
+        self.refused.lock().unwrap().push((token.as_str().to_owned(), reason.to_owned()));
         Ok(())
     }
 }
@@ -85,4 +91,31 @@ async fn a_callback_that_nobody_would_answer_is_no_job() {
     context.stop.drain(Reason::Done);
     working.await.unwrap();
     assert_eq!((context.queue.depth().await.unwrap().dead, model.calls()), (1, 0));
+}
+
+/// The premise: a workflow that asked for an unknown model waited a week for its timeout.
+#[tokio::test(start_paused = true)]
+async fn w6_d5_who_waits_for_a_message_that_is_no_job_is_told_why() {
+    let state = State::new();
+    let store = state.open().await;
+    let model = Scripted::answering();
+    let mut context = context(&store, &state, model.clone(), Setup::default());
+    let workflows = Arc::new(Workflows::default());
+    Arc::get_mut(&mut context).unwrap().callbacks = Some(workflows.clone());
+    let worker = Worker::new(Arc::clone(&context));
+    let working = tokio::spawn(async move { worker.run().await });
+    let body = r#"{"id": "o-1", "prompt": "secret", "fancy": 1, "callback": {"task_token": "waits"}}"#.to_owned();
+    context.queue.send(vec![Outgoing { body, ..message("-") }]).await.unwrap().remove(0).unwrap();
+    let mut look = tokio::time::interval(Duration::from_millis(100));
+    while context.queue.depth().await.unwrap().dead == 0 {
+        look.tick().await;
+    }
+    context.stop.drain(Reason::Done);
+    working.await.unwrap();
+    let refused = workflows.refused.lock().unwrap();
+    let [(token, reason)] = refused.as_slice() else { panic!("{refused:?}") };
+    assert_eq!(token, "waits");
+    assert!(reason.contains("`fancy`") && !reason.contains("secret"), "{reason}");
+    assert!(workflows.answers.lock().unwrap().is_empty());
+    assert_eq!(model.calls(), 0);
 }

@@ -1,5 +1,5 @@
 //! A data source comes up to date: arrivals share what begins after them, and whatever fails or dies in between, nothing is begun
-//! twice. The service is the test's own; the real SDK is asked in `tests/fleet`.
+//! twice. The service is the test's own; the real SDK is asked in `tests/fleet_e2e`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -119,6 +119,9 @@ impl Staged {
         self.rest.extend_from_slice(piece.get(usize::try_from(about).unwrap_or(usize::MAX)..).unwrap_or_default());
         let whole = self.rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
         let whole = self.rest.split_to(whole);
+        if self.next.is_none() && !self.rest.is_empty() {
+            return Err(unreadable());
+        }
         let lines = whole.as_ref().split(|byte: &u8| *byte == b'\n').filter(|line| !line.is_empty());
         let parts = lines.map(|line| serde_json::from_slice(line).map_err(|_| unreadable()));
         parts.collect::<Result<Vec<_>, _>>().map(Some)
