@@ -205,7 +205,8 @@ pub(crate) async fn r11_what_one_worker_swaps_the_other_sees_at_once(w: World) {
 
 pub(crate) async fn r12_a_state_outlives_its_writer(w: World) {
     let version = swapped(&w.allowance.swap(&lane(), Version(0), "a".into()).await.unwrap());
-    let next = w.close_and_reopen().await.allowance;
+    let again = w.close_and_reopen().await;
+    let next = &again.allowance;
     assert_eq!(standing(next.as_ref(), &lane()).await, (version, "a".into()));
     assert!(swapped(&next.swap(&lane(), version, "b".into()).await.unwrap()) > version);
 }
