@@ -18,7 +18,7 @@ use crate::flow::patience::Patience;
 use crate::flow::senders::Senders;
 use crate::job::intake::is_plausible_model_id;
 use crate::job::units::{Timestamp, Usd};
-use crate::job::upload::Uploads;
+use crate::job::upload::{Origin, Uploads};
 use crate::ports::{Clock, Documents, Ingestions, LaneId, Model, Sources};
 use crate::rules::breaker::BreakerRules;
 use crate::rules::pace::{Counting, Hypothesis, Limits};
@@ -66,6 +66,11 @@ pub(crate) fn settings(file: Option<&Path>, simulate: bool) -> Result<Settings, 
         std::fs::read_to_string(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))
     };
     let mut settings = config::resolve(typed, &environment, read_endpoints).map_err(Report::usage)?;
+    for rule in &mut settings.uploads {
+        if let Origin::Folder(watched) = &mut rule.origin {
+            *watched = folder.join(&*watched);
+        }
+    }
     if typed.is_none() && simulate {
         let built_in = config::simulated();
         settings.models = built_in.models;

@@ -17,7 +17,7 @@ use aquifer::job::ident::{BatchName, JobId, JobKey, Tenant};
 use aquifer::job::lifecycle::{State as JobState, Status};
 use aquifer::job::outcome::JobResult;
 use aquifer::job::spec::Priority;
-use aquifer::job::upload::{OwnPlace, Pipeline, Revision, Upload, UploadRule, Uploads};
+use aquifer::job::upload::{Origin, OwnPlace, Pipeline, Revision, Upload, UploadRule, Uploads};
 use aquifer::ports::{
     Depth, Entry, Message, MessageId, Outgoing, Pipelines, Queue, ReceiptHandle, StoreError, StoreTrouble,
 };
@@ -31,7 +31,7 @@ const CHUNKS: u64 = 3;
 fn rule(prefix: &str, suffix: &str) -> UploadRule {
     let Document { mode, template, chunk_tokens, overlap_tokens, partial, reduce, .. } = Document::at("x");
     UploadRule {
-        bucket: None,
+        origin: Origin::Any,
         prefix: prefix.to_owned(),
         suffix: suffix.to_owned(),
         model: Some("m".into()),
