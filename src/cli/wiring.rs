@@ -165,6 +165,8 @@ pub(crate) async fn simulator(listen: SocketAddr, scenario: Option<&PathBuf>) ->
 /// Who answers, and where.
 pub(crate) struct Connected {
     pub(crate) model: Arc<dyn Model>,
+    /// Who ingests; nobody, where all is simulated.
+    pub(crate) ingestions: Option<Arc<dyn Ingestions>>,
     /// The built-in simulator, if that is who answers.
     pub(crate) simulator: Option<Simulator>,
     pub(crate) endpoints: Vec<EndpointSettings>,
@@ -178,12 +180,13 @@ pub(crate) async fn connect(simulate: Option<&Option<PathBuf>>, settings: &Setti
     let endpoints = endpoints(settings, simulate.is_some()).await?;
     let Some(scenario) = simulate else {
         let model = bedrock(&endpoints).await?;
-        return Ok(Connected { model: Arc::new(model), simulator: None, endpoints });
+        let ingestions = Some(ingestions(&model, settings));
+        return Ok(Connected { model: Arc::new(model), ingestions, simulator: None, endpoints });
     };
     let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let simulator = simulator(any_port, scenario.as_ref()).await?;
     let model = simulated_bedrock(simulator.address(), &endpoints).await?;
-    Ok(Connected { model: Arc::new(model), simulator: Some(simulator), endpoints })
+    Ok(Connected { model: Arc::new(model), ingestions: None, simulator: Some(simulator), endpoints })
 }
 
 /// The endpoints to call: the configured ones, else the region the SDK would use.
@@ -423,9 +426,9 @@ fn uploads(settings: &Settings) -> Uploads {
 }
 
 /// Who brings data sources up to date: the service, in the region of this machine, else that of the first endpoint.
-pub(crate) fn ingestions(settings: &Settings) -> Arc<dyn Ingestions> {
+fn ingestions(models: &Bedrock, settings: &Settings) -> Arc<dyn Ingestions> {
     let first = settings.endpoints.first().map_or_else(|| Arc::from("us-east-1"), |first| Arc::clone(&first.region));
-    Arc::new(KnowledgeBases::at_home_or_in(first))
+    Arc::new(KnowledgeBases::beside(models, first))
 }
 
 fn senders(settings: &Settings) -> Senders {

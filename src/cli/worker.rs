@@ -45,12 +45,12 @@ pub(crate) async fn worker(args: &WorkerArgs) -> Result<Exit, Report> {
     let settings = wiring::settings(args.places.config.as_deref(), is_simulated)?;
     let stop = Stop::default();
     let signals = signals::watch(stop.clone());
-    let Connected { model, simulator, endpoints } = connect(args.simulate.as_ref(), &settings).await?;
+    let Connected { model, ingestions, simulator, endpoints } = connect(args.simulate.as_ref(), &settings).await?;
     let backend = Backend::open(&settings, &args.places, is_simulated).await?;
     let folders = Folders::of(&settings, &args.places)?;
     let catalogue = Arc::new(wiring::catalogue(&settings, &endpoints));
     let flow = wiring::flow_settings(&settings, is_simulated, None, Patience::Endless);
-    let context = backend::context(backend.ports(None), &settings, model, catalogue, flow, stop);
+    let context = backend::context(backend.ports(None), &settings, (model, ingestions), catalogue, flow, stop);
     let asked = args.listen.map(|address| Listen { address, is_set: true });
     let desk = BackendDesk::new(backend.clone(), &args.places, is_simulated, &settings);
     let token = settings.worker.page_token.as_ref();
