@@ -138,7 +138,7 @@ fn notice(id: &Value, status: &str, error: &Value) -> Value {
     json!({
         "kind": "job", "notice_id": "n", "id": id, "batch": "-", "tenant": "default", "status": status, "model_used": "m",
         "attempts": 0, "usage": { "input_tokens": 812, "output_tokens": 97 }, "cost_usd": 0.25, "error": error,
-        "result": { "uri": format!("s3://b/results/{}", id.as_str().unwrap()), "offset": 0, "length": 9, "sha256": "ab" },
+        "result": { "uri": format!("s3://b/results/{}", id.as_str().unwrap()), "offset": 7, "length": 9, "sha256": "ab" },
     })
 }
 
@@ -190,7 +190,7 @@ fn w1_w4_w7_a_document_goes_through_every_stage_and_one_that_does_not_is_made_kn
     succeed(&world, &asked);
     let asked = take(&world);
     assert_eq!(asked["agent"]["agentAliasId"], "B");
-    assert_eq!(asked["agent"]["inputText"], "What of s3://b/inbox/report.pdf, and of s3://b/results/d-1?");
+    assert_eq!(asked["agent"]["inputText"], "What of s3://b/inbox/report.pdf, and of s3://b/results/d-1 (bytes 7-15)?");
     let analysis = format!("s3://b/results/{}", asked["id"].as_str().unwrap());
     succeed(&world, &asked);
     let ended = machine.end(&execution);
