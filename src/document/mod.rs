@@ -4,7 +4,8 @@
 //! bytes --kind--> pdf | docx | html | markdown | text --extract--> pages --chunk--> chunks
 //! ```
 //!
-//! [`extract()`] is a function; [`child`] runs it where it can do no harm; [`desk`] asks about what comes of it.
+//! [`extract()`] is a function; [`child`] runs it where it can do no harm; [`desk`] asks about what comes of it. Which files lie whole
+//! in a folder that is watched is for [`drops`].
 
 mod child;
 mod chunk;
