@@ -315,7 +315,9 @@ async fn blocking<T: Send + 'static>(stop: &Stop, work: impl FnOnce() -> T + Sen
     tokio::select! {
         biased;
         () = stop.drained() => None,
-        done = tokio::task::spawn_blocking(work) => done.ok(),
+        done = tokio::task::spawn_blocking(work) => {
+            done.inspect_err(|error| tracing::error!(%error, "a folder is watched no longer")).ok()
+        }
     }
 }
 

@@ -57,7 +57,7 @@ pub(crate) async fn worker(args: &WorkerArgs) -> Result<Exit, Report> {
     let page = serve::open(asked.unwrap_or(settings.worker.listen), &context, desk, token).await?;
     say(&format!("working {}: {}", backend.name(&args.places, is_simulated), what_answers(&settings, &context)));
 
-    let watching = match &backend {
+    let mut watching = match &backend {
         Backend::Embedded(store) => folders.watch(store, &context),
         // The configuration of a fleet has none.
         Backend::Fleet(_) => JoinSet::new(),
@@ -66,7 +66,7 @@ pub(crate) async fn worker(args: &WorkerArgs) -> Result<Exit, Report> {
     // CloudWatch reads the log of a fleet; on a machine of its own a worker is scraped.
     let is_fleet = matches!(settings.backend, config::Backend::Aws(_));
     watch(&context, is_fleet.then(Emf::default)).await;
-    watching.join_all().await;
+    while watching.join_next().await.is_some() {}
     purging.abort();
     signals.abort();
     drop(page);
