@@ -11,6 +11,7 @@ mod enqueue;
 pub mod exit;
 mod explain;
 mod fleet_roll;
+mod folders;
 mod forget;
 pub mod input;
 mod intake;

@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod control;
 pub mod document;
+pub mod dropped;
 pub mod failure;
 pub mod ident;
 pub mod ingest;

@@ -9,6 +9,7 @@ use aquifer::job::ident::{BatchKey, BatchName, Digest, JobKey, Tenant};
 use aquifer::job::lifecycle::{State, Status};
 use aquifer::job::notice::BatchSums;
 use aquifer::job::outcome::{Ending, Pointer, Tally, Usage};
+use aquifer::job::spec::TaskToken;
 use aquifer::job::trail::Trail;
 use aquifer::job::units::{Timestamp, Usd};
 use aquifer::ports::{BeginReply, ClaimReply, Claimed, Clock, Fence, FinalRow, FinishReply, Ledger};
@@ -125,6 +126,26 @@ async fn d2_ends_of_many_workers_are_counted_exactly_and_one_of_them_sees_the_ba
     assert_eq!((sums.total, sums.succeeded, sums.failed), (200, 196, 4));
     assert_eq!(sums.cost_usd.nanos(), 200 * CENT.nanos());
     assert_eq!(sums.usage, Usage { input_tokens: 2_000, output_tokens: 600, ..Usage::default() });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_seal_says_what_was_added_and_takes_back_nothing_that_the_first_said() {
+    let ([fleet], _clock) = workers().await;
+    let ledger = fleet.ledger();
+    let token = TaskToken::new("token-of-the-workflow").unwrap();
+    let first = Seal { refused: 1, roll: Some("roll-1".to_owned()), callback: Some(token.clone()), ..sealed(1) };
+    fleet.seal(&batch_key(), &first).await.unwrap();
+    // A producer beside the one who enqueued: it knows of no input, and nobody waits for it.
+    fleet.seal(&batch_key(), &sealed(2)).await.unwrap();
+    assert!(!end(ledger.as_ref(), "one", Status::Succeeded).await.1, "there are two in all");
+    assert!(end(ledger.as_ref(), "two", Status::Succeeded).await.1);
+    let complete = ledger.complete_unannounced(&batch_key()).await.unwrap().unwrap();
+    assert_eq!(complete.callback, Some(token), "who waits still waits");
+    assert_eq!(
+        (complete.sums.total, complete.sums.rejected),
+        (3, 1),
+        "what the input held in refused lines is still told"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
