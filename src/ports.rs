@@ -30,6 +30,7 @@ mod documents;
 mod finding;
 mod ingestions;
 mod queue;
+pub mod rolls;
 
 // ---------------------------------------------------------------------------------------------------- errors
 

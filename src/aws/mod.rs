@@ -77,11 +77,10 @@ pub use dead::{DeadLetters, FleetLetter, PutBack};
 pub use forget::Forgotten;
 pub use provision::Created;
 pub use reader::{Order, ResultLines};
-pub use redrive::Redriven;
 pub use report::{BatchSummary, JobOwner, JobReport, LaneGate, LaneRow, PartsReport};
-pub use roll::{AlreadySent, LineContent, PART_LINES, Roll, RollLine};
 
 use crate::job::ident::{BatchKey, Digest, JobKey};
+use crate::ports::rolls::{Redriven, Rolls};
 use crate::ports::{
     Allowance, Bodies, Callbacks, Clock, Ledger, Notices, Parts, Pipelines, Queue, Seals, Sources, StoreError,
 };
@@ -189,6 +188,11 @@ impl Fleet {
     /// Batches that are sealed by message.
     pub fn seals(&self) -> Arc<dyn Seals> {
         Arc::new(batches::ByMessage { inner: Arc::clone(&self.inner) })
+    }
+
+    /// The lists of what inputs held, and jobs run again.
+    pub fn rolls(&self) -> Arc<dyn Rolls> {
+        Arc::new(roll::FleetRolls { inner: Arc::clone(&self.inner) })
     }
 
     /// Where jobs are kept that are parts of another.

@@ -12,23 +12,10 @@ use super::{Inner, trouble};
 use crate::job::ident::{Digest, JobKey};
 use crate::job::lifecycle::{State, Step};
 use crate::job::trail::What;
+use crate::ports::rolls::Redriven;
 use crate::ports::{StoreError, StoreTrouble};
 
 const DOING: &str = "running a job again";
-
-/// What came of running a job again.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Redriven {
-    /// It is queued in this generation: it is worked as soon as a message of it is delivered.
-    Queued {
-        /// How often it was run again.
-        generation: u32,
-    },
-    /// It is in a state that is not left so.
-    NotFrom(State),
-    /// There is no such job.
-    Unknown,
-}
 
 /// What of an ended row goes: the counts of its generation, and what became of it.
 const GOES: [&str; 14] =

@@ -14,6 +14,7 @@ use crate::flow::credentials::CredentialsGate;
 use crate::flow::lanes::Catalogue;
 use crate::flow::notify::Announcer;
 use crate::flow::patience::ClaimGate;
+use crate::flow::roster::{Roster, Sender};
 use crate::flow::stop::Stop;
 use crate::job::ident::{BatchKey, BatchName, Digest};
 use crate::ports::{
@@ -24,7 +25,6 @@ use crate::telemetry::Meter;
 
 use super::args::Places;
 use super::exit::Report;
-use super::fleet_roll::FleetRoll;
 use super::wiring::{self, SIMULATED};
 use super::{SystemClock, check};
 
@@ -151,7 +151,11 @@ impl Backend {
     pub(crate) async fn begin(&self, batch: &BatchName) -> Result<Roll, StoreError> {
         match self {
             Self::Embedded(store) => Ok(Roll::Embedded(Arc::new(store.begin_run(batch).await?))),
-            Self::Fleet(fleet) => Ok(Roll::Fleet(Box::new(FleetRoll::begin(fleet, batch).await?))),
+            Self::Fleet(fleet) => {
+                let (queue, ledger) = (fleet.queue(), fleet.ledger());
+                let with = Sender { queue, ledger, rolls: fleet.rolls(), seals: fleet.seals() };
+                Ok(Roll::Fleet(Box::new(Roster::begin(with, batch).await?)))
+            }
         }
     }
 
@@ -241,7 +245,7 @@ pub(crate) enum Roll {
     /// In the state database.
     Embedded(Arc<Run>),
     /// In a fleet's bucket.
-    Fleet(Box<FleetRoll>),
+    Fleet(Box<Roster>),
 }
 
 impl Roll {
@@ -281,7 +285,12 @@ impl Roll {
     pub(crate) async fn seal(&self) -> Result<Sealed, StoreError> {
         match self {
             Self::Embedded(run) => run.seal().await,
-            Self::Fleet(roll) => roll.seal().await,
+            Self::Fleet(roll) => {
+                let seal = roll.seal().await?;
+                roll.send_seal(seal).await?;
+                let (jobs, refused) = roll.counts().await;
+                Ok(Sealed { lines: jobs + refused, jobs, withdrawn: 0 })
+            }
         }
     }
 }

@@ -1,30 +1,49 @@
-//! How does an input come to a fleet? Every job as a message, every line on the roll, and behind them the message that seals the
-//! batch. Sent again after a break, an input goes on behind the last part of it that is known to be sent.
+//! How does an input come to a fleet? Every job as a message, every line on the roll, and then the batch is sealed. Sent again
+//! after a break, an input goes on behind the last part of it that is known to be sent.
 //!
 //! Whether a job is known already is for the worker that claims it to find out: asking for each of a million would cost more than
 //! it saves. Only where jobs that failed are to run again is every row looked at.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::Mutex;
 
-use crate::aws::{Fleet, LineContent, PART_LINES, Redriven, Roll, RollLine};
-use crate::embedded::{Entry, Line, Sealed, Standing};
-use crate::job::control::Control;
-use crate::job::ident::{BatchName, Digest, JobId, JobKey, Tenant};
+use crate::job::control::{Control, Seal};
+use crate::job::ident::{BatchName, Digest, JobId, Tenant};
 use crate::job::lifecycle::{State, Status};
 use crate::job::spec::{Job, Priority};
-use crate::ports::{BATCH_ENTRIES, Outgoing, Queue, StoreError, StoreTrouble};
+use crate::ports::rolls::{Entry, Line, LineContent, PART_LINES, Redriven, Roll, RollLine, Rolls, Standing};
+use crate::ports::{BATCH_ENTRIES, Ledger, Outgoing, Queue, Seals, StoreError, StoreTrouble};
 
 /// Batches of messages under way at once.
 const AT_ONCE: usize = 16;
 
+/// With what an input is sent.
+#[derive(Clone)]
+pub struct Sender {
+    /// Where jobs go.
+    pub queue: Arc<dyn Queue>,
+    /// Who knows what became of them.
+    pub ledger: Arc<dyn Ledger>,
+    /// Where lines are listed.
+    pub rolls: Arc<dyn Rolls>,
+    /// Where batches are sealed.
+    pub seals: Arc<dyn Seals>,
+}
+
+impl fmt::Debug for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender").finish_non_exhaustive()
+    }
+}
+
 /// The list of an input on its way to a fleet.
-#[derive(Debug)]
-pub(crate) struct FleetRoll {
-    fleet: Fleet,
+pub struct Roster {
+    with: Sender,
     batch: BatchName,
     desk: Mutex<Desk>,
 }
@@ -32,15 +51,15 @@ pub(crate) struct FleetRoll {
 /// What goes on the roll for a line, and the job that is to be sent.
 type Taken = (Tenant, LineContent, Option<Job>);
 
-#[derive(Debug)]
 struct Desk {
-    roll: Roll,
+    roll: Box<dyn Roll>,
     /// So many lines at the beginning were sent by an earlier process.
     sent_before: u64,
-    /// Every job of this input, and its content.
-    seen: HashMap<JobKey, Digest>,
+    /// Every job of this input, and its content: both by digests short enough that millions fit in memory, and long enough that no
+    /// two are alike.
+    seen: HashMap<u128, u128>,
     /// How often content without an id occurred.
-    repeats: HashMap<Digest, u32>,
+    repeats: HashMap<u128, u32>,
     /// Of all lines so far.
     digest: Digest,
     lines: u64,
@@ -50,9 +69,13 @@ struct Desk {
     refused: u64,
 }
 
-impl FleetRoll {
-    pub(crate) async fn begin(fleet: &Fleet, batch: &BatchName) -> Result<Self, StoreError> {
-        let roll = fleet.begin_roll(batch).await?;
+impl Roster {
+    /// Begins, or goes on with, the list of a batch.
+    ///
+    /// # Errors
+    /// What a service said.
+    pub async fn begin(with: Sender, batch: &BatchName) -> Result<Self, StoreError> {
+        let roll = with.rolls.begin(batch).await?;
         let desk = Desk {
             sent_before: 0,
             roll,
@@ -64,11 +87,11 @@ impl FleetRoll {
             jobs: 0,
             refused: 0,
         };
-        Ok(Self { fleet: fleet.clone(), batch: batch.clone(), desk: Mutex::new(desk) })
+        Ok(Self { with, batch: batch.clone(), desk: Mutex::new(desk) })
     }
 
-    /// How many lines an earlier process has sent, and the digest of them; see [`FleetRoll::go_on`].
-    pub(crate) async fn sent_before(&self) -> Option<(u64, Digest)> {
+    /// How many lines an earlier process has sent, and the digest of them; see [`Roster::go_on`].
+    pub async fn sent_before(&self) -> Option<(u64, Digest)> {
         self.desk.lock().await.roll.already_sent().map(|sent| (sent.lines, sent.digest))
     }
 
@@ -76,7 +99,7 @@ impl FleetRoll {
     ///
     /// # Errors
     /// `Denied` if it does not, and the other input was not sent to its end.
-    pub(crate) async fn go_on(&self, begins_so: bool) -> Result<(), StoreError> {
+    pub async fn go_on(&self, begins_so: bool) -> Result<(), StoreError> {
         let mut desk = self.desk.lock().await;
         match desk.roll.already_sent() {
             Some(sent) if begins_so => desk.sent_before = sent.lines,
@@ -90,7 +113,7 @@ impl FleetRoll {
     ///
     /// # Errors
     /// What a service said. Some of the jobs may be sent: sent again, they are the same jobs.
-    pub(crate) async fn enrol(&self, entries: Vec<Entry>, retry_failed: bool) -> Result<Vec<Standing>, StoreError> {
+    pub async fn enrol(&self, entries: Vec<Entry>, retry_failed: bool) -> Result<Vec<Standing>, StoreError> {
         let mut desk = self.desk.lock().await;
         if desk.part.len() >= PART_LINES {
             desk.write_part().await?;
@@ -119,29 +142,41 @@ impl FleetRoll {
             }
             jobs.extend(job.map(|job| (standings.len() - 1, is_sent, job)));
         }
+        let mut again = HashSet::new();
         if retry_failed {
             for (place, standing) in self.redrive(&jobs).await? {
                 standings[place] = standing;
+                // One that is queued may be so by a redrive whose message was never sent.
+                if matches!(standing, Standing::Redriven | Standing::Queued) {
+                    again.insert(place);
+                }
             }
         }
-        let to_send =
-            jobs.into_iter().filter(|(place, is_sent, _)| !is_sent || standings[*place] == Standing::Redriven);
+        let to_send = jobs.into_iter().filter(|(place, is_sent, _)| !is_sent || again.contains(place));
         self.send(to_send.map(|(_, _, job)| job).collect()).await?;
         Ok(standings)
     }
 
-    /// Ends the input: the rest goes on the roll, and the message that seals the batch behind the jobs.
+    /// Ends the input: the rest goes on the roll, and the batch is sealed.
     ///
     /// # Errors
     /// What a service said; the call may be repeated.
-    pub(crate) async fn seal(&self) -> Result<Sealed, StoreError> {
+    pub async fn seal(&self) -> Result<Seal, StoreError> {
         let mut desk = self.desk.lock().await;
         if desk.lines > desk.sent_before || !desk.part.is_empty() {
             desk.write_part().await?;
         }
-        let seal = desk.roll.seal(None).await?;
+        let seal = desk.roll.seal().await?;
+        self.with.seals.seal(&seal).await?;
+        Ok(seal)
+    }
+
+    /// Sends the message that seals the batch behind its jobs, so that it is sealed whatever becomes of this process.
+    ///
+    /// # Errors
+    /// What a service said; the call may be repeated.
+    pub async fn send_seal(&self, seal: Seal) -> Result<(), StoreError> {
         let tenant = seal.total.keys().next().cloned().unwrap_or_else(Tenant::unnamed);
-        self.fleet.seals().seal(&seal).await?;
         let outgoing = Outgoing {
             body: Control::Seal(seal).to_message(),
             batch: self.batch.clone(),
@@ -150,30 +185,34 @@ impl FleetRoll {
             priority: Priority::default(),
             delay: Duration::ZERO,
         };
-        send_all(&*self.fleet.queue(), vec![outgoing]).await?;
-        Ok(Sealed { lines: desk.jobs + desk.refused, jobs: desk.jobs, withdrawn: 0 })
+        send_all(&*self.with.queue, vec![outgoing]).await
+    }
+
+    /// Jobs of this input, and its refused lines, so far.
+    pub async fn counts(&self) -> (u64, u64) {
+        let desk = self.desk.lock().await;
+        (desk.jobs, desk.refused)
     }
 
     /// Opens the next generation of those that failed or expired.
     async fn redrive(&self, jobs: &[(usize, bool, Job)]) -> Result<Vec<(usize, Standing)>, StoreError> {
-        let ledger = self.fleet.ledger();
-        let again = jobs.iter().map(|(place, _, job)| {
-            let ledger = &ledger;
-            async move {
-                let standing = match ledger.look_up(&job.key).await? {
-                    Some((State::Final(Status::Failed | Status::Expired), _)) => {
-                        match self.fleet.redrive(&job.key, Some(job.digest())).await? {
-                            Redriven::Queued { .. } => Some(Standing::Redriven),
-                            Redriven::NotFrom(State::Final(status)) => Some(Standing::Final(status)),
-                            Redriven::NotFrom(State::Queued | State::Running) | Redriven::Unknown => None,
-                        }
+        let ledger = &self.with.ledger;
+        let again = jobs.iter().map(|(place, _, job)| async move {
+            let standing = match ledger.look_up(&job.key).await? {
+                Some((State::Final(Status::Failed | Status::Expired), _)) => {
+                    match self.with.rolls.redrive(&job.key, job.digest()).await? {
+                        Redriven::Queued { .. } => Some(Standing::Redriven),
+                        Redriven::NotFrom(State::Final(status)) => Some(Standing::Final(status)),
+                        Redriven::NotFrom(State::Queued) => Some(Standing::Queued),
+                        Redriven::NotFrom(State::Running) | Redriven::Unknown => None,
                     }
-                    Some((State::Final(status), _)) => Some(Standing::Final(status)),
-                    Some((State::Running, _)) => Some(Standing::Running),
-                    Some((State::Queued, _)) | None => None,
-                };
-                Ok::<_, StoreError>(standing.map(|standing| (*place, standing)))
-            }
+                }
+                Some((State::Final(status), _)) => Some(Standing::Final(status)),
+                Some((State::Running, _)) => Some(Standing::Running),
+                Some((State::Queued, _)) => Some(Standing::Queued),
+                None => None,
+            };
+            Ok::<_, StoreError>(standing.map(|standing| (*place, standing)))
         });
         let again: Vec<_> = stream::iter(again).buffered(AT_ONCE).try_collect().await?;
         Ok(again.into_iter().flatten().collect())
@@ -188,14 +227,20 @@ impl FleetRoll {
             priority: job.priority,
             delay: Duration::ZERO,
         };
-        let queue = self.fleet.queue();
+        let queue = &self.with.queue;
         let mut batches = Vec::new();
         let mut jobs = jobs.into_iter().map(outgoing).peekable();
         while jobs.peek().is_some() {
             batches.push(jobs.by_ref().take(BATCH_ENTRIES).collect::<Vec<_>>());
         }
-        let sent = batches.into_iter().map(|batch| send_all(&*queue, batch));
+        let sent = batches.into_iter().map(|batch| send_all(&**queue, batch));
         stream::iter(sent).buffer_unordered(AT_ONCE).try_collect().await
+    }
+}
+
+impl fmt::Debug for Roster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Roster").field("batch", &self.batch).finish_non_exhaustive()
     }
 }
 
@@ -210,7 +255,7 @@ impl Desk {
 
     /// A job finds its id and, if it is no repetition, its place.
     fn take_in(&mut self, mut job: Job, auto_id: bool, is_sent: bool) -> (Standing, Option<Taken>) {
-        let content = job.digest();
+        let content = short(&job.digest());
         if auto_id {
             let times = self.repeats.entry(content).or_default();
             *times += 1;
@@ -220,10 +265,11 @@ impl Desk {
                 job.key.id = id;
             }
         }
-        match self.seen.get(&job.key) {
+        let name = short(&Digest::of(format!("{}/{}", job.key.tenant, job.key.id).as_bytes()));
+        match self.seen.get(&name) {
             Some(first) if *first == content => return (Standing::SameLineTwice, None),
             Some(_) => return (Standing::Conflict { with: State::Queued }, None),
-            None => self.seen.insert(job.key.clone(), content),
+            None => self.seen.insert(name, content),
         };
         self.jobs += 1;
         let standing = if is_sent { Standing::Queued } else { Standing::New };
@@ -232,8 +278,13 @@ impl Desk {
     }
 }
 
+fn short(digest: &Digest) -> u128 {
+    let (half, _) = digest.as_bytes().split_at(size_of::<u128>());
+    half.iter().fold(0, |number, byte| number << 8 | u128::from(*byte))
+}
+
 /// The digest of an input that goes on with this line.
-pub(crate) fn chained(digest: Digest, line: &Line) -> Digest {
+pub fn chained(digest: Digest, line: &Line) -> Digest {
     let line = match line {
         Line::Job { job, .. } => Digest::of(job.to_message().as_bytes()),
         Line::Refused { result_line, .. } => Digest::of(result_line),
