@@ -117,7 +117,7 @@ impl DeadLetters {
         let doing = "putting a dead letter back";
         let job = job(inner, letter, model).await?;
         let outcome = match &job {
-            Some(job) => match redrive::redrive(inner, &job.key, Some(job.digest())).await? {
+            Some(job) => match redrive::redrive(inner, &job.key, Some(job.digest()), None).await? {
                 Redriven::Queued { .. } => PutBack::RunsAgain,
                 Redriven::NotFrom(_) | Redriven::Unknown => PutBack::Queued,
             },

@@ -25,10 +25,10 @@ use super::objects::Objects;
 use super::rolls::{Place, Rolls, short};
 use super::segments::in_key;
 use super::upload::JSON_LINES;
-use super::{Inner, redrive, trouble};
+use super::{Inner, batches, origins, redrive, trouble};
 use crate::job::control::Seal;
-use crate::job::ident::{BatchName, Digest, JobKey, RollId, Tenant};
-use crate::ports::rolls::{self, AlreadySent, LineContent, Redriven, RollLine};
+use crate::job::ident::{BatchKey, BatchName, Digest, JobKey, RollId, Tenant};
+use crate::ports::rolls::{self, AlreadySent, LineContent, Origin, Redriven, RollLine};
 use crate::ports::{StoreError, StoreTrouble};
 
 /// The rolls of a fleet's batches.
@@ -44,8 +44,22 @@ impl rolls::Rolls for FleetRolls {
         Ok(Box::new(Roll { inner: Arc::clone(&self.inner), batch: batch.clone(), mark, known: None }))
     }
 
-    async fn redrive(&self, job: &JobKey, content: Digest) -> Result<Redriven, StoreError> {
-        redrive::redrive(&self.inner, job, Some(content)).await
+    async fn redrive(&self, job: &JobKey, content: Digest, request: Option<&str>) -> Result<Redriven, StoreError> {
+        redrive::redrive(&self.inner, job, Some(content), request).await
+    }
+
+    async fn is_unfinished(&self, batch: &BatchKey) -> Result<bool, StoreError> {
+        let standing = batches::standing(&self.inner, batch).await?;
+        let is_open = standing.head.seal.as_ref().is_none_or(|seal| standing.counts.ended() < seal.total);
+        Ok(is_open || standing.counts.failed + standing.counts.expired > 0)
+    }
+
+    async fn note_origin(&self, batch: &BatchKey, origin: &Origin) -> Result<(), StoreError> {
+        origins::add(&self.inner, batch, origin).await
+    }
+
+    async fn origins(&self, batch: &BatchKey) -> Result<Vec<Origin>, StoreError> {
+        origins::of(&self.inner, batch).await
     }
 }
 

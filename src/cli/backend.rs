@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::aws::{self, Fleet};
 use crate::config::{self, Settings};
 use crate::embedded::{self, Entry, Run, Sealed, Standing, Store};
+use crate::flow::batch_request::BatchPorts;
 use crate::flow::context::{self, Context, DocumentPorts};
 use crate::flow::credentials::CredentialsGate;
 use crate::flow::lanes::Catalogue;
@@ -18,7 +19,7 @@ use crate::flow::roster::{Roster, Sender};
 use crate::flow::stop::Stop;
 use crate::job::ident::{BatchKey, BatchName, Digest};
 use crate::ports::{
-    Allowance, Bodies, Callbacks, Finding, Ledger, Model, Notices, Parts, Pipelines, Queue, Seals, Sources, StoreError,
+    Allowance, Bodies, Callbacks, Finding, Ledger, Model, Notices, Parts, Pipelines, Queue, Sources, StoreError,
     StoreTrouble,
 };
 use crate::telemetry::Meter;
@@ -45,7 +46,7 @@ pub(crate) struct Ports {
     notices: Arc<dyn Notices>,
     allowance: Arc<dyn Allowance>,
     callbacks: Option<Arc<dyn Callbacks>>,
-    seals: Option<Arc<dyn Seals>>,
+    batches: Option<BatchPorts>,
     pipelines: Option<Arc<dyn Pipelines>>,
     parts: Arc<dyn Parts>,
     sources: Option<Arc<dyn Sources>>,
@@ -123,7 +124,7 @@ impl Backend {
                 notices: store.notices(),
                 allowance: store.allowance(),
                 callbacks: None,
-                seals: None,
+                batches: None,
                 pipelines: None,
                 parts: store.parts(),
                 sources: None,
@@ -136,7 +137,12 @@ impl Backend {
                 notices: fleet.notices(),
                 allowance: fleet.allowance(),
                 callbacks: Some(fleet.callbacks()),
-                seals: Some(fleet.seals()),
+                batches: Some(BatchPorts {
+                    rolls: fleet.rolls(),
+                    seals: fleet.seals(),
+                    inputs: fleet.inputs(),
+                    turn: Arc::default(),
+                }),
                 pipelines: Some(fleet.pipelines()),
                 parts: fleet.parts(),
                 sources: Some(fleet.sources()),
@@ -165,8 +171,9 @@ impl Backend {
     /// # Errors
     /// What the back end said.
     pub(crate) async fn announce(&self, batch: &BatchKey, is_told: bool) -> Result<(), StoreError> {
-        let Ports { ledger, notices, callbacks, .. } = self.ports(None);
-        let announcer = Announcer { ledger: &*ledger, notices: &*notices, callbacks: callbacks.as_deref(), is_told };
+        let Ports { ledger, notices, callbacks, batches, .. } = self.ports(None);
+        let (callbacks, seals) = (callbacks.as_deref(), batches.as_ref().map(|ports| &*ports.seals));
+        let announcer = Announcer { ledger: &*ledger, notices: &*notices, callbacks, seals, is_told };
         announcer.announce(batch).await
     }
 
@@ -304,7 +311,7 @@ pub(crate) fn context(
     settings: context::Settings,
     stop: Stop,
 ) -> Arc<Context> {
-    let Ports { queue, ledger, bodies, notices, allowance, callbacks, seals, pipelines, parts, sources } = ports;
+    let Ports { queue, ledger, bodies, notices, allowance, callbacks, batches, pipelines, parts, sources } = ports;
     let documents = Some(DocumentPorts { reader: wiring::reader(configured, sources), parts });
     Arc::new(Context {
         queue,
@@ -312,7 +319,7 @@ pub(crate) fn context(
         bodies,
         notices,
         callbacks,
-        seals,
+        batches,
         documents,
         ingestions: (!settings.simulated).then(|| wiring::ingestions(configured)),
         pipelines,

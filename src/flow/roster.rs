@@ -19,8 +19,8 @@ use crate::job::spec::{Job, Priority};
 use crate::ports::rolls::{Entry, Line, LineContent, PART_LINES, Redriven, Roll, RollLine, Rolls, Standing};
 use crate::ports::{BATCH_ENTRIES, Ledger, Outgoing, Queue, Seals, StoreError, StoreTrouble};
 
-/// Batches of messages under way at once.
-const AT_ONCE: usize = 16;
+/// Batches of messages, and looks at rows, under way at once.
+pub(super) const AT_ONCE: usize = 16;
 
 /// With what an input is sent.
 #[derive(Clone)]
@@ -33,6 +33,31 @@ pub struct Sender {
     pub rolls: Arc<dyn Rolls>,
     /// Where batches are sealed.
     pub seals: Arc<dyn Seals>,
+}
+
+impl Sender {
+    /// Sends jobs, in no order.
+    ///
+    /// # Errors
+    /// What the queue said. Some may be sent.
+    pub async fn send(&self, jobs: Vec<Job>) -> Result<(), StoreError> {
+        let outgoing = |job: Job| Outgoing {
+            body: job.to_message(),
+            batch: job.key.batch,
+            tenant: job.key.tenant,
+            model: Some(job.model),
+            priority: job.priority,
+            delay: Duration::ZERO,
+        };
+        let queue = &self.queue;
+        let mut batches = Vec::new();
+        let mut jobs = jobs.into_iter().map(outgoing).peekable();
+        while jobs.peek().is_some() {
+            batches.push(jobs.by_ref().take(BATCH_ENTRIES).collect::<Vec<_>>());
+        }
+        let sent = batches.into_iter().map(|batch| send_all(&**queue, batch));
+        stream::iter(sent).buffer_unordered(AT_ONCE).try_collect().await
+    }
 }
 
 impl fmt::Debug for Sender {
@@ -55,11 +80,7 @@ struct Desk {
     roll: Box<dyn Roll>,
     /// So many lines at the beginning were sent by an earlier process.
     sent_before: u64,
-    /// Every job of this input, and its content: both by digests short enough that millions fit in memory, and long enough that no
-    /// two are alike.
-    seen: HashMap<u128, u128>,
-    /// How often content without an id occurred.
-    repeats: HashMap<u128, u32>,
+    names: Names,
     /// Of all lines so far.
     digest: Digest,
     lines: u64,
@@ -79,8 +100,7 @@ impl Roster {
         let desk = Desk {
             sent_before: 0,
             roll,
-            seen: HashMap::new(),
-            repeats: HashMap::new(),
+            names: Names::default(),
             digest: Digest::of(b""),
             lines: 0,
             part: Vec::new(),
@@ -153,7 +173,7 @@ impl Roster {
             }
         }
         let to_send = jobs.into_iter().filter(|(place, is_sent, _)| !is_sent || again.contains(place));
-        self.send(to_send.map(|(_, _, job)| job).collect()).await?;
+        self.with.send(to_send.map(|(_, _, job)| job).collect()).await?;
         Ok(standings)
     }
 
@@ -196,11 +216,11 @@ impl Roster {
 
     /// Opens the next generation of those that failed or expired.
     async fn redrive(&self, jobs: &[(usize, bool, Job)]) -> Result<Vec<(usize, Standing)>, StoreError> {
-        let ledger = &self.with.ledger;
-        let again = jobs.iter().map(|(place, _, job)| async move {
-            let standing = match ledger.look_up(&job.key).await? {
+        let named: Vec<_> = jobs.iter().map(|(place, _, job)| (*place, job.key.clone(), job.digest())).collect();
+        let again = named.into_iter().map(|(place, key, content)| async move {
+            let standing = match self.with.ledger.look_up(&key).await? {
                 Some((State::Final(Status::Failed | Status::Expired), _)) => {
-                    match self.with.rolls.redrive(&job.key, job.digest()).await? {
+                    match self.with.rolls.redrive(&key, content, None).await? {
                         Redriven::Queued { .. } => Some(Standing::Redriven),
                         Redriven::NotFrom(State::Final(status)) => Some(Standing::Final(status)),
                         Redriven::NotFrom(State::Queued) => Some(Standing::Queued),
@@ -212,29 +232,10 @@ impl Roster {
                 Some((State::Queued, _)) => Some(Standing::Queued),
                 None => None,
             };
-            Ok::<_, StoreError>(standing.map(|standing| (*place, standing)))
+            Ok::<_, StoreError>(standing.map(|standing| (place, standing)))
         });
         let again: Vec<_> = stream::iter(again).buffered(AT_ONCE).try_collect().await?;
         Ok(again.into_iter().flatten().collect())
-    }
-
-    async fn send(&self, jobs: Vec<Job>) -> Result<(), StoreError> {
-        let outgoing = |job: Job| Outgoing {
-            body: job.to_message(),
-            batch: job.key.batch,
-            tenant: job.key.tenant,
-            model: Some(job.model),
-            priority: job.priority,
-            delay: Duration::ZERO,
-        };
-        let queue = &self.with.queue;
-        let mut batches = Vec::new();
-        let mut jobs = jobs.into_iter().map(outgoing).peekable();
-        while jobs.peek().is_some() {
-            batches.push(jobs.by_ref().take(BATCH_ENTRIES).collect::<Vec<_>>());
-        }
-        let sent = batches.into_iter().map(|batch| send_all(&**queue, batch));
-        stream::iter(sent).buffer_unordered(AT_ONCE).try_collect().await
     }
 }
 
@@ -254,7 +255,34 @@ impl Desk {
     }
 
     /// A job finds its id and, if it is no repetition, its place.
-    fn take_in(&mut self, mut job: Job, auto_id: bool, is_sent: bool) -> (Standing, Option<Taken>) {
+    fn take_in(&mut self, job: Job, auto_id: bool, is_sent: bool) -> (Standing, Option<Taken>) {
+        let job = match self.names.find(job, auto_id) {
+            Ok(job) => job,
+            Err(standing) => return (standing, None),
+        };
+        self.jobs += 1;
+        let standing = if is_sent { Standing::Queued } else { Standing::New };
+        let place = LineContent::Job(job.key.id.clone());
+        (standing, Some((job.key.tenant.clone(), place, Some(job))))
+    }
+}
+
+/// What the jobs of an input are called.
+#[derive(Debug, Default)]
+pub struct Names {
+    /// Every job so far, and its content: both by digests short enough that millions fit in memory, and long enough that no two
+    /// are alike.
+    seen: HashMap<u128, u128>,
+    /// How often content without an id occurred.
+    repeats: HashMap<u128, u32>,
+}
+
+impl Names {
+    /// The next job of the input, under its id.
+    ///
+    /// # Errors
+    /// [`Standing::SameLineTwice`] or [`Standing::Conflict`]: the id was there before.
+    pub fn find(&mut self, mut job: Job, auto_id: bool) -> Result<Job, Standing> {
         let content = short(&job.digest());
         if auto_id {
             let times = self.repeats.entry(content).or_default();
@@ -267,14 +295,13 @@ impl Desk {
         }
         let name = short(&Digest::of(format!("{}/{}", job.key.tenant, job.key.id).as_bytes()));
         match self.seen.get(&name) {
-            Some(first) if *first == content => return (Standing::SameLineTwice, None),
-            Some(_) => return (Standing::Conflict { with: State::Queued }, None),
-            None => self.seen.insert(name, content),
-        };
-        self.jobs += 1;
-        let standing = if is_sent { Standing::Queued } else { Standing::New };
-        let place = LineContent::Job(job.key.id.clone());
-        (standing, Some((job.key.tenant.clone(), place, Some(job))))
+            Some(first) if *first == content => Err(Standing::SameLineTwice),
+            Some(_) => Err(Standing::Conflict { with: State::Queued }),
+            None => {
+                self.seen.insert(name, content);
+                Ok(job)
+            }
+        }
     }
 }
 

@@ -5,8 +5,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::StoreError;
+use super::inputs::Edition;
 use crate::job::control::Seal;
-use crate::job::ident::{BatchName, Digest, JobId, JobKey, Tenant};
+use crate::job::ident::{BatchKey, BatchName, Digest, JobId, JobKey, Tenant};
 use crate::job::lifecycle::{State, Status};
 use crate::job::spec::Job;
 
@@ -121,6 +122,17 @@ pub enum Redriven {
     Unknown,
 }
 
+/// An object of which jobs of a batch were made.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Origin {
+    /// Where it lies.
+    pub uri: String,
+    /// As it was then.
+    pub edition: Edition,
+    /// The model that was named for jobs that name none.
+    pub model: Option<String>,
+}
+
 /// Where the rolls of batches are kept, and jobs run again.
 #[async_trait]
 pub trait Rolls: Send + Sync {
@@ -128,8 +140,18 @@ pub trait Rolls: Send + Sync {
     async fn begin(&self, batch: &BatchName) -> Result<Box<dyn Roll>, StoreError>;
 
     /// Opens the next generation of a job that failed or expired, under this content, and takes it out of its batch's counts. Its
-    /// message is to be sent again afterwards. Repeated after an error, it may find the job queued already.
-    async fn redrive(&self, job: &JobKey, content: Digest) -> Result<Redriven, StoreError>;
+    /// message is to be sent again afterwards. Repeated after an error, it may find the job queued already. What was run again for
+    /// a request of that name is not run again for the same one, whatever became of it: [`Redriven::NotFrom`].
+    async fn redrive(&self, job: &JobKey, content: Digest, request: Option<&str>) -> Result<Redriven, StoreError>;
+
+    /// Whether a job of the batch failed or expired, or has not ended yet.
+    async fn is_unfinished(&self, batch: &BatchKey) -> Result<bool, StoreError>;
+
+    /// Puts on record of which object jobs of the batch are made; its newest edition takes the place of others.
+    async fn note_origin(&self, batch: &BatchKey, origin: &Origin) -> Result<(), StoreError>;
+
+    /// Of which objects its jobs were made, as far as that is on record.
+    async fn origins(&self, batch: &BatchKey) -> Result<Vec<Origin>, StoreError>;
 }
 
 /// The list of an input, in the making. One process at a time writes the roll of a batch: another's writes are `Denied`.

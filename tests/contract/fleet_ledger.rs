@@ -4,13 +4,15 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aquifer::aws::{Fleet, Redriven, Seal};
+use aquifer::aws::{Fleet, Seal};
 use aquifer::job::ident::{BatchKey, BatchName, Digest, JobKey, Tenant};
 use aquifer::job::lifecycle::{State, Status};
 use aquifer::job::notice::BatchSums;
 use aquifer::job::outcome::{Ending, Pointer, Tally, Usage};
+use aquifer::job::spec::TaskToken;
 use aquifer::job::trail::Trail;
 use aquifer::job::units::{Timestamp, Usd};
+use aquifer::ports::rolls::Redriven;
 use aquifer::ports::{BeginReply, ClaimReply, Claimed, Clock, Fence, FinalRow, FinishReply, Ledger};
 
 use crate::ministack;
@@ -56,7 +58,7 @@ async fn sums(fleet: &Fleet, batch: &BatchKey) -> BatchSums {
 }
 
 fn sealed(total: u64) -> Seal {
-    Seal { total, refused: 0, roll: None, callback: None }
+    Seal { total, refused: 0, roll: None }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -159,6 +161,35 @@ async fn a_redriven_job_leaves_the_counts_and_completes_its_batch_again() {
     assert_eq!((second.completion, second.sums.total, second.sums.succeeded), (1, 2, 2));
     ledger.mark_announced(&batch_key(), second.completion).await.unwrap();
     assert_eq!(ledger.complete_unannounced(&batch_key()).await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn w6_whoever_waits_for_a_batch_is_named_until_he_is_answered_however_late_he_asks() {
+    let ([fleet], _clock) = workers().await;
+    let (ledger, seals) = (fleet.ledger(), fleet.seals());
+    let token = |name: &str| TaskToken::new(name).unwrap();
+    fleet.seal(&batch_key(), &sealed(1)).await.unwrap();
+    for name in ["first", "second", "first"] {
+        seals.wait(&batch_key(), &token(name)).await.unwrap();
+    }
+    assert_eq!(ledger.complete_unannounced(&batch_key()).await.unwrap(), None, "not complete");
+    end(ledger.as_ref(), "job", Status::Failed).await;
+    let news = ledger.complete_unannounced(&batch_key()).await.unwrap().unwrap();
+    let waiting: HashSet<&str> = news.waiting.iter().map(TaskToken::as_str).collect();
+    assert_eq!((news.is_news, waiting, news.waiting.len()), (true, HashSet::from(["first", "second"]), 2));
+    seals.answered(&batch_key(), &token("first")).await.unwrap();
+    ledger.mark_announced(&batch_key(), news.completion).await.unwrap();
+
+    // What was announced stays so; only those are named who are still to be answered.
+    let late = ledger.complete_unannounced(&batch_key()).await.unwrap().unwrap();
+    assert_eq!((late.is_news, &late.waiting), (false, &vec![token("second")]));
+    assert_eq!((late.completion, &late.sums, &late.manifest), (news.completion, &news.sums, &news.manifest));
+    seals.answered(&batch_key(), &token("second")).await.unwrap();
+    seals.wait(&batch_key(), &token("first")).await.unwrap();
+    assert_eq!(ledger.complete_unannounced(&batch_key()).await.unwrap(), None, "delivered again, and answered before");
+    seals.wait(&batch_key(), &token("third")).await.unwrap();
+    assert_eq!(fleet.redrive(&key("job"), None).await.unwrap(), Redriven::Queued { generation: 1 });
+    assert_eq!(ledger.complete_unannounced(&batch_key()).await.unwrap(), None, "it is open again");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -113,7 +113,7 @@ async fn what_only_producers_sent_is_found_by_its_results() {
     let all = jobs(30);
     place.finish_all(&all).await;
     for (tenant, total) in [("acme", 10), ("beta", 20)] {
-        let seal = aquifer::aws::Seal { total, refused: 0, roll: None, callback: None };
+        let seal = aquifer::aws::Seal { total, refused: 0, roll: None };
         place.fleet.seal(&job(tenant, 0).batch_key(), &seal).await.unwrap();
         place.announced(tenant).await;
     }

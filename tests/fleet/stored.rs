@@ -80,7 +80,7 @@ impl Place {
         let seal = roll.seal(None).await.unwrap();
         for (key, total) in seal.totals() {
             let name = seal.roll.as_ref().map(ToString::to_string);
-            let seal = Seal { total: total.jobs, refused: total.refused, roll: name, callback: None };
+            let seal = Seal { total: total.jobs, refused: total.refused, roll: name };
             self.fleet.seal(&key, &seal).await.unwrap();
         }
     }
@@ -223,7 +223,7 @@ async fn what_producers_sent_is_in_the_manifest_without_a_roll_and_beside_one() 
     let place = Place::new().await;
     let jobs: Vec<JobKey> = (0..120).map(|n| job("acme", n)).collect();
     let key = jobs[0].batch_key();
-    let sealed = |total| Seal { total, refused: 0, roll: None, callback: None };
+    let sealed = |total| Seal { total, refused: 0, roll: None };
     place.finish_all(&jobs[..50]).await;
     place.fleet.seal(&key, &sealed(50)).await.unwrap();
     assert_eq!(place.manifest("acme").await.len(), 50);
