@@ -106,7 +106,7 @@ pub(crate) async fn drain(queued: &Queued, model: Arc<dyn Model>, slots: usize) 
         ledger: queued.store.ledger(),
         allowance: queued.store.allowance(),
         callbacks: None,
-        seals: None,
+        batches: None,
         documents: None,
         ingestions: None,
         pipelines: None,
