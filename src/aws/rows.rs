@@ -23,9 +23,9 @@ const BESIDE: usize = 140 + MARK;
 /// What an open row holds beside its key at most, whatever is counted and whoever claims it next.
 const OPEN_BESIDE: usize = 290 + MARK;
 /// The attribute of the request that ran it again last, and its weight.
-pub(super) const ASKED: &str = "asked";
+pub(super) const ASKED: &str = "by";
 const MARK: usize = ASKED.len() + MARK_DIGITS;
-const MARK_DIGITS: usize = 16;
+const MARK_DIGITS: usize = 8;
 /// The attribute of what happened.
 pub(super) const TRAIL: &str = "trail";
 /// A token's upper half counts redrives.
@@ -81,7 +81,7 @@ pub(super) fn claims(token: FencingToken) -> u32 {
     u32::try_from(token.0 % GENERATION).unwrap_or(u32::MAX)
 }
 
-/// What a row knows a request by.
+/// What a row knows a request by: it is only told from the next one.
 pub(super) fn request_mark(name: &str) -> String {
     let mut mark = Digest::of(name.as_bytes()).to_string();
     mark.truncate(MARK_DIGITS);
@@ -367,6 +367,7 @@ mod tests {
         put("ttl", table::number(1_797_000_000_i64));
         put("susp", table::number(0.333_333));
         put("from", table::text("0123456789abcdef"));
+        put(ASKED, table::text(request_mark("redrive-1")));
         for (name, value) in tally(counts) {
             value.map(|value| put(name, value));
         }
@@ -438,7 +439,7 @@ mod tests {
         ];
         item.extend(numbers.map(|(name, value)| (name.to_owned(), table::number(value))));
         item.extend(
-            [("st", "running"), ("own", "0123456789abcdef"), ("from", "0123456789abcdef")]
+            [("st", "running"), ("own", "0123456789abcdef"), ("from", "0123456789abcdef"), (ASKED, "01234567")]
                 .map(|(name, value)| (name.to_owned(), table::text(value))),
         );
         item.insert("dig".to_owned(), table::bytes(Digest::of(b"content").as_bytes()));

@@ -32,7 +32,7 @@
 //! Of a job: `st`ate, fencing `tok`en (its upper half counts redrives, its lower half claims), its `own`er's epoch, `nth`
 //! claim of that process, leased `since` and `until`, content `dig`est, `enq`ueued; counted so far: `att`empts, `calls`,
 //! `cost`, `unk`nown, reruns (`rer`, `rcost`), `susp`icion, and the epoch it was taken over `from` with a call open; and the request
-//! that `asked` for its last redrive, if it was a message's.
+//! `by` which it was redriven last, if that was a message.
 //! Ended: the `model` used, tokens to `use` (input, output, cache read, cache write), the failure's `class`, `msg` and
 //! `req`uest, the `end`, and where its line lies: `at` (with `=` for the batch's folder and `*` for the job's id) or
 //! `uri`. The `trail` is what happened to it (see `job::trail`), as much as there is room for. What is zero or unsaid is left out. Moments are milliseconds, money is in billionths of a dollar, `ttl` is in

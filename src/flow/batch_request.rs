@@ -19,6 +19,7 @@ use crate::job::batch_request::{Ask, BatchRequest};
 use crate::job::document::Place;
 use crate::job::failure::Class;
 use crate::job::ident::Digest;
+use crate::job::intake::NO_INGESTIONS_HERE;
 use crate::ports::inputs::Inputs;
 use crate::ports::rolls::{Origin, Rolls};
 use crate::ports::{Seals, StoreError, StoreTrouble};
@@ -45,6 +46,8 @@ pub struct BatchPorts {
     pub turn: Arc<Mutex<()>>,
 }
 
+/// Who finds another being read waits so long for his turn, and then with the message.
+const TURN: Duration = Duration::from_secs(3);
 /// Another input of the same batch, of which not all is sent yet, is waited for this long: somebody may be at it.
 const ANOTHER: Duration = Duration::from_secs(15 * 60);
 /// A queue keeps a message for two weeks at most: half a day before that is over, who waits is told that it cannot be done.
@@ -99,7 +102,10 @@ struct Work<'a> {
 impl Work<'_> {
     async fn carry_out(&self) -> Result<Done, Exit> {
         let Self { context, ports: BatchPorts { seals, .. }, request, .. } = self;
-        let turn = self.ports.turn.lock().await;
+        let Ok(turn) = tokio::time::timeout(TURN, self.ports.turn.lock()).await else {
+            // A slot is not to be held for as long as others' files take.
+            return Err(Exit::HandBack { after: by_age(self.age()) });
+        };
         self.persist().await?;
         drop(turn);
         // Behind what he waits for: from here on whoever ends the batch's last job answers him, or this worker if it has ended.
@@ -135,8 +141,12 @@ impl Work<'_> {
 
     /// It comes again, unless it has waited for so long already.
     fn later(&self, most: Duration, error: &StoreError) -> Exit {
-        let age = self.context.now().since(self.delivery.message.sent);
+        let age = self.age();
         if age >= most { refused(&error.why) } else { Exit::HandBack { after: by_age(age) } }
+    }
+
+    fn age(&self) -> Duration {
+        self.context.now().since(self.delivery.message.sent)
     }
 
     /// What lines are read by: as `aquifer enqueue` reads them.
@@ -154,7 +164,7 @@ impl Work<'_> {
             catalogue: Arc::clone(&context.catalogue),
             answers_callbacks: context.callbacks.is_some(),
             documents_in: Place::S3,
-            no_ingestions: None,
+            no_ingestions: context.ingestions.is_none().then_some(NO_INGESTIONS_HERE),
             simulated: context.settings.simulated,
         }))
     }

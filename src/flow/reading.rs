@@ -9,6 +9,7 @@ use bytes::{Buf as _, Bytes};
 use serde::de::IgnoredAny;
 use tokio::sync::mpsc;
 
+use crate::job::failure::Class;
 use crate::ports::inputs::{Edition, InputStream, Inputs, Unread};
 use crate::ports::{StoreError, StoreTrouble};
 
@@ -70,7 +71,7 @@ pub async fn read(
     fed.map_err(|unread| exit(uri, unread))?;
     let (lines, is_json) = cut.map_err(|Broken { line, why }| {
         let at = if line == 0 { "before its first line".to_owned() } else { format!("after line {line}") };
-        Exit::Reject { reason: format!("bad_input: {uri}: reading stopped {at}: {why}") }
+        Exit::Reject { reason: format!("{}: {uri}: reading stopped {at}: {why}", Class::BadInput) }
     })?;
     Ok(Whole { edition, lines, is_json })
 }
@@ -145,7 +146,7 @@ impl io::Read for Pipe {
 
 fn exit(uri: &str, unread: Unread) -> Exit {
     match unread {
-        Unread::Refused { why } => Exit::Reject { reason: format!("bad_input: {uri}: {why}") },
+        Unread::Refused { why } => Exit::Reject { reason: format!("{}: {uri}: {why}", Class::BadInput) },
         Unread::Away { why } => away(uri, why),
     }
 }

@@ -12,7 +12,8 @@ use aquifer::job::outcome::{Ending, Pointer, Tally, Usage};
 use aquifer::job::spec::TaskToken;
 use aquifer::job::trail::Trail;
 use aquifer::job::units::{Timestamp, Usd};
-use aquifer::ports::rolls::Redriven;
+use aquifer::ports::inputs::Edition;
+use aquifer::ports::rolls::{Origin, Redriven};
 use aquifer::ports::{BeginReply, ClaimReply, Claimed, Clock, Fence, FinalRow, FinishReply, Ledger};
 
 use crate::ministack;
@@ -190,6 +191,35 @@ async fn w6_whoever_waits_for_a_batch_is_named_until_he_is_answered_however_late
     seals.wait(&batch_key(), &token("third")).await.unwrap();
     assert_eq!(fleet.redrive(&key("job"), None).await.unwrap(), Redriven::Queued { generation: 1 });
     assert_eq!(ledger.complete_unannounced(&batch_key()).await.unwrap(), None, "it is open again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn w5_a_request_that_is_delivered_again_runs_no_job_again_twice() {
+    let ([fleet], _clock) = workers().await;
+    let (ledger, rolls) = (fleet.ledger(), fleet.rolls());
+    fleet.seal(&batch_key(), &sealed(1)).await.unwrap();
+    end(ledger.as_ref(), "job", Status::Failed).await;
+    let redrive = async |request: &str| rolls.redrive(&key("job"), content(), Some(request)).await.unwrap();
+    assert!(rolls.is_unfinished(&batch_key()).await.unwrap());
+    assert_eq!(redrive("redrive-1").await, Redriven::Queued { generation: 1 });
+    assert_eq!(redrive("redrive-1").await, Redriven::NotFrom(State::Queued), "its message may not be sent yet");
+    end(ledger.as_ref(), "job", Status::Failed).await;
+    assert_eq!(redrive("redrive-1").await, Redriven::NotFrom(State::Final(Status::Failed)));
+    assert_eq!(redrive("redrive-2").await, Redriven::Queued { generation: 2 });
+    end(ledger.as_ref(), "job", Status::Succeeded).await;
+    assert!(!rolls.is_unfinished(&batch_key()).await.unwrap());
+
+    let edition = |etag: &str| Edition { etag: etag.to_owned(), version: Some("v".to_owned()) };
+    let origin = |etag: &str, model: Option<&str>| {
+        let uri = "s3://up/k.jsonl".to_owned();
+        Origin { uri, edition: edition(etag), model: model.map(str::to_owned) }
+    };
+    for origin in [origin("old", None), origin("e", Some("m")), origin("new", None)] {
+        rolls.note_origin(&batch_key(), &origin).await.unwrap();
+    }
+    let mut origins = rolls.origins(&batch_key()).await.unwrap();
+    origins.sort_by_key(|origin| origin.model.clone());
+    assert_eq!(origins, [origin("new", None), origin("e", Some("m"))]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
