@@ -20,6 +20,9 @@ use super::proof::Exit;
 /// Pieces of the object, and lots of lines, on their way at a time.
 const AHEAD: usize = 4;
 
+/// Of text in a lot, or one line more: lines may be long.
+const LOT_BYTES: usize = 4 << 20;
+
 /// What was read, to its end.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Whole {
@@ -103,7 +106,7 @@ struct Broken {
 fn cut(pipe: Pipe, name: &Arc<str>, intake: &Intake, out: &mpsc::Sender<Vec<Read>>) -> Result<(u64, bool), Broken> {
     let mut lines = LineReader::new(Box::new(pipe)).map_err(|why| Broken { line: 0, why })?;
     let (mut buffer, mut lot) = (Vec::new(), Vec::with_capacity(LOT));
-    let (mut position, mut is_json) = (0, false);
+    let (mut position, mut is_json, mut bytes) = (0, false, 0);
     loop {
         let kind = match lines.next_line(&mut buffer) {
             Ok(Some(kind)) => kind,
@@ -113,9 +116,12 @@ fn cut(pipe: Pipe, name: &Arc<str>, intake: &Intake, out: &mpsc::Sender<Vec<Read
         is_json = is_json || (kind == LineKind::Text && serde_json::from_slice::<IgnoredAny>(&buffer).is_ok());
         let place = Place { file: Arc::clone(name), number: lines.number(), position };
         lot.push(Read { place, parsed: intake.read(kind, &buffer) });
-        position += 1;
-        if lot.len() == LOT && out.blocking_send(std::mem::replace(&mut lot, Vec::with_capacity(LOT))).is_err() {
-            return Ok((position, is_json));
+        (position, bytes) = (position + 1, bytes + buffer.len());
+        if lot.len() == LOT || bytes >= LOT_BYTES {
+            bytes = 0;
+            if out.blocking_send(std::mem::replace(&mut lot, Vec::with_capacity(LOT))).is_err() {
+                return Ok((position, is_json));
+            }
         }
     }
     if !lot.is_empty() {
