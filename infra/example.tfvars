@@ -23,6 +23,9 @@ endpoints = {
 # Documents that are dropped below this become jobs.
 upload_prefix = "inbox/"
 
+# Files of jobs that lie below this may be enqueued by a workflow.
+batch_prefix = "batches/"
+
 # Step Functions around the workers: documents and batches as workflows, and short calls of one model.
 workflows     = true
 express_model = "nova-lite"

@@ -3,7 +3,8 @@
 locals {
   queue_arns = [aws_sqs_queue.jobs.arn, aws_sqs_queue.dead.arn]
   store      = "${aws_s3_bucket.store.arn}/${var.prefix}"
-  uploads    = var.upload_prefix == null ? [] : ["${aws_s3_bucket.store.arn}/${var.upload_prefix}*"]
+  # Documents, and files of jobs that a workflow has enqueued.
+  inputs     = [for prefix in [var.upload_prefix, var.batch_prefix] : "${aws_s3_bucket.store.arn}/${prefix}*" if prefix != null]
 
   # What a model is called where: the id, or the profile that routes it between the regions of a geography.
   called = flatten([
@@ -117,10 +118,10 @@ data "aws_iam_policy_document" "worker" {
     resources = ["${local.store}*"]
   }
   dynamic "statement" {
-    for_each = length(local.uploads) > 0 ? [local.uploads] : []
+    for_each = length(local.inputs) > 0 ? [local.inputs] : []
 
     content {
-      sid       = "ReadUploads"
+      sid       = "ReadInputs"
       actions   = ["s3:GetObject", "s3:GetObjectVersion"]
       resources = statement.value
     }

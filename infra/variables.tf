@@ -141,6 +141,21 @@ variable "upload_prefix" {
   }
 }
 
+variable "batch_prefix" {
+  description = "Files of jobs below this may be enqueued by the workflow batch-inference, such as \"batches/\"; null: none may."
+  type        = string
+  default     = null
+
+  validation {
+    # Results are no input, and a file that is an upload, too, would be taken for a document.
+    condition = var.batch_prefix == null ? true : alltrue([
+      for other in compact([var.prefix, var.upload_prefix]) :
+      !startswith(var.batch_prefix, other) && !startswith(other, var.batch_prefix)
+    ])
+    error_message = "batch_prefix must not lie within prefix or upload_prefix, nor they within it, nor may it be empty."
+  }
+}
+
 variable "upload_events" {
   description = <<-TEXT
     Who tells the queue of uploads: "s3", the bucket itself, or "eventbridge", by a rule that others may stand beside: a

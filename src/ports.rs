@@ -29,7 +29,9 @@ pub use self::queue::{BATCH_ENTRIES, Depth, Message, MessageId, Outgoing, Queue,
 mod documents;
 mod finding;
 mod ingestions;
+pub mod inputs;
 mod queue;
+pub mod rolls;
 
 // ---------------------------------------------------------------------------------------------------- errors
 
@@ -220,7 +222,8 @@ pub trait Ledger: Send + Sync {
     /// What stands there now.
     async fn look_up(&self, key: &JobKey) -> Result<Option<(State, Option<FinalRow>)>, StoreError>;
 
-    /// The batch, if it is sealed, every job of it has ended, and nobody has announced that yet.
+    /// The batch, if it is sealed, every job of it has ended, and nobody has announced that yet, or somebody still waits for it
+    /// in a workflow.
     async fn complete_unannounced(&self, batch: &BatchKey) -> Result<Option<CompleteBatch>, StoreError>;
 
     /// Puts on record that this completion was announced; a second time is a no-op.
@@ -236,9 +239,16 @@ pub trait Seals: Send + Sync {
     /// Puts on record how many jobs each tenant's batch has in all. Repeated, it changes nothing; a later one of the same batch
     /// says what was added.
     async fn seal(&self, seal: &Seal) -> Result<(), StoreError>;
+
+    /// Puts on record who waits for the batch in a workflow. Said after everything that is to be waited for is on record: sealed,
+    /// or running again. Repeated, it changes nothing.
+    async fn wait(&self, batch: &BatchKey, token: &TaskToken) -> Result<(), StoreError>;
+
+    /// Puts on record that this one was answered, and waits no more.
+    async fn answered(&self, batch: &BatchKey, token: &TaskToken) -> Result<(), StoreError>;
 }
 
-/// A complete batch that is to be announced.
+/// A complete batch of which somebody is to be told.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CompleteBatch {
     /// How often it was complete before.
@@ -247,8 +257,10 @@ pub struct CompleteBatch {
     pub sums: BatchSums,
     /// Where its manifest was written.
     pub manifest: String,
-    /// Who waits for it in a workflow.
-    pub callback: Option<TaskToken>,
+    /// Whether this completion was not announced yet.
+    pub is_news: bool,
+    /// Who waits for it in workflows, each under a token of his own; those who ask after it was announced, too.
+    pub waiting: Vec<TaskToken>,
 }
 
 /// Why a lane lets nothing through, since when and until when.

@@ -107,7 +107,7 @@ pub(crate) async fn drain(queued: &Queued, model: Arc<dyn Model>, slots: usize) 
         ledger: queued.store.ledger(),
         allowance: queued.store.allowance(),
         callbacks: None,
-        seals: None,
+        batches: None,
         documents: None,
         ingestions: None,
         ingest_troubles: Troubles::default(),

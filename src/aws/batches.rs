@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use super::parts::rounds::Place;
 use super::table::{self, Fields, HEAD, number, text};
 use super::update::{Update, Written};
-use super::{Inner, trouble};
+use super::{Inner, trouble, waiting};
 use crate::job::control::{self, Total};
 use crate::job::ident::BatchKey;
 use crate::job::notice::BatchSums;
@@ -29,8 +29,6 @@ pub struct Seal {
     pub refused: u64,
     /// Where its roll lies: what its input held, in its order.
     pub roll: Option<String>,
-    /// Who waits for it in a workflow.
-    pub callback: Option<TaskToken>,
 }
 
 /// A batch, read in one moment.
@@ -38,6 +36,8 @@ pub struct Seal {
 pub(super) struct Standing {
     pub(super) head: Head,
     pub(super) counts: Counts,
+    /// Who waits for it in workflows.
+    pub(super) waiting: Vec<TaskToken>,
 }
 
 /// What is said of it.
@@ -142,6 +142,17 @@ impl Standing {
         (all && news).then_some(self.head.announced)
     }
 
+    /// The number of the completion of which somebody is to be told, and whether it is the one that is to be announced: else it
+    /// was announced before, and somebody waits who came later.
+    pub(super) fn waits_for_word(&self) -> Option<(u64, bool)> {
+        if let Some(news) = self.waits_for_announcement() {
+            return Some((news, true));
+        }
+        let seal = self.head.seal.as_ref()?;
+        let is_asked_for = !self.waiting.is_empty() && self.counts.ended() >= seal.total;
+        self.head.announced.checked_sub(1).filter(|_| is_asked_for).map(|last| (last, false))
+    }
+
     /// Counts and sums.
     pub(super) fn sums(&self) -> BatchSums {
         let counts = &self.counts;
@@ -189,6 +200,9 @@ pub(super) async fn standing(inner: &Inner, batch: &BatchKey) -> Result<Standing
         match fields.text("sk")? {
             Some(HEAD) => standing.head = read_head(fields)?,
             Some(sk) if sk.starts_with(table::COUNT) => standing.counts.add_shard(fields)?,
+            Some(sk) if sk.starts_with(waiting::ASKS) => {
+                standing.waiting.extend(fields.text(waiting::TASK)?.and_then(TaskToken::new));
+            }
             Some(_) | None => {}
         }
     }
@@ -200,15 +214,11 @@ pub(super) async fn seal(inner: &Inner, batch: &BatchKey, seal: &Seal) -> Result
     let doing = "sealing a batch";
     index(inner, batch).await?;
     let update = Update::default().set("total", number(seal.total));
-    // Several may seal a batch, and their messages come in any order: who does not say what the input held, or who waits,
-    // does not take back what another has said.
+    // Several may seal a batch, and their messages come in any order: who does not say what the input held does not take back
+    // what another has said.
     let update = match &seal.roll {
         Some(roll) => update.set("roll", text(roll)).set("refused", number(seal.refused)),
         None if seal.refused > 0 => update.set("refused", number(seal.refused)),
-        None => update,
-    };
-    let update = match &seal.callback {
-        Some(token) => update.set("task", text(token.as_str())),
         None => update,
     };
     update.carry_out(inner, doing, table::key(table::batch_pk(batch), HEAD)).await?;
@@ -226,10 +236,18 @@ impl Seals for ByMessage {
     async fn seal(&self, message: &control::Seal) -> Result<(), StoreError> {
         for (batch, Total { jobs, refused }) in message.totals() {
             let roll = message.roll.as_ref().map(ToString::to_string);
-            let told = Seal { total: jobs, refused, roll, callback: message.callback.clone() };
+            let told = Seal { total: jobs, refused, roll };
             seal(&self.inner, &batch, &told).await?;
         }
         Ok(())
+    }
+
+    async fn wait(&self, batch: &BatchKey, token: &TaskToken) -> Result<(), StoreError> {
+        waiting::add(&self.inner, batch, token).await
+    }
+
+    async fn answered(&self, batch: &BatchKey, token: &TaskToken) -> Result<(), StoreError> {
+        waiting::answered(&self.inner, batch, token).await
     }
 }
 
@@ -263,12 +281,9 @@ pub(super) async fn index(inner: &Inner, batch: &BatchKey) -> Result<(), StoreEr
 
 fn read_head(fields: Fields<'_>) -> Result<Head, StoreError> {
     let seal = match fields.number("total")? {
-        Some(total) => Some(Seal {
-            total,
-            refused: fields.count("refused")?,
-            roll: fields.text("roll")?.map(str::to_owned),
-            callback: fields.text("task")?.and_then(TaskToken::new),
-        }),
+        Some(total) => {
+            Some(Seal { total, refused: fields.count("refused")?, roll: fields.text("roll")?.map(str::to_owned) })
+        }
         None => None,
     };
     let round = match (fields.text("of")?, fields.text("nth")?) {

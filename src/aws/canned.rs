@@ -18,11 +18,13 @@ pub(super) struct Canned {
     status: u16,
     headers: Vec<(&'static str, String)>,
     body: String,
+    /// So many bytes of the body come, and then the connection breaks off.
+    cut: Option<usize>,
 }
 
 impl Canned {
     pub(super) fn new(status: u16, body: impl Into<String>) -> Self {
-        Self { status, headers: Vec::new(), body: body.into() }
+        Self { status, headers: Vec::new(), body: body.into(), cut: None }
     }
 
     /// As S3 says it.
@@ -32,6 +34,11 @@ impl Canned {
 
     pub(super) fn status(mut self, status: u16) -> Self {
         self.status = status;
+        self
+    }
+
+    pub(super) fn cut_after(mut self, bytes: usize) -> Self {
+        self.cut = Some(bytes);
         self
     }
 
@@ -124,9 +131,13 @@ async fn serve(stream: TcpStream, requests: Requests, answers: Arc<Mutex<VecDequ
             let mut answers = answers.lock().unwrap();
             if answers.len() > 1 { answers.pop_front() } else { answers.front().cloned() }
         };
-        let Canned { status, headers, body } = answer.unwrap();
+        let Canned { status, headers, body, cut } = answer.unwrap();
         let headers: String = headers.into_iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let head = format!("HTTP/1.1 {status} Canned\r\n{headers}content-length: {}\r\n\r\n", body.len());
+        if let Some(cut) = cut {
+            let _ = stream.write_all((head + &body[..cut]).as_bytes()).await;
+            return;
+        }
         // Whoever asked may have hung up over an answer that is too long.
         let _ = stream.write_all((head + &body).as_bytes()).await;
     }

@@ -23,6 +23,7 @@ use crate::job::ident::{BatchName, JobId, JobKey, Tenant};
 use crate::job::intake::{Defaults, parse_message};
 use crate::job::spec::Job;
 use crate::job::units::Timestamp;
+use crate::ports::rolls::Redriven;
 use crate::ports::{BATCH_ENTRIES, MessageId, ReceiptHandle, StoreError, StoreTrouble};
 
 /// Whoever looks through them is done by then; should it be killed, the letters come back by themselves.
@@ -116,9 +117,9 @@ impl DeadLetters {
         let doing = "putting a dead letter back";
         let job = job(inner, letter, model).await?;
         let outcome = match &job {
-            Some(job) => match redrive::redrive(inner, &job.key, Some(job.digest())).await? {
-                redrive::Redriven::Queued { .. } => PutBack::RunsAgain,
-                redrive::Redriven::NotFrom(_) | redrive::Redriven::Unknown => PutBack::Queued,
+            Some(job) => match redrive::redrive(inner, &job.key, Some(job.digest()), None).await? {
+                Redriven::Queued { .. } => PutBack::RunsAgain,
+                Redriven::NotFrom(_) | Redriven::Unknown => PutBack::Queued,
             },
             None => PutBack::Queued,
         };

@@ -147,12 +147,13 @@ impl Ledger for DynamoLedger {
 
     async fn complete_unannounced(&self, batch: &BatchKey) -> Result<Option<CompleteBatch>, StoreError> {
         let standing = batches::standing(&self.inner, batch).await?;
-        let Some(completion) = standing.waits_for_announcement() else { return Ok(None) };
-        let manifest = manifest::of(&self.inner, batch, &standing).await?;
-        let mut announcing = self.announcing.lock().unwrap_or_else(PoisonError::into_inner);
-        announcing.insert(batch.clone(), (completion, standing.ends()));
-        let callback = standing.head.seal.as_ref().and_then(|seal| seal.callback.clone());
-        Ok(Some(CompleteBatch { completion, sums: standing.sums(), manifest, callback }))
+        let Some((completion, is_news)) = standing.waits_for_word() else { return Ok(None) };
+        let manifest = manifest::of(&self.inner, batch, &standing, completion).await?;
+        if is_news {
+            let mut announcing = self.announcing.lock().unwrap_or_else(PoisonError::into_inner);
+            announcing.insert(batch.clone(), (completion, standing.ends()));
+        }
+        Ok(Some(CompleteBatch { completion, sums: standing.sums(), manifest, is_news, waiting: standing.waiting }))
     }
 
     async fn mark_announced(&self, batch: &BatchKey, completion: u64) -> Result<(), StoreError> {

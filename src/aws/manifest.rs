@@ -32,9 +32,13 @@ struct Line<'a> {
     sha256: Digest,
 }
 
-/// Writes the manifest of a batch that stands so and is complete; its URI.
-pub(super) async fn of(inner: &Arc<Inner>, batch: &BatchKey, standing: &Standing) -> Result<String, StoreError> {
-    let completion = standing.head.announced;
+/// Writes the manifest of that completion of a batch that stands so; its URI.
+pub(super) async fn of(
+    inner: &Arc<Inner>,
+    batch: &BatchKey,
+    standing: &Standing,
+    completion: u64,
+) -> Result<String, StoreError> {
     let (name, tenant) = (in_key(batch.batch.as_str()), in_key(batch.tenant.as_str()));
     let key = format!("{}manifests/batch={name}/{tenant}-{completion}.jsonl", inner.settings.prefix);
     let uri = format!("s3://{}/{key}", inner.settings.bucket);

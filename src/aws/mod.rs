@@ -7,7 +7,7 @@
 //! s3://bucket/prefix/manifests/...  what a complete batch holds                  (manifest)
 //! s3://bucket/prefix/rolls/...      what an input held, in its order             (roll)
 //! s3://bucket/prefix/jobs/...       jobs too large for a message, rounds of parts (claim_check, parts)
-//! s3://any bucket/...               documents                                    (sources)
+//! s3://any bucket/...               documents, files of jobs                     (sources, inputs)
 //! SNS topic                         notices                                      (notices)
 //! ```
 //!
@@ -33,6 +33,7 @@ mod fetch;
 mod finish;
 mod forget;
 mod in_flight;
+mod inputs;
 mod lapsed;
 mod ledger;
 mod listing;
@@ -42,6 +43,7 @@ mod mark;
 mod message_size;
 mod notices;
 mod objects;
+mod origins;
 mod parts;
 mod pipelines;
 mod provision;
@@ -66,6 +68,7 @@ mod transact;
 mod trouble;
 mod update;
 mod upload;
+mod waiting;
 
 use std::fmt;
 use std::sync::Arc;
@@ -77,11 +80,11 @@ pub use dead::{DeadLetters, FleetLetter, PutBack};
 pub use forget::Forgotten;
 pub use provision::Created;
 pub use reader::{Order, ResultLines};
-pub use redrive::Redriven;
 pub use report::{BatchSummary, JobOwner, JobReport, LaneGate, LaneRow, PartsReport};
-pub use roll::{AlreadySent, LineContent, PART_LINES, Roll, RollLine};
 
 use crate::job::ident::{BatchKey, Digest, JobKey};
+use crate::ports::inputs::Inputs;
+use crate::ports::rolls::{Redriven, Rolls};
 use crate::ports::{
     Allowance, Bodies, Callbacks, Clock, Ledger, Notices, Parts, Pipelines, Queue, Seals, Sources, StoreError,
 };
@@ -173,7 +176,7 @@ impl Fleet {
     /// # Errors
     /// [`StoreError`]; repeated after one, it may find the job queued already.
     pub async fn redrive(&self, key: &JobKey, content: Option<Digest>) -> Result<Redriven, StoreError> {
-        redrive::redrive(&self.inner, key, content).await
+        redrive::redrive(&self.inner, key, content, None).await
     }
 
     /// Step Functions workflows that wait under a task token.
@@ -191,6 +194,11 @@ impl Fleet {
         Arc::new(batches::ByMessage { inner: Arc::clone(&self.inner) })
     }
 
+    /// The lists of what inputs held, and jobs run again.
+    pub fn rolls(&self) -> Arc<dyn Rolls> {
+        Arc::new(roll::FleetRolls { inner: Arc::clone(&self.inner) })
+    }
+
     /// Where jobs are kept that are parts of another.
     pub fn parts(&self) -> Arc<dyn Parts> {
         Arc::new(parts::FleetParts { inner: Arc::clone(&self.inner), queue: Arc::clone(&self.queue) })
@@ -199,6 +207,11 @@ impl Fleet {
     /// Documents that lie in S3, in whatever bucket these credentials may read.
     pub fn sources(&self) -> Arc<dyn Sources> {
         Arc::new(sources::S3Sources { inner: Arc::clone(&self.inner) })
+    }
+
+    /// Inputs that lie in S3, in whatever bucket these credentials may read.
+    pub fn inputs(&self) -> Arc<dyn Inputs> {
+        Arc::new(inputs::S3Inputs { inner: Arc::clone(&self.inner) })
     }
 
     /// Waits until all is written that a port may write later: what only serves those who ask. Without it a process that

@@ -202,7 +202,7 @@ impl FleetParts {
             match rows.get(&key) {
                 // One after the other: they count in the same shard.
                 Some(row) if part.again == Some(rows::generation(row.token)) => {
-                    redrive::redrive(&self.inner, &key, None).await?;
+                    redrive::redrive(&self.inner, &key, None, None).await?;
                 }
                 Some(Row { state: State::Final(_), .. }) => continue,
                 Some(_) | None => {}

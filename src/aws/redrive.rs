@@ -12,36 +12,32 @@ use super::{Inner, trouble};
 use crate::job::ident::{Digest, JobKey};
 use crate::job::lifecycle::{State, Step};
 use crate::job::trail::What;
+use crate::ports::rolls::Redriven;
 use crate::ports::{StoreError, StoreTrouble};
 
 const DOING: &str = "running a job again";
-
-/// What came of running a job again.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Redriven {
-    /// It is queued in this generation: it is worked as soon as a message of it is delivered.
-    Queued {
-        /// How often it was run again.
-        generation: u32,
-    },
-    /// It is in a state that is not left so.
-    NotFrom(State),
-    /// There is no such job.
-    Unknown,
-}
 
 /// What of an ended row goes: the counts of its generation, and what became of it.
 const GOES: [&str; 14] =
     ["att", "susp", "from", "end", "model", "use", "class", "msg", "req", "at", "uri", "off", "len", "sha"];
 
-/// Sets an ended job running again, under its old content or under new.
-pub(super) async fn redrive(inner: &Inner, key: &JobKey, content: Option<Digest>) -> Result<Redriven, StoreError> {
+/// Sets an ended job running again, under its old content or under new; not twice for a request of the same name.
+pub(super) async fn redrive(
+    inner: &Inner,
+    key: &JobKey,
+    content: Option<Digest>,
+    request: Option<&str>,
+) -> Result<Redriven, StoreError> {
+    let asked = request.map(rows::request_mark);
     // Who runs jobs again is not who works them: it has no shards of its own.
     let shards = Shards::of(&inner.epoch);
     let mut pauses = pauses();
     loop {
         let Some(row) = look_up(inner, key).await? else { return Ok(Redriven::Unknown) };
         let Some(queued) = row.state.after(Step::Redrive) else { return Ok(Redriven::NotFrom(row.state)) };
+        if asked.is_some() && row.asked == asked {
+            return Ok(Redriven::NotFrom(row.state));
+        }
         let mut counts = Counts::default();
         if let Some(ended) = &row.ended {
             counts.take_out(&row.tally, &ended.ending);
@@ -49,7 +45,9 @@ pub(super) async fn redrive(inner: &Inner, key: &JobKey, content: Option<Digest>
         let shard = shards.take().await;
         let shard = shard.ok_or_else(|| trouble::of_ours(StoreTrouble::Other, DOING, "no shard to count in"))?;
         let items = vec![
-            requeued(inner, key, &row, queued, content).in_transaction(inner, DOING, table::job(key))?,
+            requeued(inner, key, &row, queued, content)
+                .set_or_remove(rows::ASKED, asked.as_deref().map(text))
+                .in_transaction(inner, DOING, table::job(key))?,
             counters::growth(inner, &key.batch_key(), counts).in_transaction(
                 inner,
                 DOING,

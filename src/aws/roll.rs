@@ -15,63 +15,57 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::mark::{self, Mark};
 use super::objects::Objects;
-use super::rolls::{self, Place, Rolls};
+use super::rolls::{Place, Rolls, short};
 use super::segments::in_key;
 use super::upload::JSON_LINES;
-use super::{Fleet, Inner, trouble};
+use super::{Inner, batches, origins, redrive, trouble};
 use crate::job::control::Seal;
-use crate::job::ident::{BatchName, Digest, JobId, JobKey, RollId, Tenant};
-use crate::job::spec::TaskToken;
+use crate::job::ident::{BatchKey, BatchName, Digest, JobKey, RollId, Tenant};
+use crate::ports::rolls::{self, AlreadySent, LineContent, Origin, Redriven, RollLine};
 use crate::ports::{StoreError, StoreTrouble};
 
-/// Lines of input to a part, refused ones and repetitions included.
-pub const PART_LINES: usize = 5_000;
-
-/// A line of a roll. A line that repeats a job of the same input has none.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct RollLine {
-    /// Its place in the input; every line has its own.
-    pub position: u64,
-    /// Whose line it is.
-    pub tenant: Tenant,
-    /// What it holds.
-    pub content: LineContent,
+/// The rolls of a fleet's batches.
+#[derive(Debug)]
+pub(super) struct FleetRolls {
+    pub(super) inner: Arc<Inner>,
 }
 
-/// What a line of a roll holds.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum LineContent {
-    /// A job; every one stands in a roll once.
-    Job(JobId),
-    /// Refused before it became a job.
-    Refused {
-        /// The id that the result names.
-        id: String,
-        /// The finished result, one JSON object without its line feed.
-        result: Bytes,
-    },
-}
+#[async_trait]
+impl rolls::Rolls for FleetRolls {
+    async fn begin(&self, batch: &BatchName) -> Result<Box<dyn rolls::Roll>, StoreError> {
+        let mark = mark::read(&self.inner, batch).await?.unwrap_or_else(Mark::new);
+        Ok(Box::new(Roll { inner: Arc::clone(&self.inner), batch: batch.clone(), mark, known: None }))
+    }
 
-/// How far an earlier process came with an input of this batch.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct AlreadySent {
-    /// So many lines of it were sent.
-    pub lines: u64,
-    /// The digest of these lines, as it was given to [`Roll::part`].
-    pub digest: Digest,
-    /// Whether it was all.
-    pub sealed: bool,
+    async fn redrive(&self, job: &JobKey, content: Digest, request: Option<&str>) -> Result<Redriven, StoreError> {
+        redrive::redrive(&self.inner, job, Some(content), request).await
+    }
+
+    async fn is_unfinished(&self, batch: &BatchKey) -> Result<bool, StoreError> {
+        let standing = batches::standing(&self.inner, batch).await?;
+        let is_open = standing.head.seal.as_ref().is_none_or(|seal| standing.counts.ended() < seal.total);
+        Ok(is_open || standing.counts.failed + standing.counts.expired > 0)
+    }
+
+    async fn note_origin(&self, batch: &BatchKey, origin: &Origin) -> Result<(), StoreError> {
+        origins::add(&self.inner, batch, origin).await
+    }
+
+    async fn origins(&self, batch: &BatchKey) -> Result<Vec<Origin>, StoreError> {
+        origins::of(&self.inner, batch).await
+    }
 }
 
 /// The list of an input, in the making.
 #[derive(Debug)]
-pub struct Roll {
+struct Roll {
     inner: Arc<Inner>,
     batch: BatchName,
     mark: Mark,
@@ -79,30 +73,14 @@ pub struct Roll {
     known: Option<HashSet<u128>>,
 }
 
-impl Fleet {
-    /// Begins, or goes on with, the roll of a batch: see [`Roll::already_sent`].
-    ///
-    /// # Errors
-    /// What the table said.
-    pub async fn begin_roll(&self, batch: &BatchName) -> Result<Roll, StoreError> {
-        let mark = mark::read(&self.inner, batch).await?.unwrap_or_else(Mark::new);
-        Ok(Roll { inner: Arc::clone(&self.inner), batch: batch.clone(), mark, known: None })
-    }
-}
-
-impl Roll {
-    /// What is written already. If the input begins with these lines (same number, same digest), nothing is to be done for
-    /// them; else [`Roll::start_over`].
-    pub fn already_sent(&self) -> Option<AlreadySent> {
+#[async_trait]
+impl rolls::Roll for Roll {
+    fn already_sent(&self) -> Option<AlreadySent> {
         let Mark { lines, digest, sealed, .. } = self.mark;
         digest.map(|digest| AlreadySent { lines, digest, sealed })
     }
 
-    /// The input is another one than that of which something is written.
-    ///
-    /// # Errors
-    /// `Denied` if that one was not written to its end: some of its jobs are on their way, and nobody would count them.
-    pub fn start_over(&mut self) -> Result<(), StoreError> {
+    fn start_over(&mut self) -> Result<(), StoreError> {
         if self.already_sent().is_some_and(|sent| !sent.sealed) {
             let why = format!(
                 "{} lines of another input are sent already, and not all of it: enqueue that one again, or name another batch",
@@ -115,13 +93,7 @@ impl Roll {
         Ok(())
     }
 
-    /// Puts lines on the roll, whose jobs are all sent. With them, `lines` lines of the input are read, whose digest is `digest`:
-    /// anything that is the same for the same lines read in the same way.
-    ///
-    /// # Errors
-    /// `Denied` if another process enqueues to this batch at the same time. What was listed is still listed, and the call may be
-    /// repeated after any other error.
-    pub async fn part(&mut self, part: &[RollLine], lines: u64, digest: Digest) -> Result<(), StoreError> {
+    async fn part(&mut self, part: &[RollLine], lines: u64, digest: Digest) -> Result<(), StoreError> {
         let doing = "listing an input";
         let mut next = self.mark.clone();
         let fresh = self.count(part, &mut next.totals).await?;
@@ -137,12 +109,7 @@ impl Roll {
         Ok(())
     }
 
-    /// All lines are on it. What it returns is to be sent as a [`Control::Seal`](crate::job::control::Control::Seal) behind the
-    /// jobs; again, if that is in doubt.
-    ///
-    /// # Errors
-    /// As [`Roll::part`]; `Other` if nothing was ever put on it.
-    pub async fn seal(&mut self, callback: Option<TaskToken>) -> Result<Seal, StoreError> {
+    async fn seal(&mut self) -> Result<Seal, StoreError> {
         if self.mark.totals.is_empty() {
             return Err(trouble::of_ours(StoreTrouble::Other, "sealing a batch", "its input holds no line"));
         }
@@ -157,10 +124,12 @@ impl Roll {
             total: totals.map(|(tenant, (jobs, _))| (tenant.clone(), *jobs)).collect(),
             refused: refused.map(|(tenant, (_, refused))| (tenant.clone(), *refused)).collect(),
             roll: Some(self.mark.roll.clone()),
-            callback,
+            callback: None,
         })
     }
+}
 
+impl Roll {
     /// Adds the lines to each tenant's totals; the jobs that are new to the batch.
     async fn count(
         &mut self,
@@ -176,7 +145,7 @@ impl Roll {
             match &line.content {
                 LineContent::Refused { .. } => *refused += 1,
                 LineContent::Job(id) => {
-                    let name = rolls::short(&line.tenant, id);
+                    let name = short(&line.tenant, id);
                     if self.known.as_ref().is_none_or(|known| !known.contains(&name)) {
                         *jobs += 1;
                         fresh.push(name);
@@ -192,7 +161,7 @@ impl Roll {
         let mut earlier = Rolls::new(&self.inner, &self.batch, self.mark.earlier.clone());
         while let Some(part) = earlier.next_part().await? {
             known.extend(part.into_iter().filter_map(|place| match place {
-                Place::Job(JobKey { tenant, id, .. }) => Some(rolls::short(&tenant, &id)),
+                Place::Job(JobKey { tenant, id, .. }) => Some(short(&tenant, &id)),
                 Place::Refused(_) => None,
             }));
         }
@@ -209,7 +178,7 @@ fn part_key(inner: &Inner, batch: &BatchName, roll: &RollId, part: u64) -> Strin
     format!("{}{part:06}.jsonl", folder(inner, batch, roll))
 }
 
-/// As it stands in a part; `result` comes last, see [`rolls::decode`].
+/// As it stands in a part; `result` comes last, see [`decode`](super::rolls::decode).
 #[derive(Serialize)]
 struct Line<'a> {
     position: u64,

@@ -148,8 +148,9 @@ pub(super) fn decode(uri: &str, batch: &BatchName, text: &Bytes) -> Result<Vec<P
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use super::super::roll::{LineContent, RollLine, encode};
+    use super::super::roll::encode;
     use super::*;
+    use crate::ports::rolls::{LineContent, RollLine};
 
     fn batch() -> BatchName {
         BatchName::new("reviews 2026").unwrap()

@@ -19,9 +19,13 @@ const MESSAGE_BYTES: usize = 300;
 const MODEL_BYTES: usize = 128;
 const REQUEST_BYTES: usize = 64;
 /// What an ended row holds that its end does not know: content, times, suspicion, former owner, and its time to live.
-const BESIDE: usize = 140;
+const BESIDE: usize = 140 + MARK;
 /// What an open row holds beside its key at most, whatever is counted and whoever claims it next.
-const OPEN_BESIDE: usize = 290;
+const OPEN_BESIDE: usize = 290 + MARK;
+/// The attribute of the request that ran it again last, and its weight.
+pub(super) const ASKED: &str = "by";
+const MARK: usize = ASKED.len() + MARK_DIGITS;
+const MARK_DIGITS: usize = 8;
 /// The attribute of what happened.
 pub(super) const TRAIL: &str = "trail";
 /// A token's upper half counts redrives.
@@ -41,6 +45,8 @@ pub(super) struct Row {
     pub(super) suspicion: f64,
     /// The epoch it was last taken over from with a call open.
     pub(super) taken_from: Option<String>,
+    /// The mark of the request that ran it again last, if one did.
+    pub(super) asked: Option<String>,
     /// As it was last written: the claim under which it is at work may not be on it yet.
     written: Trail,
     pub(super) ended: Option<Ended>,
@@ -75,6 +81,13 @@ pub(super) fn claims(token: FencingToken) -> u32 {
     u32::try_from(token.0 % GENERATION).unwrap_or(u32::MAX)
 }
 
+/// What a row knows a request by: it is only told from the next one.
+pub(super) fn request_mark(name: &str) -> String {
+    let mut mark = Digest::of(name.as_bytes()).to_string();
+    mark.truncate(MARK_DIGITS);
+    mark
+}
+
 impl Row {
     /// Reads the row of this job.
     pub(super) fn read(key: &JobKey, item: &Item) -> Result<Self, StoreError> {
@@ -93,6 +106,7 @@ impl Row {
             tally: read_tally(fields)?,
             suspicion: fields.count("susp")?,
             taken_from: fields.text("from")?.map(str::to_owned),
+            asked: fields.text(ASKED)?.map(str::to_owned),
             written: needed(TRAIL, Trail::parse(fields.text(TRAIL)?.unwrap_or_default()))?,
             ended: match state {
                 State::Final(status) => Some(Ended::read(key, status, fields)?),
@@ -353,6 +367,7 @@ mod tests {
         put("ttl", table::number(1_797_000_000_i64));
         put("susp", table::number(0.333_333));
         put("from", table::text("0123456789abcdef"));
+        put(ASKED, table::text(request_mark("redrive-1")));
         for (name, value) in tally(counts) {
             value.map(|value| put(name, value));
         }
@@ -424,7 +439,7 @@ mod tests {
         ];
         item.extend(numbers.map(|(name, value)| (name.to_owned(), table::number(value))));
         item.extend(
-            [("st", "running"), ("own", "0123456789abcdef"), ("from", "0123456789abcdef")]
+            [("st", "running"), ("own", "0123456789abcdef"), ("from", "0123456789abcdef"), (ASKED, "01234567")]
                 .map(|(name, value)| (name.to_owned(), table::text(value))),
         );
         item.insert("dig".to_owned(), table::bytes(Digest::of(b"content").as_bytes()));

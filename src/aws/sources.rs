@@ -21,6 +21,9 @@ use crate::ports::{Sources, StoreError, StoreTrouble, Unopened};
 const FETCH_TIME: Duration = Duration::from_secs(120);
 const DOING: &str = "fetching a document";
 const MIB: u64 = 1 << 20;
+/// What helps where the permission is missing.
+pub(super) const NOT_READABLE: &str = "the worker may not read it, or it is not there: its role needs s3:GetObject and \
+    s3:GetObjectVersion on it, and kms:Decrypt if it is encrypted with a key";
 
 /// The objects that these credentials may read.
 #[derive(Debug)]
@@ -68,7 +71,7 @@ impl S3Sources {
 }
 
 /// What a refusal of S3's makes of the document.
-fn unopened<E>(bucket: &str, error: &SdkError<E, HttpResponse>) -> Unopened
+pub(super) fn unopened<E>(bucket: &str, error: &SdkError<E, HttpResponse>) -> Unopened
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
@@ -80,10 +83,7 @@ where
         Some("NoSuchBucket") => no("there is no such bucket"),
         // A permission that is missing is the worker's fault, and may be on its way. It is said, too, of an object that is not
         // there, to those who may not list the bucket.
-        Some("AccessDenied" | "AllAccessDisabled") => away(
-            "the worker may not read it, or it is not there: its role needs s3:GetObject and s3:GetObjectVersion on it, \
-                and kms:Decrypt if it is encrypted with a key",
-        ),
+        Some("AccessDenied" | "AllAccessDisabled") => away(NOT_READABLE),
         Some("InvalidObjectState") => no("the object is archived: restore it and send it again"),
         Some(_) | None => {
             let StoreError { kind, why, .. } = objects::of_s3(DOING, bucket, error);

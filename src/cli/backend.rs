@@ -9,23 +9,24 @@ use std::time::Duration;
 use crate::aws::{self, Fleet};
 use crate::config::{self, Settings};
 use crate::embedded::{self, Entry, Run, Sealed, Standing, Store};
+use crate::flow::batch_request::BatchPorts;
 use crate::flow::context::{self, Context, DocumentPorts};
 use crate::flow::credentials::CredentialsGate;
 use crate::flow::ingest::Troubles;
 use crate::flow::lanes::Catalogue;
 use crate::flow::notify::Announcer;
 use crate::flow::patience::ClaimGate;
+use crate::flow::roster::{Roster, Sender};
 use crate::flow::stop::Stop;
 use crate::job::ident::{BatchKey, BatchName, Digest};
 use crate::ports::{
-    Allowance, Bodies, Callbacks, Finding, Ingestions, Ledger, Model, Notices, Parts, Pipelines, Queue, Seals, Sources,
+    Allowance, Bodies, Callbacks, Finding, Ingestions, Ledger, Model, Notices, Parts, Pipelines, Queue, Sources,
     StoreError, StoreTrouble,
 };
 use crate::telemetry::Meter;
 
 use super::args::Places;
 use super::exit::Report;
-use super::fleet_roll::FleetRoll;
 use super::wiring::{self, SIMULATED};
 use super::{SystemClock, check};
 
@@ -46,7 +47,7 @@ pub(crate) struct Ports {
     notices: Arc<dyn Notices>,
     allowance: Arc<dyn Allowance>,
     callbacks: Option<Arc<dyn Callbacks>>,
-    seals: Option<Arc<dyn Seals>>,
+    batches: Option<BatchPorts>,
     pipelines: Option<Arc<dyn Pipelines>>,
     parts: Arc<dyn Parts>,
     sources: Option<Arc<dyn Sources>>,
@@ -124,7 +125,7 @@ impl Backend {
                 notices: store.notices(),
                 allowance: store.allowance(),
                 callbacks: None,
-                seals: None,
+                batches: None,
                 pipelines: None,
                 parts: store.parts(),
                 sources: None,
@@ -137,7 +138,12 @@ impl Backend {
                 notices: fleet.notices(),
                 allowance: fleet.allowance(),
                 callbacks: Some(fleet.callbacks()),
-                seals: Some(fleet.seals()),
+                batches: Some(BatchPorts {
+                    rolls: fleet.rolls(),
+                    seals: fleet.seals(),
+                    inputs: fleet.inputs(),
+                    turn: Arc::default(),
+                }),
                 pipelines: Some(fleet.pipelines()),
                 parts: fleet.parts(),
                 sources: Some(fleet.sources()),
@@ -152,7 +158,11 @@ impl Backend {
     pub(crate) async fn begin(&self, batch: &BatchName) -> Result<Roll, StoreError> {
         match self {
             Self::Embedded(store) => Ok(Roll::Embedded(Arc::new(store.begin_run(batch).await?))),
-            Self::Fleet(fleet) => Ok(Roll::Fleet(Box::new(FleetRoll::begin(fleet, batch).await?))),
+            Self::Fleet(fleet) => {
+                let (queue, ledger) = (fleet.queue(), fleet.ledger());
+                let with = Sender { queue, ledger, rolls: fleet.rolls(), seals: fleet.seals() };
+                Ok(Roll::Fleet(Box::new(Roster::begin(with, batch).await?)))
+            }
         }
     }
 
@@ -162,8 +172,9 @@ impl Backend {
     /// # Errors
     /// What the back end said.
     pub(crate) async fn announce(&self, batch: &BatchKey, is_told: bool) -> Result<(), StoreError> {
-        let Ports { ledger, notices, callbacks, .. } = self.ports(None);
-        let announcer = Announcer { ledger: &*ledger, notices: &*notices, callbacks: callbacks.as_deref(), is_told };
+        let Ports { ledger, notices, callbacks, batches, .. } = self.ports(None);
+        let (callbacks, seals) = (callbacks.as_deref(), batches.as_ref().map(|ports| &*ports.seals));
+        let announcer = Announcer { ledger: &*ledger, notices: &*notices, callbacks, seals, is_told };
         announcer.announce(batch).await
     }
 
@@ -242,7 +253,7 @@ pub(crate) enum Roll {
     /// In the state database.
     Embedded(Arc<Run>),
     /// In a fleet's bucket.
-    Fleet(Box<FleetRoll>),
+    Fleet(Box<Roster>),
 }
 
 impl Roll {
@@ -282,7 +293,12 @@ impl Roll {
     pub(crate) async fn seal(&self) -> Result<Sealed, StoreError> {
         match self {
             Self::Embedded(run) => run.seal().await,
-            Self::Fleet(roll) => roll.seal().await,
+            Self::Fleet(roll) => {
+                let seal = roll.seal().await?;
+                roll.send_seal(seal).await?;
+                let (jobs, refused) = roll.counts().await;
+                Ok(Sealed { lines: jobs + refused, jobs, withdrawn: 0 })
+            }
         }
     }
 }
@@ -296,7 +312,7 @@ pub(crate) fn context(
     settings: context::Settings,
     stop: Stop,
 ) -> Arc<Context> {
-    let Ports { queue, ledger, bodies, notices, allowance, callbacks, seals, pipelines, parts, sources } = ports;
+    let Ports { queue, ledger, bodies, notices, allowance, callbacks, batches, pipelines, parts, sources } = ports;
     let documents = Some(DocumentPorts { reader: wiring::reader(configured, sources), parts });
     Arc::new(Context {
         queue,
@@ -304,7 +320,7 @@ pub(crate) fn context(
         bodies,
         notices,
         callbacks,
-        seals,
+        batches,
         documents,
         ingestions,
         ingest_troubles: Troubles::default(),

@@ -9,6 +9,7 @@ use serde_json::json;
 use tempfile::NamedTempFile;
 
 use crate::config::{self, Settings};
+use crate::flow::intake::Intake;
 use crate::flow::stop::Stop;
 use crate::job::document::Place;
 use crate::job::ident::BatchKey;
@@ -39,19 +40,23 @@ pub(crate) async fn enqueue(args: &EnqueueArgs) -> Result<Exit, Report> {
     let Some((inputs, spool)) = spool(&args.inputs, &stop).await? else { return Ok(Exit::Interrupted) };
     let endpoints = wiring::endpoints(&settings, args.simulate).await?;
     let is_fleet = matches!(settings.backend, config::Backend::Aws(_)) && !args.simulate;
-    let source = Source {
-        inputs,
+    let lines = Intake {
         batch,
+        tenant: None,
         named: args.model.clone(),
         default,
-        cost_cap: None,
-        retry_failed: args.retry_failed,
         catalogue: Arc::new(wiring::catalogue(&settings, &endpoints)),
         answers_callbacks: is_fleet,
-        no_ingestions: args.simulate.then_some(NO_INGESTIONS_HERE),
-        documents: None,
         documents_in: if is_fleet { Place::S3 } else { Place::Files },
+        no_ingestions: args.simulate.then_some(NO_INGESTIONS_HERE),
         simulated: args.simulate,
+    };
+    let source = Source {
+        inputs,
+        lines,
+        cost_cap: None,
+        retry_failed: args.retry_failed,
+        documents: None,
         stop,
         spooled: spool.as_ref().map(|file| file.path().to_owned()),
     };
@@ -71,7 +76,7 @@ pub(crate) async fn enqueue(args: &EnqueueArgs) -> Result<Exit, Report> {
 }
 
 async fn send(backend: &Backend, source: &Source, settings: &Settings) -> Result<Option<Enrolled>, Report> {
-    let roll = backend.begin(&source.batch).await?;
+    let roll = backend.begin(&source.lines.batch).await?;
     roll.go_on(|lines| intake::digest_of(source, lines)).await?;
     let Some(enrolled) = intake::enrol(source, &roll).await? else { return Ok(None) };
     for tenant in &enrolled.tenants {

@@ -10,7 +10,6 @@ mod documents;
 mod enqueue;
 pub mod exit;
 mod explain;
-mod fleet_roll;
 mod folders;
 mod forget;
 pub mod input;

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use rusqlite::params;
 
 use super::batch::Counts;
-use super::desk::{Entry, Line, Standing};
 use super::queue;
 use super::rows::{JobRow, int};
 use super::transaction::Tx;
@@ -16,6 +15,7 @@ use crate::job::outcome::{Pointer, Tally, Usage};
 use crate::job::spec::Job;
 use crate::job::trail::What as Happened;
 use crate::job::units::Timestamp;
+use crate::ports::rolls::{Entry, Line, Standing};
 
 /// A line with everything that needs no transaction.
 pub(super) struct Ready {

@@ -15,68 +15,10 @@ use super::roll::{self, DoneSeq, Ended, Progress};
 use super::stray::{CHUNK, drop_old_rolls, strays, withdraw};
 use super::transaction::Tx;
 use super::trouble;
-use crate::job::ident::{BatchKey, BatchName, Digest, Tenant};
+use crate::job::ident::{BatchKey, BatchName, Digest};
 use crate::job::lifecycle::{State, Status};
-use crate::job::spec::Job;
+use crate::ports::rolls::{Entry, Standing};
 use crate::ports::{StoreError, StoreTrouble};
-
-/// One line of an input.
-#[derive(Clone, Debug)]
-pub struct Entry {
-    /// Its place in the input; every line has its own.
-    pub position: u64,
-    /// What it holds.
-    pub line: Line,
-}
-
-/// What a line of an input holds.
-#[derive(Clone, Debug)]
-pub enum Line {
-    /// A job. It is counted in the run's batch, whatever its key says.
-    Job {
-        /// The job.
-        job: Box<Job>,
-        /// The line named no id: it is the digest of the content, and repeats get `-2`, `-3` and so on.
-        auto_id: bool,
-        /// Its deadline has passed: only a job that is known already is let in.
-        stale_deadline: bool,
-    },
-    /// Refused before it became a job; leaves no ledger row.
-    Refused {
-        /// Whose line it is.
-        tenant: Tenant,
-        /// The id that the result names.
-        id: String,
-        /// The finished result, one JSON object without its line feed.
-        result_line: Vec<u8>,
-    },
-}
-
-/// What became of a line.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Standing {
-    /// A job that was not known: queued.
-    New,
-    /// Known, and waiting.
-    Queued,
-    /// Known, and at work.
-    Running,
-    /// Known, and ended.
-    Final(Status),
-    /// Had failed or expired, and is queued again.
-    Redriven,
-    /// The same id and content stand earlier in this input: one job, and no line of its own.
-    SameLineTwice,
-    /// The id is taken by other content. Not on the roll: enrol a refused line in its place.
-    Conflict {
-        /// How the job stands that has it.
-        with: State,
-    },
-    /// The deadline has passed and the job is not known. Not on the roll: enrol a refused line in its place.
-    StaleDeadline,
-    /// Its result is stored.
-    Refused,
-}
 
 /// What a sealed roll holds.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

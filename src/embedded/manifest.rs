@@ -54,7 +54,9 @@ pub(super) async fn complete(inner: &Arc<Inner>, key: BatchKey) -> Result<Option
             completion: batch.completion,
             sums,
             manifest: format!("{FOLDER}/{name}"),
-            callback: None,
+            is_news: true,
+            // Workflows wait for the workers of a fleet alone.
+            waiting: Vec::new(),
         })))
     };
     let outcome = inner.readers.read(doing, look).await?;

@@ -46,10 +46,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use crate::ports::rolls::{Entry, Line, Standing};
 pub use batch::Counts;
 pub use check::check;
 pub use dead::{DeadMessage, Redriven};
-pub use desk::{Entry, Line, Run, Sealed, Standing};
+pub use desk::{Run, Sealed};
 pub use forget::Forgotten;
 pub use reader::{Order, Reader, Results};
 pub use report::{BatchSummary, DeadLetter, JobReport, LaneGate, LaneRow, Waiting};

@@ -7,11 +7,12 @@ use std::time::Duration;
 use crate::job::units::{Timestamp, Usd};
 use crate::job::upload::Uploads;
 use crate::ports::{
-    Allowance, Bodies, Callbacks, Clock, Documents, Ingestions, Ledger, Model, Notices, Parts, Pipelines, Queue, Seals,
+    Allowance, Bodies, Callbacks, Clock, Documents, Ingestions, Ledger, Model, Notices, Parts, Pipelines, Queue,
 };
 use crate::rules::breaker::BreakerRules;
 use crate::telemetry::Meter;
 
+use super::batch_request::BatchPorts;
 use super::credentials::CredentialsGate;
 use super::ingest::Troubles;
 use super::lanes::Catalogue;
@@ -31,8 +32,8 @@ pub struct Context {
     pub notices: Arc<dyn Notices>,
     /// Where those are answered who wait in a workflow; `None` where there are none.
     pub callbacks: Option<Arc<dyn Callbacks>>,
-    /// Where batches are sealed by message; `None` where none are.
-    pub seals: Option<Arc<dyn Seals>>,
+    /// Where batches are sealed, enqueued and run again by message; `None` where none are.
+    pub batches: Option<BatchPorts>,
     /// Who reads documents, and where their parts are counted; `None` where such jobs are refused.
     pub documents: Option<DocumentPorts>,
     /// Who brings data sources up to date; `None` where such jobs are refused.

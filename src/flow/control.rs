@@ -2,6 +2,7 @@
 
 use crate::job::control::{Control, Seal};
 
+use super::batch_request::BatchPorts;
 use super::context::Context;
 use super::notify::Announcer;
 use super::patience::insist;
@@ -27,12 +28,16 @@ pub async fn carry_out(context: &Context, body: &str) -> Result<Option<Notified>
 pub struct Sealed(());
 
 async fn seal_batches(context: &Context, seal: &Seal) -> Result<Sealed, Exit> {
-    let Some(seals) = &context.seals else {
+    let Some(BatchPorts { seals, .. }) = &context.batches else {
         let reason = "batches are sealed by `aquifer enqueue` here, and by no message".to_owned();
         return Err(Exit::Reject { reason });
     };
     insist(context, || seals.seal(seal)).await?;
     for (batch, _) in seal.totals() {
+        // There is one batch where there is one who waits. He is told of what this seal says, so he comes behind it.
+        if let Some(token) = &seal.callback {
+            insist(context, || seals.wait(&batch, token)).await?;
+        }
         // Its last job may have ended before anybody knew that it was the last.
         insist(context, || Announcer::of(context).announce(&batch)).await?;
     }

@@ -2,7 +2,7 @@
 //!
 //! A step never imports another step. What they hand to each other are the words of [`proof`]; what they work with
 //! is in [`context`], [`lanes`], [`mod@line`], [`shares`] and [`sizing`]; [`worker`] alone knows their order. Messages that are no jobs go by
-//! [`control`], [`upload`] makes jobs of files that are dropped in, [`document`] makes many jobs of one, and [`ingest`] asks no model. Early exits are
+//! [`control`], [`batch_request`] has inputs read whose lines [`intake`] and [`roster`] make jobs of, [`upload`] makes jobs of files that are dropped in, [`document`] makes many jobs of one, and [`ingest`] asks no model. Early exits are
 //! [`proof::Exit`]s, not errors: one function here turns trouble into an exit, one in [`acknowledge`] carries it out.
 
 // Every class, disposition and reply is decided one by one: a new one must not fall into a wildcard.
@@ -11,6 +11,7 @@
 pub mod acknowledge;
 pub mod admit;
 pub mod assembly;
+pub mod batch_request;
 pub mod by_hand;
 pub mod context;
 pub mod control;
@@ -22,17 +23,22 @@ pub mod figures;
 pub mod gates;
 pub mod infer;
 pub mod ingest;
+pub mod intake;
 pub mod lane;
 pub mod lanes;
 pub mod lease;
 pub mod line;
+pub mod line_reader;
 pub mod notify;
 pub mod pace_clock;
 pub mod patience;
 pub mod placement;
 pub mod proof;
+pub mod reading;
 pub mod receive;
 pub mod record;
+pub mod redriver;
+pub mod roster;
 pub mod route;
 pub mod senders;
 pub mod shares;

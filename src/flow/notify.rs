@@ -5,7 +5,7 @@ use std::fmt;
 use crate::job::ident::BatchKey;
 use crate::job::notice::Notice;
 use crate::job::spec::TaskToken;
-use crate::ports::{Callbacks, Ledger, Notices, StoreError};
+use crate::ports::{Callbacks, Ledger, Notices, Seals, StoreError};
 
 use super::context::Context;
 use super::patience::insist;
@@ -50,8 +50,10 @@ pub struct Announcer<'a> {
     pub ledger: &'a dyn Ledger,
     /// Who is told, if [`is_told`](Self::is_told).
     pub notices: &'a dyn Notices,
-    /// Who answers a workflow that waits for it.
+    /// Who answers workflows that wait for it.
     pub callbacks: Option<&'a dyn Callbacks>,
+    /// Where it stands who waits.
+    pub seals: Option<&'a dyn Seals>,
     /// Whether a notice is wanted.
     pub is_told: bool,
 }
@@ -63,21 +65,31 @@ impl<'a> Announcer<'a> {
             ledger: &*context.ledger,
             notices: &*context.notices,
             callbacks: context.callbacks.as_deref(),
+            seals: context.batches.as_ref().map(|ports| &*ports.seals),
             is_told: context.settings.notify_batches,
         }
     }
 
-    /// Announces a batch if it is complete and nobody did; asked again after a crash, it says the same again.
+    /// Announces a batch if it is complete and nobody did, and answers whoever waits for it, however late; asked again after a
+    /// crash, it says the same again.
     ///
     /// # Errors
-    /// [`StoreError`]: nothing is marked, so it will be announced again.
+    /// [`StoreError`]: what was not marked will be said again.
     pub async fn announce(self, batch: &BatchKey) -> Result<(), StoreError> {
         let Some(complete) = self.ledger.complete_unannounced(batch).await? else { return Ok(()) };
         let notice = Notice::of_batch(batch, complete.completion, complete.sums, complete.manifest);
-        if self.is_told {
+        if complete.is_news && self.is_told {
             self.notices.publish(&notice).await?;
         }
-        answer(self.callbacks, complete.callback.as_ref(), &notice).await?;
+        for token in &complete.waiting {
+            answer(self.callbacks, Some(token), &notice).await?;
+            if let Some(seals) = self.seals {
+                seals.answered(batch, token).await?;
+            }
+        }
+        if !complete.is_news {
+            return Ok(());
+        }
         self.ledger.mark_announced(batch, complete.completion).await
     }
 }

@@ -18,6 +18,7 @@ use crate::job::units::Timestamp;
 use crate::ports::{Answer, Fence, FinalRow, FinishReply, LaneId, Message, StoreError};
 
 use super::assembly::Assembled;
+use super::batch_request::Done;
 use super::control::Sealed;
 use super::lease::Lease;
 use super::shares::Place;
@@ -246,6 +247,11 @@ impl Notified {
 
     /// Only what is on record and acted upon needs its message no more.
     pub(super) fn of_control(_: &Sealed) -> Self {
+        Self { poison: false, told: None }
+    }
+
+    /// Only what was done, and whose asker is on record, needs its message no more.
+    pub(super) fn of_batch_request(_: &Done) -> Self {
         Self { poison: false, told: None }
     }
 

@@ -14,6 +14,7 @@ use crate::telemetry::in_hand::{InHand, Step};
 
 use super::acknowledge::acknowledge;
 use super::admit::{Admitted, admit};
+use super::batch_request;
 use super::context::Context;
 use super::control;
 use super::document;
@@ -156,6 +157,9 @@ impl Worker {
             return Err(Exit::HandBack { after: Duration::ZERO });
         }
         if let Some(heard) = control::carry_out(context, &delivery.message.body).await? {
+            return Ok(heard);
+        }
+        if let Some(heard) = batch_request::carry_out(context, delivery).await? {
             return Ok(heard);
         }
         if let Some(heard) = upload::carry_out(context, delivery).await? {

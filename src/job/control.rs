@@ -134,7 +134,8 @@ impl WireSeal {
     }
 }
 
-fn token(callback: Value) -> Result<TaskToken, String> {
+/// Who waits, as `callback` says it.
+pub(super) fn token(callback: Value) -> Result<TaskToken, String> {
     let token = match &callback {
         Value::Object(keys) if keys.len() == 1 => keys.get("task_token").and_then(Value::as_str),
         _ => None,

@@ -4,6 +4,7 @@
 //! without sharing anything else. Values are parsed once, at the edge; past it, a bad one cannot be built.
 
 pub mod agent;
+pub mod batch_request;
 pub mod control;
 pub mod document;
 pub mod dropped;

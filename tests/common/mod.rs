@@ -97,7 +97,7 @@ pub fn context_of(
         ledger: store.ledger(),
         allowance: store.allowance(),
         callbacks: None,
-        seals: None,
+        batches: None,
         documents: None,
         ingestions: None,
         ingest_troubles: Troubles::default(),

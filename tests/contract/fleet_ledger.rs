@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aquifer::aws::{Fleet, Redriven, Seal};
+use aquifer::aws::{Fleet, Seal};
 use aquifer::job::ident::{BatchKey, BatchName, Digest, JobKey, Tenant};
 use aquifer::job::lifecycle::{State, Status};
 use aquifer::job::notice::BatchSums;
@@ -12,6 +12,8 @@ use aquifer::job::outcome::{Ending, Pointer, Tally, Usage};
 use aquifer::job::spec::TaskToken;
 use aquifer::job::trail::Trail;
 use aquifer::job::units::{Timestamp, Usd};
+use aquifer::ports::inputs::Edition;
+use aquifer::ports::rolls::{Origin, Redriven};
 use aquifer::ports::{BeginReply, ClaimReply, Claimed, Clock, Fence, FinalRow, FinishReply, Ledger};
 
 use crate::ministack;
@@ -57,7 +59,7 @@ async fn sums(fleet: &Fleet, batch: &BatchKey) -> BatchSums {
 }
 
 fn sealed(total: u64) -> Seal {
-    Seal { total, refused: 0, roll: None, callback: None }
+    Seal { total, refused: 0, roll: None }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -132,15 +134,13 @@ async fn d2_ends_of_many_workers_are_counted_exactly_and_one_of_them_sees_the_ba
 async fn a_second_seal_says_what_was_added_and_takes_back_nothing_that_the_first_said() {
     let ([fleet], _clock) = workers().await;
     let ledger = fleet.ledger();
-    let token = TaskToken::new("token-of-the-workflow").unwrap();
-    let first = Seal { refused: 1, roll: Some("roll-1".to_owned()), callback: Some(token.clone()), ..sealed(1) };
+    let first = Seal { refused: 1, roll: Some("roll-1".to_owned()), ..sealed(1) };
     fleet.seal(&batch_key(), &first).await.unwrap();
-    // A producer beside the one who enqueued: it knows of no input, and nobody waits for it.
+    // A producer beside the one who enqueued: it knows of no input.
     fleet.seal(&batch_key(), &sealed(2)).await.unwrap();
     assert!(!end(ledger.as_ref(), "one", Status::Succeeded).await.1, "there are two in all");
     assert!(end(ledger.as_ref(), "two", Status::Succeeded).await.1);
     let complete = ledger.complete_unannounced(&batch_key()).await.unwrap().unwrap();
-    assert_eq!(complete.callback, Some(token), "who waits still waits");
     assert_eq!(
         (complete.sums.total, complete.sums.rejected),
         (3, 1),
@@ -180,6 +180,64 @@ async fn a_redriven_job_leaves_the_counts_and_completes_its_batch_again() {
     assert_eq!((second.completion, second.sums.total, second.sums.succeeded), (1, 2, 2));
     ledger.mark_announced(&batch_key(), second.completion).await.unwrap();
     assert_eq!(ledger.complete_unannounced(&batch_key()).await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn w6_whoever_waits_for_a_batch_is_named_until_he_is_answered_however_late_he_asks() {
+    let ([fleet], _clock) = workers().await;
+    let (ledger, seals) = (fleet.ledger(), fleet.seals());
+    let token = |name: &str| TaskToken::new(name).unwrap();
+    fleet.seal(&batch_key(), &sealed(1)).await.unwrap();
+    for name in ["first", "second", "first"] {
+        seals.wait(&batch_key(), &token(name)).await.unwrap();
+    }
+    assert_eq!(ledger.complete_unannounced(&batch_key()).await.unwrap(), None, "not complete");
+    end(ledger.as_ref(), "job", Status::Failed).await;
+    let news = ledger.complete_unannounced(&batch_key()).await.unwrap().unwrap();
+    let waiting: HashSet<&str> = news.waiting.iter().map(TaskToken::as_str).collect();
+    assert_eq!((news.is_news, waiting, news.waiting.len()), (true, HashSet::from(["first", "second"]), 2));
+    seals.answered(&batch_key(), &token("first")).await.unwrap();
+    ledger.mark_announced(&batch_key(), news.completion).await.unwrap();
+
+    // What was announced stays so; only those are named who are still to be answered.
+    let late = ledger.complete_unannounced(&batch_key()).await.unwrap().unwrap();
+    assert_eq!((late.is_news, &late.waiting), (false, &vec![token("second")]));
+    assert_eq!((late.completion, &late.sums, &late.manifest), (news.completion, &news.sums, &news.manifest));
+    seals.answered(&batch_key(), &token("second")).await.unwrap();
+    seals.wait(&batch_key(), &token("first")).await.unwrap();
+    assert_eq!(ledger.complete_unannounced(&batch_key()).await.unwrap(), None, "delivered again, and answered before");
+    seals.wait(&batch_key(), &token("third")).await.unwrap();
+    assert_eq!(fleet.redrive(&key("job"), None).await.unwrap(), Redriven::Queued { generation: 1 });
+    assert_eq!(ledger.complete_unannounced(&batch_key()).await.unwrap(), None, "it is open again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn w5_a_request_that_is_delivered_again_runs_no_job_again_twice() {
+    let ([fleet], _clock) = workers().await;
+    let (ledger, rolls) = (fleet.ledger(), fleet.rolls());
+    fleet.seal(&batch_key(), &sealed(1)).await.unwrap();
+    end(ledger.as_ref(), "job", Status::Failed).await;
+    let redrive = async |request: &str| rolls.redrive(&key("job"), content(), Some(request)).await.unwrap();
+    assert!(rolls.is_unfinished(&batch_key()).await.unwrap());
+    assert_eq!(redrive("redrive-1").await, Redriven::Queued { generation: 1 });
+    assert_eq!(redrive("redrive-1").await, Redriven::NotFrom(State::Queued), "its message may not be sent yet");
+    end(ledger.as_ref(), "job", Status::Failed).await;
+    assert_eq!(redrive("redrive-1").await, Redriven::NotFrom(State::Final(Status::Failed)));
+    assert_eq!(redrive("redrive-2").await, Redriven::Queued { generation: 2 });
+    end(ledger.as_ref(), "job", Status::Succeeded).await;
+    assert!(!rolls.is_unfinished(&batch_key()).await.unwrap());
+
+    let edition = |etag: &str| Edition { etag: etag.to_owned(), version: Some("v".to_owned()) };
+    let origin = |etag: &str, model: Option<&str>| {
+        let uri = "s3://up/k.jsonl".to_owned();
+        Origin { uri, edition: edition(etag), model: model.map(str::to_owned) }
+    };
+    for origin in [origin("old", None), origin("e", Some("m")), origin("new", None)] {
+        rolls.note_origin(&batch_key(), &origin).await.unwrap();
+    }
+    let mut origins = rolls.origins(&batch_key()).await.unwrap();
+    origins.sort_by_key(|origin| origin.model.clone());
+    assert_eq!(origins, [origin("new", None), origin("e", Some("m"))]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -25,9 +25,9 @@ impl Place {
     /// Enqueued, worked and announced, as a whole.
     async fn complete(&self, jobs: &[JobKey]) {
         let lines: Vec<_> = jobs.iter().enumerate().map(|(place, job)| listed(place, job)).collect();
-        let mut roll = self.fleet.begin_roll(&batch()).await.unwrap();
-        enqueue(&mut roll, &lines, 40).await;
-        self.seal(&mut roll).await;
+        let mut roll = self.fleet.rolls().begin(&batch()).await.unwrap();
+        enqueue(&mut *roll, &lines, 40).await;
+        self.seal(&mut *roll).await;
         self.finish_all(jobs).await;
         for tenant in ["acme", "beta"] {
             self.manifest(tenant).await;
@@ -70,12 +70,12 @@ async fn a_batch_that_is_not_complete_or_not_announced_is_left_alone() {
     let place = Place::new().await;
     let all: Vec<JobKey> = (0..3).map(|n| job("acme", n)).collect();
     let lines: Vec<_> = all.iter().enumerate().map(|(place, job)| listed(place, job)).collect();
-    let mut roll = place.fleet.begin_roll(&batch()).await.unwrap();
-    enqueue(&mut roll, &lines, 40).await;
+    let mut roll = place.fleet.rolls().begin(&batch()).await.unwrap();
+    enqueue(&mut *roll, &lines, 40).await;
     place.finish_all(&all[..2]).await;
     let why = async || place.fleet.forget(&batch()).await.unwrap_err().why;
     assert!(why().await.contains("nobody said yet that all of it is sent"), "{}", why().await);
-    place.seal(&mut roll).await;
+    place.seal(&mut *roll).await;
     assert!(why().await.contains("1 jobs of"), "{}", why().await);
     place.finish_all(&all[2..]).await;
     assert!(why().await.contains("announced"), "{}", why().await);
@@ -113,7 +113,7 @@ async fn what_only_producers_sent_is_found_by_its_results() {
     let all = jobs(30);
     place.finish_all(&all).await;
     for (tenant, total) in [("acme", 10), ("beta", 20)] {
-        let seal = aquifer::aws::Seal { total, refused: 0, roll: None, callback: None };
+        let seal = aquifer::aws::Seal { total, refused: 0, roll: None };
         place.fleet.seal(&job(tenant, 0).batch_key(), &seal).await.unwrap();
         place.announced(tenant).await;
     }

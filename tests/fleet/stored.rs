@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use aquifer::aws::{Fleet, LineContent, Order, Roll, RollLine, Seal, Settings};
+use aquifer::aws::{Fleet, Order, Seal, Settings};
 use aquifer::job::ident::{BatchKey, BatchName, Digest, JobId, JobKey, Tenant};
 use aquifer::job::lifecycle::{State, Status};
 use aquifer::job::outcome::{Ending, Pointer, Tally, Usage};
 use aquifer::job::trail::Trail;
 use aquifer::job::units::Timestamp;
+use aquifer::ports::rolls::{LineContent, Roll, RollLine};
 use aquifer::ports::{ClaimReply, Clock, FinishReply, LaneId, StoreTrouble, Version};
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -77,11 +78,11 @@ impl Place {
         all
     }
 
-    pub(crate) async fn seal(&self, roll: &mut Roll) {
-        let seal = roll.seal(None).await.unwrap();
+    pub(crate) async fn seal(&self, roll: &mut dyn Roll) {
+        let seal = roll.seal().await.unwrap();
         for (key, total) in seal.totals() {
             let name = seal.roll.as_ref().map(ToString::to_string);
-            let seal = Seal { total: total.jobs, refused: total.refused, roll: name, callback: None };
+            let seal = Seal { total: total.jobs, refused: total.refused, roll: name };
             self.fleet.seal(&key, &seal).await.unwrap();
         }
     }
@@ -149,7 +150,7 @@ fn refused(position: usize, tenant: &str) -> (RollLine, Bytes) {
 }
 
 /// Puts an input on the batch's roll, in parts of so many lines, as `enqueue` does.
-pub(crate) async fn enqueue(roll: &mut Roll, lines: &[RollLine], part: usize) {
+pub(crate) async fn enqueue(roll: &mut dyn Roll, lines: &[RollLine], part: usize) {
     let mut read = 0;
     for part in lines.chunks(part) {
         read += part.len();
@@ -168,8 +169,8 @@ async fn o6_results_come_in_the_order_of_the_input_or_as_they_ended() {
     let mut lines: Vec<RollLine> = jobs.iter().enumerate().map(|(n, job)| listed(n, job)).collect();
     let (bad, bad_result) = refused(230, "acme");
     lines.insert(40, bad);
-    let mut roll = place.fleet.begin_roll(&batch()).await.unwrap();
-    enqueue(&mut roll, &lines, 100).await;
+    let mut roll = place.fleet.rolls().begin(&batch()).await.unwrap();
+    enqueue(&mut *roll, &lines, 100).await;
 
     // A worker died after it had written this line; the row never said so.
     let superseded = r#"{"id":"o-7","tenant":"beta","text":"superseded"}"#.into();
@@ -198,9 +199,9 @@ async fn d8_a_manifest_lists_each_tenants_batch_in_the_order_of_its_input() {
     let jobs: Vec<JobKey> = (0..150).map(|n| job(if n % 3 == 0 { "acme" } else { "beta" }, n)).collect();
     let mut lines: Vec<RollLine> = jobs.iter().enumerate().map(|(n, job)| listed(n, job)).collect();
     lines.insert(1, refused(150, "acme").0);
-    let mut roll = place.fleet.begin_roll(&batch()).await.unwrap();
-    enqueue(&mut roll, &lines, 64).await;
-    place.seal(&mut roll).await;
+    let mut roll = place.fleet.rolls().begin(&batch()).await.unwrap();
+    enqueue(&mut *roll, &lines, 64).await;
+    place.seal(&mut *roll).await;
     let backwards: Vec<JobKey> = jobs.iter().rev().cloned().collect();
     place.finish_all(&backwards).await;
 
@@ -224,16 +225,16 @@ async fn what_producers_sent_is_in_the_manifest_without_a_roll_and_beside_one() 
     let place = Place::new().await;
     let jobs: Vec<JobKey> = (0..120).map(|n| job("acme", n)).collect();
     let key = jobs[0].batch_key();
-    let sealed = |total| Seal { total, refused: 0, roll: None, callback: None };
+    let sealed = |total| Seal { total, refused: 0, roll: None };
     place.finish_all(&jobs[..50]).await;
     place.fleet.seal(&key, &sealed(50)).await.unwrap();
     assert_eq!(place.manifest("acme").await.len(), 50);
     assert_eq!(place.results(Order::Input).await.len(), 50, "without an input, as they ended");
 
     let lines: Vec<RollLine> = jobs[60..].iter().enumerate().map(|(n, job)| listed(n, job)).collect();
-    let mut roll = place.fleet.begin_roll(&batch()).await.unwrap();
-    enqueue(&mut roll, &lines, 100).await;
-    roll.seal(None).await.unwrap();
+    let mut roll = place.fleet.rolls().begin(&batch()).await.unwrap();
+    enqueue(&mut *roll, &lines, 100).await;
+    roll.seal().await.unwrap();
     place.finish_all(&jobs[60..]).await;
     place.fleet.seal(&key, &sealed(110)).await.unwrap();
     let manifest = place.manifest("acme").await;
@@ -248,13 +249,13 @@ async fn what_producers_sent_is_in_the_manifest_without_a_roll_and_beside_one() 
 async fn a_manifest_of_more_than_a_part_is_whole() {
     let place = Place::new().await;
     let (lines, results): (Vec<RollLine>, Vec<Bytes>) = (0..45_000).map(|n| refused(n, "acme")).unzip();
-    let mut roll = place.fleet.begin_roll(&batch()).await.unwrap();
+    let mut roll = place.fleet.rolls().begin(&batch()).await.unwrap();
     let mut read = 0;
     for part in lines.chunks(5_000) {
         read += part.len() as u64;
         roll.part(part, read, Digest::of(&read.to_le_bytes())).await.unwrap();
     }
-    place.seal(&mut roll).await;
+    place.seal(&mut *roll).await;
     let manifest = place.manifest("acme").await;
     let bytes: usize = manifest.iter().map(|(line, _)| line.to_string().len() + 1).sum();
     assert!(bytes > 8 << 20, "{bytes} bytes are one part");
@@ -266,28 +267,28 @@ async fn a_manifest_of_more_than_a_part_is_whole() {
 async fn an_enqueue_that_died_goes_on_where_it_was() {
     let place = Place::new().await;
     let lines: Vec<RollLine> = (0..150).map(|n| listed(n, &job("acme", n))).collect();
-    let mut died = place.fleet.begin_roll(&batch()).await.unwrap();
+    let mut died = place.fleet.rolls().begin(&batch()).await.unwrap();
     assert_eq!(died.already_sent(), None);
-    enqueue(&mut died, &lines[..100], 50).await;
+    enqueue(&mut *died, &lines[..100], 50).await;
     drop(died);
 
     let fleet = place.another_process();
-    let mut other = fleet.begin_roll(&batch()).await.unwrap();
+    let mut other = fleet.rolls().begin(&batch()).await.unwrap();
     let refused = other.start_over().unwrap_err();
     assert_eq!(refused.kind, StoreTrouble::Denied);
     assert!(refused.why.contains("100 lines of another input"), "{refused}");
 
-    let mut rerun = fleet.begin_roll(&batch()).await.unwrap();
+    let mut rerun = fleet.rolls().begin(&batch()).await.unwrap();
     let sent = rerun.already_sent().unwrap();
     assert_eq!((sent.lines, sent.digest, sent.sealed), (100, digest(&lines[..100]), false));
     rerun.part(&lines[100..], 150, digest(&lines)).await.unwrap();
-    let seal = rerun.seal(None).await.unwrap();
+    let seal = rerun.seal().await.unwrap();
     assert_eq!(seal.total, BTreeMap::from([(Tenant::new("acme").unwrap(), 150)]));
 
     // Whoever runs it once more has nothing to send but the seal.
-    let mut again = fleet.begin_roll(&batch()).await.unwrap();
+    let mut again = fleet.rolls().begin(&batch()).await.unwrap();
     assert_eq!(again.already_sent().map(|sent| (sent.lines, sent.sealed)), Some((150, true)));
-    assert_eq!(again.seal(None).await.unwrap(), seal);
+    assert_eq!(again.seal().await.unwrap(), seal);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -295,16 +296,16 @@ async fn another_input_of_a_batch_counts_only_the_jobs_that_are_new() {
     let place = Place::new().await;
     let jobs: Vec<JobKey> = (0..90).map(|n| job("acme", n)).collect();
     let lines = |jobs: &[JobKey]| jobs.iter().enumerate().map(|(n, job)| listed(n, job)).collect::<Vec<_>>();
-    let mut first = place.fleet.begin_roll(&batch()).await.unwrap();
-    enqueue(&mut first, &lines(&jobs[..60]), 25).await;
-    place.seal(&mut first).await;
+    let mut first = place.fleet.rolls().begin(&batch()).await.unwrap();
+    enqueue(&mut *first, &lines(&jobs[..60]), 25).await;
+    place.seal(&mut *first).await;
 
-    let mut second = place.fleet.begin_roll(&batch()).await.unwrap();
+    let mut second = place.fleet.rolls().begin(&batch()).await.unwrap();
     second.start_over().unwrap();
-    enqueue(&mut second, &lines(&jobs[40..]), 25).await;
-    let seal = second.seal(None).await.unwrap();
+    enqueue(&mut *second, &lines(&jobs[40..]), 25).await;
+    let seal = second.seal().await.unwrap();
     assert_eq!(seal.total.values().sum::<u64>(), 90, "sixty, and thirty that are new");
-    place.seal(&mut second).await;
+    place.seal(&mut *second).await;
 
     let results = place.finish_all(&jobs).await;
     assert_eq!(place.results(Order::Input).await, results[40..], "the newest input's");
@@ -317,20 +318,20 @@ async fn another_input_of_a_batch_counts_only_the_jobs_that_are_new() {
 async fn two_that_enqueue_to_one_batch_do_not_mix_their_lists() {
     let place = Place::new().await;
     let lines: Vec<RollLine> = (0..20).map(|n| listed(n, &job("acme", n))).collect();
-    let mut one = place.fleet.begin_roll(&batch()).await.unwrap();
-    let mut other = place.another_process().begin_roll(&batch()).await.unwrap();
-    enqueue(&mut one, &lines[..10], 10).await;
+    let mut one = place.fleet.rolls().begin(&batch()).await.unwrap();
+    let mut other = place.another_process().rolls().begin(&batch()).await.unwrap();
+    enqueue(&mut *one, &lines[..10], 10).await;
     let refused = other.part(&lines[10..], 10, digest(&lines[10..])).await.unwrap_err();
     assert_eq!(refused.kind, StoreTrouble::Denied, "{refused}");
-    enqueue(&mut one, &lines[..], 10).await;
+    enqueue(&mut *one, &lines[..], 10).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_segment_is_an_error_and_not_a_result() {
     let place = Place::new().await;
     let jobs: Vec<JobKey> = (0..5).map(|n| job("acme", n)).collect();
-    let mut roll = place.fleet.begin_roll(&batch()).await.unwrap();
-    enqueue(&mut roll, &jobs.iter().enumerate().map(|(n, job)| listed(n, job)).collect::<Vec<_>>(), 10).await;
+    let mut roll = place.fleet.rolls().begin(&batch()).await.unwrap();
+    enqueue(&mut *roll, &jobs.iter().enumerate().map(|(n, job)| listed(n, job)).collect::<Vec<_>>(), 10).await;
     place.finish_all(&jobs).await;
     let report = place.fleet.jobs(Some(&batch()), &jobs[0].id, None).await.unwrap().remove(0);
     let Pointer { uri, .. } = report.ending.unwrap().ending.result;
@@ -354,8 +355,8 @@ async fn o3_status_and_explain_read_what_the_table_says() {
     let jobs: Vec<JobKey> = (0..10).map(|n| job("acme", n)).collect();
     let mut lines: Vec<RollLine> = jobs.iter().enumerate().map(|(n, job)| listed(n, job)).collect();
     lines.push(refused(10, "acme").0);
-    let mut roll = place.fleet.begin_roll(&batch()).await.unwrap();
-    enqueue(&mut roll, &lines, 100).await;
+    let mut roll = place.fleet.rolls().begin(&batch()).await.unwrap();
+    enqueue(&mut *roll, &lines, 100).await;
     let nobody = BatchName::new("nobody").unwrap();
     let unknown = place.fleet.results(&nobody, Order::Input).await.unwrap_err();
     assert!(unknown.why.contains("no batch nobody"), "{unknown}");
@@ -365,7 +366,7 @@ async fn o3_status_and_explain_read_what_the_table_says() {
     let before = place.fleet.batches(Some(&batch())).await.unwrap();
     assert_eq!(before.len(), 1);
     assert_eq!((before[0].jobs, before[0].sealed), (Some(10), false), "what was enqueued so far");
-    place.seal(&mut roll).await;
+    place.seal(&mut *roll).await;
     let [summary] = &place.fleet.batches(None).await.unwrap()[..] else { panic!("one batch") };
     assert_eq!(summary.key, jobs[0].batch_key());
     let sums = summary.ended;

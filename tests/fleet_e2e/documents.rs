@@ -31,7 +31,7 @@ fn w4_f1_documents_in_s3_come_to_one_result_each_though_a_worker_is_killed_in_th
     let messages = (1..=DOCUMENTS + 1).map(|number| message(number, &world.settings.bucket));
     let letters: Vec<Outgoing> = messages.map(|body| letter(&batch, &body)).collect();
     assert!(world.wait(world.fleet.queue().send(letters)).unwrap().iter().all(Result::is_ok));
-    let seal = Seal { total: DOCUMENTS as u64 + 1, refused: 0, roll: None, callback: None };
+    let seal = Seal { total: DOCUMENTS as u64 + 1, refused: 0, roll: None };
     world.wait(world.fleet.seal(&batch, &seal)).unwrap();
 
     let (doomed, survivor) = (world.worker(), world.worker());

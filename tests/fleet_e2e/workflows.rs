@@ -317,58 +317,73 @@ fn w1_a_token_that_nobody_answers_ends_by_its_timeout_and_is_made_known() {
     assert_eq!(heard.workflows[0]["error"]["class"], "States.Timeout", "{:?}", heard.workflows);
 }
 
-/// The jobs are worked, and the batch's token is answered, by the real worker; the test sends them as a producer may.
+/// Nobody answers for the worker here: it reads the file in the bucket, queues its lines, runs the job again that failed, and
+/// answers every token.
 #[test]
-fn w5_f11_a_batch_is_worked_to_its_end_and_said_to_be_what_it_is() {
-    let world = World::new("1ms");
-    world.configure("", "slots = 8");
+fn w5_w6_f11_a_file_of_jobs_is_worked_to_its_end_and_what_failed_is_redriven() {
+    const JOBS: usize = 6;
+    let latency = "[latency]\nconstant = \"1ms\"\nper_output_token = \"0s\"\n";
+    // The third call is refused for good: its job fails, until the definition has it run again.
+    let world = World::playing(&format!("{latency}[[fault]]\nkind = \"ValidationException\"\ncalls = \"3\"\n"));
+    world.configure("", "slots = 4");
     let ears = Ears::open(&world);
     let machine = Machine::make(&world, "batch-inference", StateMachineType::Standard, |_| ());
-    let source = format!("s3://{}/in.jsonl", world.settings.bucket);
-
-    let execution = machine.start(&json!({ "source": source, "batch": BATCH, "redrives": 0 }));
-    let asked = take(&world);
-    assert_eq!((&asked["enqueue"]["source"], &asked["batch"]), (&source.clone().into(), &BATCH.into()), "{asked}");
-    send(&world, &asked, (1..=12).map(job).collect());
+    let (s3, bucket) = (crate::ministack::s3(&world.sdk), &world.settings.bucket);
+    let put = |key: &str, lines: &[String]| {
+        let put = s3.put_object().bucket(bucket).key(key).body((lines.join("\n") + "\n").into_bytes().into());
+        world.wait(put.send()).unwrap();
+        format!("s3://{bucket}/{key}")
+    };
+    let jobs: Vec<String> = (1..=JOBS).map(|number| job(number).to_string()).collect();
+    let whole = put("inbox/whole.jsonl", &jobs);
+    let flawed = put("inbox/flawed.jsonl", &[jobs[0].clone(), "{\"prompt\": 7}".to_owned()]);
+    let start = |source: &str, batch: &str| {
+        machine.start(&json!({ "source": source, "batch": batch, "model": "haiku", "redrives": 1 }))
+    };
+    let execution = start(&whole, BATCH);
     let alive = vec![world.worker()];
     let ended = machine.end(&execution);
     ended.assert_succeeded();
-    println!("a batch: {} transitions", ended.states.len());
+    println!("a batch with a redrive: {} transitions", ended.states.len());
+    assert!(ended.states.contains(&"Redrive".to_owned()), "{ended:?}");
     let manifest = ended.output["manifest"].as_str().unwrap().to_owned();
-    assert!(manifest.starts_with(&format!("s3://{}/", world.settings.bucket)), "{manifest}");
-    stop_all(alive);
+    let key = manifest.strip_prefix(&format!("s3://{bucket}/")).unwrap();
+    let lines = world.wait(async {
+        let got = s3.get_object().bucket(bucket).key(key).send().await.unwrap();
+        got.body.collect().await.unwrap().to_vec()
+    });
+    let lines = crate::support::json_lines(&lines);
+    let listed: Vec<_> =
+        lines.iter().map(|line| (line["id"].as_str().unwrap(), line["status"].as_str().unwrap())).collect();
+    let expected: Vec<String> = (1..=JOBS).map(|number| format!("job-{number}")).collect();
+    assert_eq!(listed, expected.iter().map(|id| (id.as_str(), "succeeded")).collect::<Vec<_>>(), "in the file's order");
 
-    let execution = machine.start(&json!({ "source": source, "batch": "late", "redrives": 0 }));
-    let asked = take(&world);
-    let mut late = job(2);
-    late["deadline"] = json!("2026-01-01T00:00:00Z");
-    send(&world, &asked, vec![job(1), late]);
-    let alive = vec![world.worker()];
-    let ended = machine.end(&execution);
-    assert_eq!((&ended.status, ended.error.as_str()), (&ExecutionStatus::Failed, "partial"), "{ended:?}");
-    assert!(ended.states.contains(&"Publish".to_owned()), "it is made known with its counts: {ended:?}");
-    stop_all(alive);
+    // A second execution of the same batch finds everything done; one of a file with a bad line says so; one without a file fails.
+    let executions = [(&whole, BATCH), (&flawed, "flawed"), (&format!("s3://{bucket}/inbox/none.jsonl"), "none")]
+        .map(|(source, batch)| start(source, batch));
+    let again = machine.end(&executions[0]);
+    again.assert_succeeded();
+    assert_eq!(again.output["manifest"], manifest);
+    let partial = machine.end(&executions[1]);
+    assert_eq!((&partial.status, partial.error.as_str()), (&ExecutionStatus::Failed, "partial"), "{partial:?}");
+    assert!(partial.states.contains(&"Publish".to_owned()), "it is made known with its counts: {partial:?}");
+    machine.end(&executions[2]).assert_failed("bad_input");
+    let logs = stop_all(alive);
+    assert_eq!(
+        crate::world::calls(&logs).values().sum::<usize>(),
+        JOBS + 1 + 1,
+        "one call a job, and one for the redrive"
+    );
 
-    let heard = ears.hear_until(&world, |heard| heard.workflows.len() == 2);
-    let told = |status: &str| heard.workflows.iter().find(|told| told["status"] == status).unwrap();
-    assert_eq!((&told("succeeded")["total"], &told("succeeded")["manifest"]), (&12.into(), &manifest.into()));
-    assert_eq!((&told("partial")["succeeded"], &told("partial")["expired"]), (&1.into(), &1.into()));
-}
-
-/// Jobs of a batch, and what seals it with the token of the workflow that waits for it.
-fn send(world: &World, asked: &Value, jobs: Vec<Value>) {
-    let sqs = aws_sdk_sqs::Client::new(&world.sdk);
-    let batch = &asked["batch"];
-    let total = json!({ "default": jobs.len() });
-    let seal = json!({ "aquifer": "seal", "batch": batch, "total": total, "callback": asked["callback"] });
-    for mut message in jobs.into_iter().chain([seal]) {
-        message["batch"] = batch.clone();
-        if message.get("aquifer").is_none() {
-            message["model"] = json!("haiku");
-        }
-        let sent = sqs.send_message().queue_url(&world.settings.queue_url).message_body(message.to_string());
-        world.wait(sent.send()).unwrap();
+    let heard = ears.hear_until(&world, |heard| heard.workflows.len() == 4);
+    let told = |batch: &str| -> Vec<&Value> { heard.workflows.iter().filter(|told| told["batch"] == batch).collect() };
+    for told in told(BATCH) {
+        assert_eq!((&told["status"], &told["total"]), (&"succeeded".into(), &JOBS.into()), "{told}");
     }
+    let flawed = told("flawed")[0];
+    assert_eq!((&flawed["succeeded"], &flawed["rejected"], &flawed["total"]), (&1.into(), &1.into(), &2.into()));
+    let why = told("none")[0]["error"]["message"].as_str().unwrap();
+    assert!(why.contains("inbox/none.jsonl") && why.contains("no such object"), "{why}");
 }
 
 /// That Bedrock answers or throttles is played: the emulator has no such integration. What comes of it is real.

@@ -46,6 +46,15 @@ pub(crate) struct Row {
 impl World {
     /// With a model that takes so long for every answer.
     pub(crate) fn new(latency: &str) -> Self {
+        Self::answered_by(|place| Service::start(place, latency))
+    }
+
+    /// With a model that plays this scenario.
+    pub(crate) fn playing(scenario: &str) -> Self {
+        Self::answered_by(|place| Service::playing(place, scenario, "127.0.0.1:0"))
+    }
+
+    fn answered_by(service: impl FnOnce(&Place) -> Service) -> Self {
         static ALONE: Mutex<()> = Mutex::new(());
         // A test that failed leaves nothing that the next one uses.
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,7 +67,7 @@ impl World {
             fleet
         });
         let place = Place::new();
-        let service = Service::start(&place, latency);
+        let service = service(&place);
         let sdk = ministack::sdk(ministack::url());
         let proxy = Proxy::start(ministack::url(), rand::random());
         Self { place, proxy, service, settings, fleet, sdk, runtime, _alone: alone }

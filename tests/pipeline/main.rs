@@ -13,6 +13,7 @@
 )]
 
 mod agents;
+mod batches;
 mod callbacks;
 #[path = "../common/mod.rs"]
 mod common;

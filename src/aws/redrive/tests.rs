@@ -36,7 +36,7 @@ async fn f22_a_refused_redrive_leaves_row_and_count_as_they_were_and_is_tried_as
             None => Some((200, json!({}))),
         },
     });
-    assert_eq!(redrive(&inner, &key(), None).await.unwrap(), Redriven::Queued { generation: 1 });
+    assert_eq!(redrive(&inner, &key(), None, None).await.unwrap(), Redriven::Queued { generation: 1 });
     let sent = heard.of("TransactWriteItems");
     assert_eq!(sent.len(), 3);
     for transaction in &sent {
@@ -60,6 +60,6 @@ async fn a_job_that_another_redrove_meanwhile_is_not_redriven_twice() {
         }
         _ => Some((400, cancelled("ConditionalCheckFailed", "None"))),
     });
-    assert_eq!(redrive(&inner, &key(), None).await.unwrap(), Redriven::NotFrom(State::Queued));
+    assert_eq!(redrive(&inner, &key(), None, None).await.unwrap(), Redriven::NotFrom(State::Queued));
     assert_eq!(heard.of("TransactWriteItems").len(), 1);
 }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use crate::config::{self, Listen};
 use crate::embedded::{DoneSeq, Run, Store};
 use crate::flow::context::Context;
+use crate::flow::intake::Intake;
 use crate::flow::notify::Announcer;
 use crate::flow::patience::Patience;
 use crate::flow::stop::{Reason, Stop};
@@ -119,19 +120,23 @@ pub async fn run(args: RunArgs) -> Result<Exit, Report> {
 
     let run = Arc::new(store.begin_run(&batch).await?);
     let roll = Roll::Embedded(Arc::clone(&run));
-    let source = intake::Source {
-        inputs: args.inputs.clone(),
+    let lines = Intake {
         batch: batch.clone(),
+        tenant: None,
         named: args.model.clone(),
         default: default_model,
-        cost_cap,
-        retry_failed: args.retry_failed,
         catalogue,
         answers_callbacks: false,
-        no_ingestions: args.simulate.is_some().then_some(NO_INGESTIONS_HERE),
-        documents,
         documents_in: Place::Files,
+        no_ingestions: args.simulate.is_some().then_some(NO_INGESTIONS_HERE),
         simulated: args.simulate.is_some(),
+    };
+    let source = intake::Source {
+        inputs: args.inputs.clone(),
+        lines,
+        cost_cap,
+        retry_failed: args.retry_failed,
+        documents,
         stop,
         spooled: None,
     };

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aquifer::aws::{Emulated, Fleet, Redriven, Seal, Settings};
+use aquifer::aws::{Emulated, Fleet, Seal, Settings};
 use aquifer::job::ident::{BatchKey, BatchName, JobId, Tenant};
 use aquifer::job::outcome::Pointer;
 use aquifer::job::spec::Job;
 use aquifer::job::trail::Trail;
 use aquifer::job::units::Timestamp;
+use aquifer::ports::rolls::Redriven;
 use aquifer::ports::{Allowance, Clock, Queue};
 use async_trait::async_trait;
 use aws_sdk_sqs::types::QueueAttributeName;
@@ -110,7 +111,7 @@ impl Place for Services {
 
     async fn seal(&self, batch: &BatchName, total: u64) {
         let batch = BatchKey { tenant: Tenant::unnamed(), batch: batch.clone() };
-        self.fleet.seal(&batch, &Seal { total, refused: 0, roll: None, callback: None }).await.unwrap();
+        self.fleet.seal(&batch, &Seal { total, refused: 0, roll: None }).await.unwrap();
     }
 
     async fn redrive(&self, job: &Job) {
