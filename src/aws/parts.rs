@@ -183,7 +183,10 @@ impl FleetParts {
         while let Some(some) = parts.next().await? {
             for group in some.chunks(ROWS) {
                 let due = if looks { self.still_due(batch, group).await? } else { group.iter().collect() };
-                let letters = due.into_iter().map(|part| outgoing(batch, part.job.get().to_owned(), Duration::ZERO));
+                let letters = due.into_iter().map(|part| {
+                    let trace = part.trace.as_ref().and_then(|trace| trace.parse().ok());
+                    Outgoing { trace, ..outgoing(batch, part.job.get().to_owned(), Duration::ZERO) }
+                });
                 self.send(DOING, letters.collect()).await?;
             }
         }
@@ -246,5 +249,5 @@ fn key_of(batch: &BatchKey, id: &JobId) -> JobKey {
 /// SQS orders nothing, and is told the model of a message by nobody.
 fn outgoing(batch: &BatchKey, body: String, delay: Duration) -> Outgoing {
     let BatchKey { tenant, batch } = batch.clone();
-    Outgoing { body, batch, tenant, model: None, priority: Priority::default(), delay }
+    Outgoing { body, batch, tenant, model: None, priority: Priority::default(), delay, trace: None }
 }

@@ -13,6 +13,7 @@ use crate::flow::stop::Stop;
 use crate::job::document::Place;
 use crate::job::ident::BatchKey;
 use crate::job::intake::NO_INGESTIONS_HERE;
+use crate::telemetry::traces::Traces;
 
 use super::args::EnqueueArgs;
 use super::backend::Backend;
@@ -20,6 +21,7 @@ use super::default_model;
 use super::exit::{Exit, Report};
 use super::intake::{self, Enrolled, STDIN, Source};
 use super::terminal::say;
+use super::worker::TRACES_END_WITHIN;
 use super::{input, out, signals, wiring};
 
 /// Queues it.
@@ -54,12 +56,15 @@ pub(crate) async fn enqueue(args: &EnqueueArgs) -> Result<Exit, Report> {
         simulated: args.simulate,
         stop,
         spooled: spool.as_ref().map(|file| file.path().to_owned()),
+        traces: Traces::default(),
     };
     if intake::check(&source).await?.is_none() {
         return Ok(Exit::Interrupted);
     }
     let backend = Backend::open(&settings, &args.places, args.simulate).await?;
-    let enrolled = send(&backend, &source, &settings).await;
+    let traces = backend.traces(&settings, &args.places, args.simulate)?;
+    let enrolled = send(&backend, &Source { traces: traces.clone(), ..source }, &settings).await;
+    traces.end(settings.worker.drain.min(TRACES_END_WITHIN)).await;
     signals.abort();
     backend.close().await?;
     let Some(enrolled) = enrolled? else {

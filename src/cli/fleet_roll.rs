@@ -149,6 +149,7 @@ impl FleetRoll {
             model: None,
             priority: Priority::default(),
             delay: Duration::ZERO,
+            trace: None,
         };
         send_all(&*self.fleet.queue(), vec![outgoing]).await?;
         Ok(Sealed { lines: desk.jobs + desk.refused, jobs: desk.jobs, withdrawn: 0 })
@@ -187,6 +188,7 @@ impl FleetRoll {
             model: Some(job.model),
             priority: job.priority,
             delay: Duration::ZERO,
+            trace: job.trace,
         };
         let queue = self.fleet.queue();
         let mut batches = Vec::new();

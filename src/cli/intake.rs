@@ -18,6 +18,7 @@ use crate::job::outcome::JobResult;
 use crate::job::spec::Request;
 use crate::job::units::Usd;
 use crate::ports::Clock;
+use crate::telemetry::traces::{CreateSpan, Traces};
 
 use super::SystemClock;
 use super::backend::Roll;
@@ -53,6 +54,8 @@ pub(crate) struct Source {
     pub(crate) stop: Stop,
     /// The input that holds what standard input said, if it had to be kept.
     pub(crate) spooled: Option<PathBuf>,
+    /// What traces of jobs begin with.
+    pub(crate) traces: Traces,
 }
 
 /// What the input turned out to hold.
@@ -313,7 +316,15 @@ impl Desk<'_> {
         let mut places = Vec::with_capacity(chunk.len());
         let mut entries = Vec::with_capacity(chunk.len());
         for Read { place, parsed } in chunk {
-            let (line, why) = as_line(self.source, &place, parsed);
+            let (mut line, why) = as_line(self.source, &place, parsed);
+            let span = match &mut line {
+                Line::Job { job, .. } => {
+                    let span = self.source.traces.creates(job);
+                    job.trace = span.context();
+                    Some(span)
+                }
+                Line::Refused { .. } => None,
+            };
             let (tenant, named) = match &line {
                 Line::Job { job, auto_id, .. } => {
                     (&job.key.tenant, Some((job.key.id.clone(), job.key.tenant.clone(), *auto_id)))
@@ -323,11 +334,13 @@ impl Desk<'_> {
             self.enrolled.tenants.insert(tenant.clone());
             self.tell(why);
             entries.push(Entry { position: place.position, line });
-            places.push((place, named));
+            places.push((place, named, span));
         }
         let standings = self.roll.enrol(entries, self.source.retry_failed).await?;
         let mut late = Vec::new();
-        for ((place, named), standing) in places.into_iter().zip(standings) {
+        for ((place, named, span), standing) in places.into_iter().zip(standings) {
+            let is_sent = matches!(standing, Standing::New | Standing::Redriven);
+            span.filter(|_| !is_sent).into_iter().for_each(CreateSpan::not_sent);
             let (class, reason) = match standing {
                 Standing::New | Standing::Redriven => {
                     self.enrolled.jobs += 1;

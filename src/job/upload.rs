@@ -207,6 +207,7 @@ impl UploadRule {
             residency: None,
             callback: None,
             metadata,
+            trace: None,
         })
     }
 }

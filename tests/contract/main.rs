@@ -70,6 +70,7 @@ on_every_back_end! {
         a_waiting_receiver_hears_of_a_message
         hidden_until_is_never_later_than_the_truth
         a_body_may_hold_anything
+        a_trace_travels_beside_the_body
         a_job_may_be_larger_than_a_message
         deliveries_race_to_one_receiver_each
     }
