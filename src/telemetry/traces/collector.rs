@@ -15,7 +15,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use opentelemetry_http::{HttpClient, HttpError};
-use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
+use opentelemetry_otlp::{ExporterBuildError, RetryPolicy, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tokio::runtime::Handle;
@@ -46,6 +46,8 @@ pub(super) fn provider(collector: &Uri) -> Result<SdkTracerProvider, NoCollector
     let client = Client::builder(TokioExecutor::new()).build(connector);
     let link = Link { client, runtime: Handle::current(), is_away: AtomicBool::new(false) };
     let exporter = SpanExporter::builder().with_http().with_http_client(link).with_timeout(PATIENCE);
+    // Who is away for longer than a moment is away: what waits behind is not held up for that, and least of all a shutdown.
+    let exporter = exporter.with_retry_policy(RetryPolicy::recommended().with_max_retries(1));
     let exporter = exporter.with_endpoint(endpoint(collector)).build()?;
     let resource = Resource::builder();
     let named = std::env::var_os("OTEL_SERVICE_NAME").is_some();
