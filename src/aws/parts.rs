@@ -78,7 +78,8 @@ impl Parts for FleetParts {
         let staged = staged::write(&self.inner, job, &round, &due).await?;
         let again = self.queue.carriable(round.of.to_message(), rounds::AGAIN_BYTES).await?;
         let total = round.parts.len() as u64;
-        let row = RoundRow { place, batch: batch.batch.clone(), total, staged, again, is_out: false };
+        let trace = round.of.trace.clone();
+        let row = RoundRow { place, batch: batch.batch.clone(), total, staged, again, trace, is_out: false };
         match rounds::write(&self.inner, job, &batch, &row).await? {
             Written::Lost => Ok(false),
             // By ourselves, of a reply that got lost, or else by nobody: the fence is ours.
@@ -130,7 +131,7 @@ impl Parts for FleetParts {
         if let Some(row) = row
             && let Some(delay) = self.rests(doing, &row).await?
         {
-            self.send(doing, vec![outgoing(batch, row.again, delay)]).await?;
+            self.send(doing, vec![Outgoing { trace: row.trace, ..outgoing(batch, row.again, delay) }]).await?;
         }
         batches::mark_announced(&self.inner, batch, completion, standing.ends()).await
     }
