@@ -12,6 +12,7 @@ mod environment;
 mod error;
 mod model;
 mod page_token;
+mod telemetry;
 mod tenant;
 mod typed;
 mod upload;
@@ -20,6 +21,8 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::time::Duration;
+
+use http::Uri;
 
 pub use self::aws::{AwsSettings, ResultObjects};
 pub use self::builtin::simulated;
@@ -66,6 +69,9 @@ pub struct Settings {
     pub keep: Duration,
     /// `[notify]`.
     pub notify: NotifySettings,
+    /// `[telemetry] traces`: where traces of jobs are sent, by OTLP over HTTP. The URL of a collector; without a path it is
+    /// asked at `/v1/traces`. Default none: then there are no traces, and no message carries any of one.
+    pub traces: Option<Uri>,
     /// `[tenant.NAME]`, of those of which something is said.
     pub tenants: Vec<TenantSettings>,
     /// `[[upload]]`, in their order: the first that fits a file is for it.
@@ -239,13 +245,14 @@ fn settings(
         let bound = "none beside backend = \"aws\": the topic tells its subscribers".to_owned();
         top.problem(ConfigError::Contradiction { key: "notify.webhook".to_owned(), value: webhook.to_string(), bound });
     }
+    let traces = telemetry::read(&mut top);
     let tenants = tenant::read(&mut top);
     let uploads = upload::read(&mut top, &backend);
     top.finish();
     model::check(&models, problems);
     endpoint::check(&endpoints, &models, problems);
     let endpoints = endpoint::merge(listed, endpoints);
-    Settings { backend, models, endpoints, routing, breaker, worker, keep, notify, tenants, uploads }
+    Settings { backend, models, endpoints, routing, breaker, worker, keep, notify, traces, tenants, uploads }
 }
 
 fn backend(top: &mut Section<'_>) -> Backend {

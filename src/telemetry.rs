@@ -20,6 +20,7 @@ use figures::{BreakerState, Figures, LaneFigures, LaneNow};
 use in_hand::{Hands, InHand};
 use metrics::is_throttle;
 use tallies::{OTHER, Tallies};
+use traces::Traces;
 pub use troubles::Trouble;
 use troubles::{Troubles, Word};
 use unsuccessful::{Newest, Unsuccessful};
@@ -30,6 +31,7 @@ pub mod figures;
 pub mod in_hand;
 pub mod metrics;
 pub mod tallies;
+pub mod traces;
 mod troubles;
 pub mod unsuccessful;
 
@@ -52,6 +54,7 @@ pub struct Meter {
     troubles: Mutex<Troubles>,
     gates: Mutex<BTreeMap<String, Gate>>,
     said: Mutex<BTreeMap<String, Instant>>,
+    traces: Traces,
 }
 
 /// What was counted so far by this process.
@@ -118,6 +121,16 @@ pub struct Ended<'a> {
 }
 
 impl Meter {
+    /// One that traces as well as it counts.
+    pub fn tracing(traces: Traces) -> Self {
+        Self { traces, ..Self::default() }
+    }
+
+    /// What each delivery leaves of itself, where somebody collects that.
+    pub fn traces(&self) -> &Traces {
+        &self.traces
+    }
+
     /// A call was answered.
     pub fn answered(&self, lane: &LaneId, answered: &Answered) {
         let Answered { usage, reserved, used, cost, took } = answered;

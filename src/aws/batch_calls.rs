@@ -12,7 +12,8 @@ use aws_sdk_sqs::types::{
 use aws_smithy_types::error::operation::BuildError;
 
 use super::entries::{self, Said};
-use super::{Inner, trouble};
+use super::{Inner, trace, trouble};
+use crate::job::trace::TraceContext;
 use crate::ports::{Entry, EntryError, MessageId, ReceiptHandle, StoreError, StoreTrouble};
 
 /// A message that SQS takes.
@@ -22,6 +23,8 @@ pub(super) struct Letter {
     /// Its message group, which fair queues are fair to.
     pub(super) group: String,
     pub(super) delay: Duration,
+    /// In its attributes.
+    pub(super) trace: Option<TraceContext>,
 }
 
 /// Sends a batch of letters.
@@ -30,6 +33,7 @@ pub(super) async fn post(inner: &Inner, letters: Vec<Arc<Letter>>) -> Vec<Result
     entries::carry_out(doing, letters, |letters: Vec<Arc<Letter>>| async move {
         let entries = letters.iter().enumerate().map(|(place, letter)| {
             let entry = SendMessageBatchRequestEntry::builder().id(entries::id(place)).message_body(&letter.body);
+            let entry = entry.set_message_attributes(trace::attributes(letter.trace.as_ref())?);
             entry.message_group_id(&letter.group).delay_seconds(seconds(letter.delay)).build()
         });
         let entries = built(doing, entries)?;

@@ -64,6 +64,7 @@ mod store_clock;
 mod table;
 mod text;
 mod told;
+mod trace;
 mod transact;
 mod trouble;
 mod update;

@@ -78,7 +78,8 @@ impl Parts for FleetParts {
         let staged = staged::write(&self.inner, job, &round, &due).await?;
         let again = self.queue.carriable(round.of.to_message(), rounds::AGAIN_BYTES).await?;
         let total = round.parts.len() as u64;
-        let row = RoundRow { place, batch: batch.batch.clone(), total, staged, again, is_out: false };
+        let trace = round.of.trace.clone();
+        let row = RoundRow { place, batch: batch.batch.clone(), total, staged, again, trace, is_out: false };
         match rounds::write(&self.inner, job, &batch, &row).await? {
             Written::Lost => Ok(false),
             // By ourselves, of a reply that got lost, or else by nobody: the fence is ours.
@@ -130,7 +131,7 @@ impl Parts for FleetParts {
         if let Some(row) = row
             && let Some(delay) = self.rests(doing, &row).await?
         {
-            self.send(doing, vec![outgoing(batch, row.again, delay)]).await?;
+            self.send(doing, vec![Outgoing { trace: row.trace, ..outgoing(batch, row.again, delay) }]).await?;
         }
         batches::mark_announced(&self.inner, batch, completion, standing.ends()).await
     }
@@ -183,7 +184,10 @@ impl FleetParts {
         while let Some(some) = parts.next().await? {
             for group in some.chunks(ROWS) {
                 let due = if looks { self.still_due(batch, group).await? } else { group.iter().collect() };
-                let letters = due.into_iter().map(|part| outgoing(batch, part.job.get().to_owned(), Duration::ZERO));
+                let letters = due.into_iter().map(|part| {
+                    let trace = part.trace.as_ref().and_then(|trace| trace.parse().ok());
+                    Outgoing { trace, ..outgoing(batch, part.job.get().to_owned(), Duration::ZERO) }
+                });
                 self.send(DOING, letters.collect()).await?;
             }
         }
@@ -244,5 +248,5 @@ fn key_of(batch: &BatchKey, id: &JobId) -> JobKey {
 /// SQS orders nothing, and is told the model of a message by nobody.
 fn outgoing(batch: &BatchKey, body: String, delay: Duration) -> Outgoing {
     let BatchKey { tenant, batch } = batch.clone();
-    Outgoing { body, batch, tenant, model: None, priority: Priority::default(), delay }
+    Outgoing { body, batch, tenant, model: None, priority: Priority::default(), delay, trace: None }
 }

@@ -22,8 +22,9 @@ use super::company::{Company, Room};
 use super::in_flight::{self, InFlight};
 use super::message_size::MessageSize;
 use super::objects::Objects;
-use super::{Inner, text, trouble};
+use super::{Inner, text, trace, trouble};
 use crate::job::intake::PAYLOAD_BYTES;
+use crate::job::trace::TraceContext;
 use crate::job::units::Timestamp;
 use crate::ports::{
     BATCH_ENTRIES, Depth, Entry, EntryError, Message, MessageId, Outgoing, Queue, ReceiptHandle, StoreError,
@@ -88,7 +89,9 @@ impl SqsQueue {
             .wait_time_seconds(seconds(wait.min(LONGEST_WAIT)))
             .message_system_attribute_names(Attribute::ApproximateReceiveCount)
             .message_system_attribute_names(Attribute::SentTimestamp)
-            .message_system_attribute_names(Attribute::SenderId);
+            .message_system_attribute_names(Attribute::SenderId)
+            .message_attribute_names(TraceContext::TRACEPARENT)
+            .message_attribute_names(TraceContext::TRACESTATE);
         match request.send().await {
             Ok(received) => {
                 let messages = received.messages.unwrap_or_default();
@@ -154,7 +157,12 @@ impl SqsQueue {
             return Ok(Err(EntryError::Refused(format!("{length} bytes, at most {limit} are allowed"))));
         }
         let body = self.carriable(outgoing.body, limit).await?;
-        Ok(Ok(Arc::new(Letter { body, group: outgoing.tenant.to_string(), delay: outgoing.delay })))
+        Ok(Ok(Arc::new(Letter {
+            body,
+            group: outgoing.tenant.to_string(),
+            delay: outgoing.delay,
+            trace: outgoing.trace,
+        })))
     }
 }
 
@@ -228,8 +236,10 @@ impl Queue for SqsQueue {
         let unbuilt = |error: BuildError| trouble::of_ours(StoreTrouble::Other, doing, error.to_string());
         let limit = self.dead_size.bytes(&self.inner).await;
         let request = self.inner.clients.sqs.send_message().queue_url(&self.inner.settings.dead_letter_url);
+        let traced = trace::attributes(message.trace.as_ref()).map_err(unbuilt)?;
         let request = request
             .message_body(self.carriable(message.body.clone(), limit).await?)
+            .set_message_attributes(traced)
             .message_attributes("aquifer.reason", words(reason).map_err(unbuilt)?)
             .message_attributes("aquifer.message_id", words(message.id.0.clone()).map_err(unbuilt)?);
         request.send().await.map_err(|error| trouble::of_sdk(doing, &error))?;
@@ -276,6 +286,7 @@ fn delivered(message: aws_sdk_sqs::types::Message, asked: Timestamp, visibility:
         sent: number(Attribute::SentTimestamp).map_or(asked, Timestamp),
         hidden_until: asked.after(visibility),
         sender: attributes.get(&Attribute::SenderId).cloned(),
+        trace: message.message_attributes.as_ref().and_then(trace::of),
     })
 }
 

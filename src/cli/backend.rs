@@ -24,6 +24,7 @@ use crate::ports::{
     StoreError, StoreTrouble,
 };
 use crate::telemetry::Meter;
+use crate::telemetry::traces::{TracedQueue, Traces};
 
 use super::args::Places;
 use super::exit::Report;
@@ -105,6 +106,25 @@ impl Backend {
                 tokio::task::spawn_blocking(move || embedded::check(&dir)).await.map_err(Report::stuck)
             }
         }
+    }
+
+    /// Traces of what goes through its queue, if the configuration names a collector.
+    ///
+    /// # Errors
+    /// A report: nothing can be sent to that.
+    pub(crate) fn traces(&self, settings: &Settings, places: &Places, is_simulated: bool) -> Result<Traces, Report> {
+        let Some(collector) = &settings.traces else { return Ok(Traces::default()) };
+        let queue = match self {
+            Self::Embedded(_) => {
+                let dir = state_dir(places, is_simulated);
+                TracedQueue { system: "aquifer", name: dir.display().to_string().into() }
+            }
+            Self::Fleet(fleet) => {
+                let url = &fleet.settings().queue_url;
+                TracedQueue { system: "aws_sqs", name: url.rsplit('/').next().unwrap_or(url).into() }
+            }
+        };
+        Traces::to(collector, queue).map_err(Report::usage)
     }
 
     /// What it is, for a person.
@@ -311,6 +331,7 @@ pub(crate) fn context(
     catalogue: Arc<Catalogue>,
     settings: context::Settings,
     stop: Stop,
+    traces: Traces,
 ) -> Arc<Context> {
     let Ports { queue, ledger, bodies, notices, allowance, callbacks, batches, pipelines, parts, sources } = ports;
     let documents = Some(DocumentPorts { reader: wiring::reader(configured, sources), parts });
@@ -332,7 +353,7 @@ pub(crate) fn context(
         credentials: CredentialsGate::default(),
         claims: ClaimGate::default(),
         settings,
-        meter: Meter::default(),
+        meter: Meter::tracing(traces),
         stop,
     })
 }

@@ -6,13 +6,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::embedded::{BatchSummary, Reader};
+use crate::job::units::Timestamp;
 use crate::page::{AskedJob, BATCHES, BatchProgress, Desk, Explained};
-use crate::ports::StoreError;
+use crate::ports::{Clock as _, StoreError};
 use crate::{aws, config};
 
 use super::args::{ExplainArgs, Places};
 use super::backend::{Backend, state_dir};
-use super::{dead, explain};
+use super::{SystemClock, dead, eta, explain};
 
 /// A look costs a read of a local file there.
 const EMBEDDED_EVERY: Duration = Duration::from_secs(2);
@@ -54,11 +55,11 @@ impl Desk for BackendDesk {
                 let mut batches = self.read(Reader::batches).await?;
                 batches.sort_by_key(|batch| std::cmp::Reverse(batch.first));
                 batches.truncate(BATCHES);
-                Ok(batches.iter().map(of_embedded).collect())
+                Ok(batches.iter().map(|batch| of_embedded(batch, SystemClock.now())).collect())
             }
             Backend::Fleet(fleet) => {
                 let batches = fleet.newest_batches(BATCHES).await.map_err(in_words)?;
-                Ok(batches.iter().map(of_fleet).collect())
+                Ok(batches.iter().map(|batch| of_fleet(batch, SystemClock.now())).collect())
             }
         }
     }
@@ -97,7 +98,7 @@ impl Desk for BackendDesk {
     }
 }
 
-fn of_embedded(batch: &BatchSummary) -> BatchProgress {
+fn of_embedded(batch: &BatchSummary, now: Timestamp) -> BatchProgress {
     let counts = &batch.counts;
     BatchProgress {
         tenant: batch.tenant.to_string(),
@@ -109,10 +110,11 @@ fn of_embedded(batch: &BatchSummary) -> BatchProgress {
         expired: counts.expired,
         sealed: batch.sealed,
         cost_usd: batch.cost,
+        eta_s: eta::of_embedded(batch, now),
     }
 }
 
-fn of_fleet(batch: &aws::BatchSummary) -> BatchProgress {
+fn of_fleet(batch: &aws::BatchSummary, now: Timestamp) -> BatchProgress {
     let ended = &batch.ended;
     BatchProgress {
         tenant: batch.key.tenant.to_string(),
@@ -124,6 +126,7 @@ fn of_fleet(batch: &aws::BatchSummary) -> BatchProgress {
         expired: ended.expired,
         sealed: batch.sealed,
         cost_usd: ended.cost_usd,
+        eta_s: eta::of_fleet(batch, now),
     }
 }
 

@@ -109,6 +109,7 @@ pub(crate) fn job(
         residency: None,
         callback: None,
         metadata: serde_json::Map::new(),
+        trace: None,
     };
     Ok(Draft { job, auto_id: false })
 }

@@ -14,6 +14,7 @@ use crate::flow::stop::Stop;
 use crate::job::document::Place;
 use crate::job::ident::BatchKey;
 use crate::job::intake::NO_INGESTIONS_HERE;
+use crate::telemetry::traces::Traces;
 
 use super::args::EnqueueArgs;
 use super::backend::Backend;
@@ -21,6 +22,7 @@ use super::default_model;
 use super::exit::{Exit, Report};
 use super::intake::{self, Enrolled, STDIN, Source};
 use super::terminal::say;
+use super::worker::TRACES_END_WITHIN;
 use super::{input, out, signals, wiring};
 
 /// Queues it.
@@ -50,8 +52,9 @@ pub(crate) async fn enqueue(args: &EnqueueArgs) -> Result<Exit, Report> {
         documents_in: if is_fleet { Place::S3 } else { Place::Files },
         no_ingestions: args.simulate.then_some(NO_INGESTIONS_HERE),
         simulated: args.simulate,
+        traces: Traces::default(),
     };
-    let source = Source {
+    let mut source = Source {
         inputs,
         lines,
         cost_cap: None,
@@ -64,7 +67,10 @@ pub(crate) async fn enqueue(args: &EnqueueArgs) -> Result<Exit, Report> {
         return Ok(Exit::Interrupted);
     }
     let backend = Backend::open(&settings, &args.places, args.simulate).await?;
+    let traces = backend.traces(&settings, &args.places, args.simulate)?;
+    source.lines.traces = traces.clone();
     let enrolled = send(&backend, &source, &settings).await;
+    traces.end(settings.worker.drain.min(TRACES_END_WITHIN)).await;
     signals.abort();
     backend.close().await?;
     let Some(enrolled) = enrolled? else {

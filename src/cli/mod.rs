@@ -8,6 +8,7 @@ mod default_model;
 mod desk;
 mod documents;
 mod enqueue;
+mod eta;
 pub mod exit;
 mod explain;
 mod folders;

@@ -1,6 +1,10 @@
 //! The door for data: standard output. A reader that has gone away is no failure of ours to report twice.
 
 use std::io::Write;
+use std::os::fd::AsFd as _;
+
+use tokio::io::Interest;
+use tokio::net::unix::pipe;
 
 use super::exit::Report;
 
@@ -32,6 +36,19 @@ pub(crate) fn bytes(line: &[u8]) -> Result<(), Report> {
     match write(line) {
         Err(error) if !is_enough(&error) => Err(gone(&error)),
         Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Returns once nobody reads it any more, as far as that shows before something is written: at a pipe it does.
+pub(crate) async fn is_unread() {
+    let watched = async {
+        let pipe = std::io::stdout().as_fd().try_clone_to_owned()?;
+        // Unchecked, since a check would also set it to non-blocking, for all who share it.
+        pipe::Sender::from_owned_fd_unchecked(pipe)?.ready(Interest::ERROR).await
+    };
+    // What cannot be watched, as a file, has no reader who could go.
+    if watched.await.is_err() {
+        std::future::pending().await
     }
 }
 

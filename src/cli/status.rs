@@ -18,7 +18,7 @@ use super::args::StatusArgs;
 use super::exit::{Exit, Report};
 use super::run::{short, span};
 use super::states::{self, States};
-use super::{SystemClock, out, wiring};
+use super::{SystemClock, eta, out, wiring};
 
 /// Shows one batch, or all; with `--watch` until whoever watches has seen enough.
 ///
@@ -178,14 +178,8 @@ impl RightSized {
 }
 
 impl Row {
-    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     fn of(batch: &BatchSummary, simulated: bool, now: Timestamp) -> Self {
         let counts = &batch.counts;
-        let open = counts.open();
-        let worked = now.since(batch.first).as_secs_f64();
-        let ended = counts.total() - open;
-        // Where nobody works there is no end to foretell.
-        let seconds = (counts.running > 0 && ended > 0).then(|| open as f64 * worked / ended as f64);
         Self {
             batch: batch.batch.to_string(),
             tenant: batch.tenant.to_string(),
@@ -198,16 +192,13 @@ impl Row {
             rejected: counts.rejected,
             expired: counts.expired,
             cost_usd: batch.cost,
-            eta_s: if open == 0 { Some(0.0) } else { seconds },
+            eta_s: eta::of_embedded(batch, now),
             right_sized: RightSized::of(batch.savings),
         }
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     fn of_fleet(batch: &aws::BatchSummary, now: Timestamp) -> Self {
         let (ended, open) = (&batch.ended, batch.open());
-        let worked = now.since(batch.first).as_secs_f64();
-        let seconds = open.filter(|_| ended.total > 0).map(|open| open as f64 * worked / ended.total as f64);
         Self {
             batch: batch.key.batch.to_string(),
             tenant: batch.key.tenant.to_string(),
@@ -220,7 +211,7 @@ impl Row {
             rejected: ended.rejected,
             expired: ended.expired,
             cost_usd: ended.cost_usd,
-            eta_s: seconds,
+            eta_s: eta::of_fleet(batch, now),
             right_sized: RightSized::of(batch.savings),
         }
     }

@@ -33,6 +33,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const LINE_EVERY: Duration = Duration::from_secs(10);
 /// Between two records of the metrics in the log.
 const MEASURE_EVERY: Duration = Duration::from_secs(60);
+/// The last traces are given so long, or `worker.drain` if that is shorter: whoever stops a worker waits little longer than that.
+pub(crate) const TRACES_END_WITHIN: Duration = Duration::from_secs(3);
 /// What has been complete for longer than `state.keep` is purged this often.
 const PURGE_EVERY: Duration = Duration::from_secs(3_600);
 
@@ -50,7 +52,8 @@ pub(crate) async fn worker(args: &WorkerArgs) -> Result<Exit, Report> {
     let folders = Folders::of(&settings, &args.places)?;
     let catalogue = Arc::new(wiring::catalogue(&settings, &endpoints));
     let flow = wiring::flow_settings(&settings, is_simulated, None, Patience::Endless);
-    let context = backend::context(backend.ports(None), &settings, (model, ingestions), catalogue, flow, stop);
+    let traces = backend.traces(&settings, &args.places, is_simulated)?;
+    let context = backend::context(backend.ports(None), &settings, (model, ingestions), catalogue, flow, stop, traces);
     let asked = args.listen.map(|address| Listen { address, is_set: true });
     let desk = BackendDesk::new(backend.clone(), &args.places, is_simulated, &settings);
     let token = settings.worker.page_token.as_ref();
@@ -73,6 +76,7 @@ pub(crate) async fn worker(args: &WorkerArgs) -> Result<Exit, Report> {
     if let Some(simulator) = simulator {
         simulator.stop().await;
     }
+    context.meter.traces().end(settings.worker.drain.min(TRACES_END_WITHIN)).await;
     backend.close().await?;
     let counts = context.meter.counts();
     say(&format!(

@@ -14,7 +14,7 @@ use super::{endpoint, model};
 const PREFIX: &str = "AQUIFER_";
 /// The log's own filter; read before there is a configuration.
 const LOG: &str = "AQUIFER_LOG";
-const SECTIONS: [&str; 6] = ["routing", "breaker", "worker", "state", "notify", "aws"];
+const SECTIONS: [&str; 7] = ["routing", "breaker", "worker", "state", "notify", "telemetry", "aws"];
 
 pub(super) fn lay_over(table: &mut Table, env: &BTreeMap<String, String>, problems: &mut Problems) {
     for (variable, text) in env {

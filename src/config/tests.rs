@@ -224,6 +224,9 @@ fn values_that_cannot_be_are_refused() {
         ("[[model]]\nname = 'a'\nid = 'b'\ncounting = 'guess'", "model.a.counting"),
         ("[[model]]\nname = 'a'\nid = 'b'\noutput_burndown = 101", "model.a.output_burndown"),
         ("[state]\nkeep = '0s'", "state.keep"),
+        ("[telemetry]\ntraces = 'collector:4318'", "telemetry.traces"),
+        ("[telemetry]\ntraces = 'grpc://collector:4317'", "telemetry.traces"),
+        ("[telemetry]\ntraces = 'https://me:hunter2@collector'", "telemetry.traces"),
     ] {
         let found = errors(line);
         assert!(matches!(&found[..], [ConfigError::OutOfBounds { key: found, .. }] if found == key), "{found:?}");
@@ -389,6 +392,15 @@ fn services_that_cannot_be_are_refused_by_name() {
     }
     let twice = "[aws]\nqueue_url = 'https://q'\ndead_letter_url = 'https://q'";
     assert!(matches!(&errors(twice)[..], [ConfigError::Contradiction { key, .. }] if key == "aws.dead_letter_url"));
+}
+
+#[test]
+fn traces_are_off_until_a_collector_is_named_and_nothing_secret_is_shown() {
+    assert_eq!(read("").unwrap().traces, None);
+    let settings = with_env("", &[("AQUIFER_TELEMETRY_TRACES", "http://collector:4318")]).unwrap();
+    assert_eq!(settings.traces.unwrap(), "http://collector:4318");
+    let found = errors("[telemetry]\ntraces = 'https://me:hunter2@collector'");
+    assert!(!found[0].to_string().contains("hunter2"), "{}", found[0]);
 }
 
 #[test]

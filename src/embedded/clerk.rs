@@ -165,7 +165,7 @@ impl Clerk<'_, '_> {
 
     /// Puts the job's message into the queue; its id.
     fn put(&mut self, job: &Job, message: &str) -> rusqlite::Result<i64> {
-        queue::put(self.tx, self.pool, Some(&job.model), job.priority.get(), message, None)
+        queue::put(self.tx, self.pool, Some(&job.model), job.priority.get(), (message, job.trace.as_ref()), None)
     }
 
     /// A job that waits must be in the queue; its message can have gone to the dead letters.
@@ -252,7 +252,7 @@ pub(super) fn queue_new(
     digest: Digest,
     message: &str,
 ) -> rusqlite::Result<i64> {
-    let message = queue::put(tx, pool, Some(&job.model), job.priority.get(), message, None)?;
+    let message = queue::put(tx, pool, Some(&job.model), job.priority.get(), (message, job.trace.as_ref()), None)?;
     let row = JobRow {
         no: 0,
         batch,

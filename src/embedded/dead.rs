@@ -107,14 +107,14 @@ fn put_back_one(tx: &mut Tx<'_>, id: &MessageId) -> rusqlite::Result<Redriven> {
     let Some((pool, priority, reason, text, name)) = found else { return Ok(Redriven::Gone) };
     let batch = BatchName::new(&name).map_err(|_| trouble::unreadable("name"))?;
     let Some(job) = job(&text, id, &batch) else {
-        queue::put(tx, pool, None, priority, &text, None)?;
+        queue::put(tx, pool, None, priority, (&text, None), None)?;
         return Ok(Redriven::Queued);
     };
     let known = match tx.batch(&job.key.batch_key())?.map(|batch| batch.no) {
         Some(batch) => JobRow::find(tx.conn, batch, &job.key.id)?,
         None => None,
     };
-    let message = queue::put(tx, pool, Some(&job.model), priority, &text, None)?;
+    let message = queue::put(tx, pool, Some(&job.model), priority, (&text, None), None)?;
     let Some(row) = known else { return Ok(Redriven::Queued) };
     let outcome = if let Some(state) = row.state.after(Step::Redrive) {
         run_again(tx, &row, state, &job.key.batch_key(), job.digest(), message)?;

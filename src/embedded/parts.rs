@@ -263,7 +263,8 @@ fn put(
     if row.is_some() && again.is_none() {
         return Ok(());
     }
-    let message = queue::put(tx, pool, Some(&part.model), part.priority.get(), body, None)?;
+    let message = (body, part.trace.as_ref());
+    let message = queue::put(tx, pool, Some(&part.model), part.priority.get(), message, None)?;
     if let Some(seq) = seq {
         tx.conn.prepare_cached("UPDATE message SET seq = ?2 WHERE id = ?1")?.execute([message, seq])?;
     }

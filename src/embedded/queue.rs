@@ -16,6 +16,7 @@ use super::ready::Wanted;
 use super::transaction::Tx;
 use super::trouble;
 use crate::job::ident::BatchName;
+use crate::job::trace::TraceContext;
 use crate::job::units::Timestamp;
 use crate::ports::{
     BATCH_ENTRIES, Depth, Entry, EntryError, Message, MessageId, Outgoing, Queue, ReceiptHandle, StoreError,
@@ -55,8 +56,8 @@ impl Queue for EmbeddedQueue {
                     }
                     let hidden = (!entry.delay.is_zero()).then(|| tx.now.after(entry.delay));
                     let pool = pool_or_new(tx.conn, &entry.batch)?;
-                    let model = entry.model.as_deref();
-                    let id = put(tx, pool, model, entry.priority.get(), &entry.body, hidden)?;
+                    let (model, trace) = (entry.model.as_deref(), entry.trace.as_ref());
+                    let id = put(tx, pool, model, entry.priority.get(), (&entry.body, trace), hidden)?;
                     Ok(Ok(MessageId(id.to_string())))
                 })
                 .collect()
@@ -173,23 +174,31 @@ pub(super) fn pool(conn: &Connection, name: &BatchName) -> rusqlite::Result<Opti
     conn.prepare_cached("SELECT no FROM pool WHERE name = ?1")?.query_row([name.as_str()], |row| row.get(0)).optional()
 }
 
-/// Puts a message into the queue; its id.
+/// Puts a message into the queue, with the trace that it belongs to; its id.
 pub(super) fn put(
     tx: &mut Tx<'_>,
     pool: i64,
     model: Option<&str>,
     priority: u8,
-    body: &str,
+    (body, trace): (&str, Option<&TraceContext>),
     hidden_until: Option<Timestamp>,
 ) -> rusqlite::Result<i64> {
     let id = tx.next_message()?;
     let model = model.map_or(Ok(NO_MODEL), |name| tx.model_or_new(name))?;
     tx.conn
         .prepare_cached(
-            "INSERT INTO message (id, pool, model, priority, seq, hidden_until, receives, sent)
-             VALUES (?1, ?2, ?3, ?4, ?1, ?5, 0, ?6)",
+            "INSERT INTO message (id, pool, model, priority, seq, hidden_until, receives, sent, trace)
+             VALUES (?1, ?2, ?3, ?4, ?1, ?5, 0, ?6, ?7)",
         )?
-        .execute(params![id, pool, model, priority, hidden_until.map(|until| until.0), tx.now.0])?;
+        .execute(params![
+            id,
+            pool,
+            model,
+            priority,
+            hidden_until.map(|until| until.0),
+            tx.now.0,
+            trace.map(ToString::to_string)
+        ])?;
     tx.conn.prepare_cached("INSERT INTO body (message, text) VALUES (?1, ?2)")?.execute(params![id, body])?;
     tx.effects.arrived |= hidden_until.is_none();
     Ok(id)
@@ -242,14 +251,15 @@ fn take(
     let hidden = tx.now.after(visibility);
     let mut messages = Vec::new();
     for id in wanted.next(tx.conn, max)? {
-        let (receives, sent, body) = tx
+        let (receives, sent, body, trace) = tx
             .conn
             .prepare_cached(
                 "UPDATE message SET hidden_until = ?2, epoch = ?3, receives = receives + 1 WHERE id = ?1
-                 RETURNING receives, sent, (SELECT text FROM body WHERE body.message = message.id)",
+                 RETURNING receives, sent, (SELECT text FROM body WHERE body.message = message.id), trace",
             )?
             .query_row(params![id, hidden.0, tx.epoch], |row| {
-                Ok((row.get::<_, u32>(0)?, Timestamp(row.get(1)?), row.get::<_, String>(2)?))
+                let trace: Option<String> = row.get(3)?;
+                Ok((row.get::<_, u32>(0)?, Timestamp(row.get(1)?), row.get::<_, String>(2)?, trace))
             })?;
         messages.push(Message {
             handle: ReceiptHandle(format!("{id}.{receives}")),
@@ -259,6 +269,7 @@ fn take(
             sent,
             hidden_until: until.min(hidden),
             sender: None,
+            trace: trace.and_then(|trace| trace.parse().ok()),
         });
     }
     Ok(messages)

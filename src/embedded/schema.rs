@@ -27,7 +27,7 @@ const KEEP_PLANS: DbConfig = DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG;
 
 /// What brings a database from each version to the next. A new one goes the same way from nothing, so that one that was
 /// brought up cannot differ from one that was made. Steps are added and never changed: the earlier ones were taken.
-const STEPS: [&str; 7] = [TABLES, LANES, SAVINGS, MODELS, REDRIVEN, TRAIL, PARTS];
+const STEPS: [&str; 8] = [TABLES, LANES, SAVINGS, MODELS, REDRIVEN, TRAIL, PARTS, TRACES];
 const VERSION: usize = STEPS.len();
 
 /// `unknown`, `open`, `spent`, `committed` are billionths of a dollar; times are milliseconds since 1970.
@@ -130,6 +130,11 @@ CREATE TABLE parts (
     batch INTEGER PRIMARY KEY, parent INTEGER NOT NULL, generation INTEGER NOT NULL, round INTEGER NOT NULL,
     about TEXT NOT NULL);
 CREATE INDEX parts_parent ON parts (parent);
+";
+
+/// To which trace a message belongs, where somebody traces.
+const TRACES: &str = "
+ALTER TABLE message ADD COLUMN trace TEXT;
 ";
 
 /// Opens the database for writing: made, brought up to this version, or refused. The caller holds the lock on opening.

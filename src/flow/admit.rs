@@ -38,7 +38,8 @@ const HELD_UNCLAIMED: Duration = Duration::from_secs(20);
 /// jobs waiting, or the ledger is in trouble.
 pub async fn admit(context: &Context, delivery: &Delivery) -> Result<Admitted, Exit> {
     let message = &delivery.message;
-    let job = parse(context, &message.body, &message.id.0)?;
+    let job = Job { trace: delivery.span.context(), ..parse(context, &message.body, &message.id.0)? };
+    delivery.span.is(&job);
     if !context.settings.senders.may_send(&job.key.tenant, message.sender.as_deref()) {
         let reason = format!("{}: its sender may not send jobs of tenant `{}`", Class::BadInput, job.key.tenant);
         return Err(Exit::Reject { reason });

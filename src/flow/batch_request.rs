@@ -166,6 +166,7 @@ impl Work<'_> {
             documents_in: Place::S3,
             no_ingestions: context.ingestions.is_none().then_some(NO_INGESTIONS_HERE),
             simulated: context.settings.simulated,
+            traces: context.meter.traces().clone(),
         }))
     }
 

@@ -76,19 +76,28 @@ pub async fn infer(
         let (region, model) = (lane.region.to_string(), lane.model_id.to_string());
         What::Called(Call { region, model, took: started.elapsed(), came_to })
     };
+    let span = delivery.span.calls(&lane, &body, size.cap);
     let call = ModelCall { lane: lane.clone(), body, timeout };
     let reply = tokio::select! {
         // An answer that is there is never thrown away.
         biased;
         reply = context.model.call(call) => reply,
         () = context.stop.aborted() => {
+            span.cut_off(Class::Shutdown);
             claim.tally.unknown += price;
             claim.trail.add(at, called(CameTo::Failed(Class::Shutdown)));
             return Err(Exit::HandBack { after: Duration::ZERO });
         }
-        () = delivery.lease.lost() => return Err(Exit::Lost),
+        () = delivery.lease.lost() => {
+            span.cut_off(Class::LostLease);
+            return Err(Exit::Lost);
+        }
         never = held.watch() => match never {},
     };
+    match &reply {
+        Ok(answer) => span.answered(answer),
+        Err(failed) => span.failed(&failed.failure),
+    }
     let took = started.elapsed();
     claim.journey.in_calls += took;
     if let Some(usage) = sizing::cut(&size, &reply) {

@@ -16,6 +16,7 @@ use crate::job::outcome::JobResult;
 use crate::job::spec::Request;
 use crate::job::units::Timestamp;
 use crate::ports::rolls::{Entry, Line, Standing};
+use crate::telemetry::traces::{CreateSpan, Traces};
 
 use super::lanes::Catalogue;
 use super::line_reader::{LineKind, MAX_LINE};
@@ -44,6 +45,8 @@ pub struct Intake {
     pub no_ingestions: Option<&'static str>,
     /// Whether the simulator answers.
     pub simulated: bool,
+    /// What traces of jobs begin with.
+    pub traces: Traces,
 }
 
 impl fmt::Debug for Intake {
@@ -74,7 +77,7 @@ pub struct Read {
 
 /// Where lines stand that are on their way to be enrolled.
 #[derive(Debug)]
-pub struct Places(Vec<(Place, Option<Named>)>);
+pub struct Places(Vec<(Place, Option<Named>, Option<CreateSpan>)>);
 
 /// How a line calls itself: its id and tenant, and whether the id was made for it.
 type Named = (JobId, Tenant, bool);
@@ -141,16 +144,24 @@ impl Intake {
     pub fn lot(&self, now: Timestamp, lines: Vec<Read>, mut tell: impl FnMut(&str)) -> (Vec<Entry>, Places) {
         let (mut entries, mut places) = (Vec::with_capacity(lines.len()), Vec::with_capacity(lines.len()));
         for Read { place, parsed } in lines {
-            let (line, why) = self.line(now, &place, parsed);
+            let (mut line, why) = self.line(now, &place, parsed);
             if let Some(why) = why {
                 tell(&why);
             }
+            let span = match &mut line {
+                Line::Job { job, .. } => {
+                    let span = self.traces.creates(job);
+                    job.trace = span.context();
+                    Some(span)
+                }
+                Line::Refused { .. } => None,
+            };
             let named = match &line {
                 Line::Job { job, auto_id, .. } => Some((job.key.id.clone(), job.key.tenant.clone(), *auto_id)),
                 Line::Refused { .. } => None,
             };
             entries.push(Entry { position: place.position, line });
-            places.push((place, named));
+            places.push((place, named, span));
         }
         (entries, Places(places))
     }
@@ -164,7 +175,9 @@ impl Intake {
         mut tell: impl FnMut(&str),
     ) -> Vec<Entry> {
         let mut late = Vec::new();
-        for ((place, named), standing) in places.0.into_iter().zip(standings) {
+        for ((place, named, span), standing) in places.0.into_iter().zip(standings) {
+            let is_sent = matches!(standing, Standing::New | Standing::Redriven);
+            span.filter(|_| !is_sent).into_iter().for_each(CreateSpan::not_sent);
             let (class, reason) = match standing {
                 Standing::New | Standing::Redriven => {
                     counted.lines += 1;

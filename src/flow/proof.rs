@@ -16,6 +16,7 @@ use crate::job::spec::Job;
 use crate::job::trail::Trail;
 use crate::job::units::Timestamp;
 use crate::ports::{Answer, Fence, FinalRow, FinishReply, LaneId, Message, StoreError};
+use crate::telemetry::traces::JobSpan;
 
 use super::assembly::Assembled;
 use super::batch_request::Done;
@@ -36,6 +37,8 @@ pub struct Delivery {
     pub slot: OwnedSemaphorePermit,
     /// Where it stands among the jobs that wait; left when the delivery ends.
     pub place: Place,
+    /// What it leaves of itself in a trace.
+    pub span: JobSpan,
 }
 
 /// A job that is ours to work on.
@@ -304,6 +307,19 @@ pub enum Disposition {
     },
     /// Left alone: it belongs to somebody else by now.
     Drop,
+}
+
+impl Disposition {
+    /// The word for it.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Done { .. } => "done",
+            Self::Bury { .. } => "bury",
+            Self::Release { .. } => "release",
+            Self::Reject { .. } => "reject",
+            Self::Drop => "drop",
+        }
+    }
 }
 
 /// Why a step ended the delivery early.

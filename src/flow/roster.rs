@@ -48,6 +48,7 @@ impl Sender {
             model: Some(job.model),
             priority: job.priority,
             delay: Duration::ZERO,
+            trace: job.trace,
         };
         let queue = &self.queue;
         let mut batches = Vec::new();
@@ -204,6 +205,7 @@ impl Roster {
             model: None,
             priority: Priority::default(),
             delay: Duration::ZERO,
+            trace: None,
         };
         send_all(&*self.with.queue, vec![outgoing]).await
     }

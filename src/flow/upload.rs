@@ -44,7 +44,9 @@ pub async fn carry_out(context: &Context, delivery: &Delivery) -> Result<Option<
         Some(Ok(UploadEvent::Several(records))) => {
             // From here on they are messages of ours.
             may_be_sent(context, delivery, &Tenant::unnamed())?;
-            send(context, records.into_iter().map(record).collect()).await?
+            let trace = delivery.span.context();
+            let records = records.into_iter().map(|body| Outgoing { trace: trace.clone(), ..record(body) });
+            send(context, records.collect()).await?
         }
         Some(Ok(UploadEvent::Nothing(what))) => pass_over(context, delivery, &what),
     };
@@ -67,7 +69,7 @@ async fn take_in(context: &Context, delivery: &Delivery, upload: &Upload) -> Res
     }
     match &rule.pipeline {
         Some(pipeline) => begin(context, delivery, pipeline, &job).await,
-        None => send(context, vec![outgoing(&job)]).await,
+        None => send(context, vec![outgoing(&Job { trace: delivery.span.context(), ..job })]).await,
     }
 }
 
@@ -114,6 +116,7 @@ fn outgoing(job: &Job) -> Outgoing {
         model: Some(job.model.clone()),
         priority: job.priority,
         delay: Duration::ZERO,
+        trace: job.trace.clone(),
     }
 }
 
@@ -126,6 +129,7 @@ fn record(body: String) -> Outgoing {
         model: None,
         priority: Priority::default(),
         delay: Duration::ZERO,
+        trace: None,
     }
 }
 

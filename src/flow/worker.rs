@@ -100,7 +100,8 @@ impl Worker {
             helpers.spawn(async move {
                 let hold = |message: Message, asked, slot, place| {
                     let lease = leases.hold(message.handle.clone(), asked);
-                    Delivery { message, lease, slot, place }
+                    let span = context.meter.traces().received(&message);
+                    Delivery { message, lease, slot, place, span }
                 };
                 receive(&context, &slots, &shares, &turn, hold, &out).await;
             });
@@ -133,16 +134,19 @@ impl Worker {
     }
 
     /// One delivery, from receipt to acknowledgement.
-    async fn deliver(&self, delivery: Delivery, in_hand: &InHand<'_>) {
+    async fn deliver(&self, mut delivery: Delivery, in_hand: &InHand<'_>) {
         let mut claim = None;
+        delivery.span.at(Step::Admit);
         let disposition = match self.work(&delivery, &mut claim, in_hand).await {
             Ok(notified) => notified.disposition(),
             Err(exit) => self.disposition(exit, claim.as_ref()),
         };
-        in_hand.at(Step::Acknowledge);
+        at(Step::Acknowledge, &delivery, in_hand);
+        let (span, word) = (std::mem::take(&mut delivery.span), disposition.word());
         if let Err(error) = acknowledge(&self.context, delivery, disposition).await {
             self.context.meter.store_trouble(&error);
         }
+        span.end(word);
     }
 
     /// The steps. Each needs what only the one before it can give.
@@ -166,7 +170,11 @@ impl Worker {
             return Ok(heard);
         }
         let (claim, verdict) = match admit(context, delivery).await? {
-            Admitted::Ended(receipt, waits) => return notify(context, receipt, waits.as_ref()).await,
+            Admitted::Ended(receipt, waits) => {
+                delivery.span.recorded(receipt.row());
+                at(Step::Notify, delivery, in_hand);
+                return notify(context, receipt, waits.as_ref()).await;
+            }
             Admitted::Over(claim, verdict) => (held.insert(claim), verdict),
             Admitted::Ours(claim) => {
                 let claim = held.insert(claim);
@@ -181,23 +189,24 @@ impl Worker {
                 (claim, verdict)
             }
         };
-        in_hand.at(Step::Record);
+        at(Step::Record, delivery, in_hand);
         let receipt = record(context, delivery, claim, verdict).await?;
+        delivery.span.recorded(receipt.row());
         let waits = claim.job.callback.take();
         *held = None;
-        in_hand.at(Step::Notify);
+        at(Step::Notify, delivery, in_hand);
         notify(context, receipt, waits.as_ref()).await
     }
 
     /// Routes and infers until the job is over.
     async fn answer(&self, delivery: &Delivery, claim: &mut Claim, in_hand: &InHand<'_>) -> Result<Verdict, Exit> {
         loop {
-            in_hand.at(Step::Route);
+            at(Step::Route, delivery, in_hand);
             let placement = match route(&self.context, delivery, claim).await? {
                 Routed::Placed(placement) => placement,
                 Routed::Over(verdict) => return Ok(verdict),
             };
-            in_hand.at(Step::Infer);
+            at(Step::Infer, delivery, in_hand);
             match infer(&self.context, delivery, claim, *placement).await? {
                 Inferred::Over(verdict) => return Ok(verdict),
                 Inferred::Again => {}
@@ -228,6 +237,12 @@ impl Worker {
             }
         }
     }
+}
+
+/// The delivery is at this step now, for those who count and for those who trace.
+fn at(step: Step, delivery: &Delivery, in_hand: &InHand<'_>) {
+    in_hand.at(step);
+    delivery.span.at(step);
 }
 
 /// Says which troubles with stores go on, and which are over.

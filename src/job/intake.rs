@@ -277,6 +277,7 @@ fn job(parts: Parts, batch: BatchName, defaults: &Defaults<'_>, id: impl FnOnce(
         residency: parts.residency,
         callback,
         metadata: parts.metadata,
+        trace: None,
     })
 }
 

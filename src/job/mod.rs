@@ -17,6 +17,7 @@ pub mod notice;
 pub mod outcome;
 pub mod prompt_template;
 pub mod spec;
+pub mod trace;
 pub mod trail;
 pub mod units;
 pub mod upload;

@@ -10,6 +10,7 @@ use super::agent::AgentCall;
 use super::document::Document;
 use super::ident::{Digest, JobKey};
 use super::ingest::DataSource;
+use super::trace::TraceContext;
 use super::units::Timestamp;
 
 /// A job.
@@ -36,6 +37,8 @@ pub struct Job {
     pub callback: Option<TaskToken>,
     /// Echoed in the result.
     pub metadata: Map<String, Value>,
+    /// To which trace it belongs. It travels beside the message, not in it, and is no content.
+    pub trace: Option<TraceContext>,
 }
 
 /// Names a task of a Step Functions workflow that waits to be answered. Whoever has it can answer, so it is never shown.

@@ -238,6 +238,7 @@ impl UploadRule {
             residency: None,
             callback: None,
             metadata,
+            trace: None,
         })
     }
 }

@@ -49,6 +49,8 @@ pub struct BatchProgress {
     pub sealed: bool,
     /// What its calls cost.
     pub cost_usd: Usd,
+    /// Seconds until all its jobs have ended, at the rate since it was first queued; `None` where that is not known.
+    pub eta_s: Option<f64>,
 }
 
 /// Which job somebody asks about.

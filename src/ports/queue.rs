@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use super::{Entry, StoreError};
 use crate::job::ident::{BatchName, Tenant};
 use crate::job::spec::Priority;
+use crate::job::trace::TraceContext;
 use crate::job::units::Timestamp;
 
 /// At most this many entries go into one batch call, as on SQS.
@@ -28,6 +29,8 @@ pub struct Outgoing {
     pub priority: Priority,
     /// Not delivered before this has passed.
     pub delay: Duration,
+    /// To which trace it belongs; delivered with it.
+    pub trace: Option<TraceContext>,
 }
 
 /// The name of a message; the same at every delivery.
@@ -55,6 +58,8 @@ pub struct Message {
     pub hidden_until: Timestamp,
     /// Who sent it, where the queue knows: on SQS the principal's unique id, `AIDA...` or `AROA...:session`.
     pub sender: Option<String>,
+    /// To which trace it belongs, if whoever sent it said so.
+    pub trace: Option<TraceContext>,
 }
 
 /// How much waits.

@@ -1,8 +1,10 @@
 //! What of the figures goes to CloudWatch? A few lines of the worker's log a minute, in the embedded metric format, from which
 //! CloudWatch makes metrics by itself: no agent, no call that could fail, no permission. Few on purpose, since every name
-//! with every value of its dimension is paid for by the month.
+//! with every value of its dimension is paid for by the month. Counts of these are those since the line before, so that the sum
+//! over all workers is right.
 //!
-//! Counts are those since the line before, so that the sum over all workers is right.
+//! All that is scraped stands in the same lines, under the names and with the values of the scrape, as fields that are no metrics: a query
+//! of the log finds them, and they cost what a line costs.
 
 use serde_json::{Map, Value, json};
 
@@ -10,7 +12,7 @@ use crate::job::lifecycle::Status;
 use crate::job::units::{Timestamp, Usd};
 
 use super::figures::{BreakerState, Figures, LaneNow};
-use super::metrics::is_throttle;
+use super::metrics::{self, is_throttle};
 
 /// The namespace of all of them.
 pub const NAMESPACE: &str = "Aquifer";
@@ -57,25 +59,34 @@ impl Emf {
                 values.push((BREAKER_OPEN, json!(u8::from(BreakerState::is_open(breaker)))));
                 values.extend(utilisation.map(|share| (QUOTA_UTILISATION, json!(share * 100.0))));
             }
-            lines.push(line(now, Some(("Lane", &name)), &values));
+            let beside = metrics::ALL.iter().flat_map(|metric| metric.on_lane(lane));
+            lines.push(line(now, Some(("Lane", &name)), &values, beside));
         }
         for status in Status::ALL {
             let ended: u64 = figures.tenants.iter().map(|(_, tally)| tally.ended[status as usize]).sum();
             let more = ended.saturating_sub(std::mem::replace(&mut self.ended[status as usize], ended));
             // Success always, so that a share can be taken of it; a status that never occurs is no metric to pay for.
             if more > 0 || status == Status::Succeeded {
-                lines.push(line(now, Some(("Status", status.word())), &[(JOBS_ENDED, json!(more))]));
+                lines.push(line(now, Some(("Status", status.word())), &[(JOBS_ENDED, json!(more))], []));
             }
         }
         let oldest = figures.oldest_in_hand.unwrap_or_default().as_secs_f64();
         let spent: Usd = figures.lanes.iter().map(|lane| lane.tally.spent).sum();
         let more = spent.saturating_sub(std::mem::replace(&mut self.spent, spent));
-        lines.push(line(now, None, &[(OLDEST_JOB, json!(oldest)), (COST, json!(more.dollars()))]));
+        let beside =
+            metrics::ALL.iter().filter_map(|metric| Some((metric.name.to_owned(), metric.on_worker(figures)?)));
+        lines.push(line(now, None, &[(OLDEST_JOB, json!(oldest)), (COST, json!(more.dollars()))], beside));
         lines
     }
 }
 
-fn line(now: Timestamp, dimension: Option<(&str, &str)>, values: &[(Metric, Value)]) -> Value {
+/// One line: the metrics, and what stands beside them.
+fn line(
+    now: Timestamp,
+    dimension: Option<(&str, &str)>,
+    values: &[(Metric, Value)],
+    beside: impl IntoIterator<Item = (String, f64)>,
+) -> Value {
     let metrics: Vec<Value> =
         values.iter().map(|(metric, _)| json!({ "Name": metric.name, "Unit": metric.unit })).collect();
     let names: Vec<&str> = dimension.iter().map(|(name, _)| *name).collect();
@@ -91,6 +102,7 @@ fn line(now: Timestamp, dimension: Option<(&str, &str)>, values: &[(Metric, Valu
         }),
     );
     line.extend(dimension.map(|(name, value)| (name.to_owned(), json!(value))));
+    line.extend(beside.into_iter().map(|(name, value)| (name, json!(value))));
     line.extend(values.iter().map(|(metric, value)| (metric.name.to_owned(), value.clone())));
     Value::Object(line)
 }
@@ -99,13 +111,15 @@ fn line(now: Timestamp, dimension: Option<(&str, &str)>, values: &[(Metric, Valu
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use std::collections::BTreeSet;
+    use std::time::Duration;
 
     use super::*;
     use crate::job::failure::{Class, Failure};
     use crate::job::ident::{BatchName, JobId, JobKey, Tenant};
     use crate::job::outcome::Usage;
-    use crate::ports::LaneId;
-    use crate::telemetry::{Ended, Meter};
+    use crate::job::units::Tokens;
+    use crate::ports::{Depth, LaneId};
+    use crate::telemetry::{Answered, Ended, Meter, exposition};
 
     const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
@@ -171,5 +185,53 @@ mod tests {
             }
         }
         assert_eq!(seen.len(), ALL.len(), "some are never emitted: {seen:?}");
+    }
+
+    #[test]
+    fn o1_all_that_is_scraped_stands_in_the_lines_with_the_same_values() {
+        let meter = Meter::default();
+        let lane = |model: &str| LaneId { region: "us-east-1".into(), model_id: model.into() };
+        let usage = Usage { input_tokens: 10, output_tokens: 5, cache_read_tokens: 2, cache_write_tokens: 1 };
+        let (took, cost) = (Duration::from_millis(300), Usd::from_nanos(1_500_000_000));
+        meter.answered(&lane("m"), &Answered { usage, reserved: Tokens(110), used: Tokens(16), cost, took });
+        meter.answered(&lane("n"), &Answered { usage, reserved: Tokens(110), used: Tokens(16), cost, took });
+        for class in [Class::Unavailable, Class::Overloaded] {
+            meter.call_failed(&lane("m"), &Failure::new(class, "no"), Usd::ZERO);
+        }
+        meter.waits(Some(Depth { ready: 7, in_flight: 1, delayed: 2, dead: 4 }));
+        let stands = LaneNow {
+            open: 3,
+            concurrency: 8,
+            reserved: 100,
+            used: 850,
+            tokens_per_minute: Some(1_000),
+            utilisation: Some(0.85),
+            breaker: BreakerState::Closed,
+            opens_in: None,
+            cools_for: None,
+            out: None,
+        };
+        let figures = meter.figures(NOW, vec![(lane("m"), stands)]);
+        let (scrape, mut emf) = (exposition::text(&figures), Emf::default());
+        // The second minute's as well: they go on growing, as those that are scraped do.
+        emf.lines(NOW, &figures);
+        let lines = emf.lines(NOW, &figures);
+        let mut told = 0;
+        for metric in metrics::ALL {
+            let series: &[&str] = match metric.kind {
+                metrics::Kind::Histogram => &["_sum", "_count"],
+                metrics::Kind::Counter | metrics::Kind::Gauge => &[""],
+            };
+            for name in series.iter().map(|end| format!("{}{end}", metric.name)) {
+                let of_it = |line: &&str| line.split(['{', ' ']).next() == Some(&*name);
+                let samples = scrape.lines().filter(of_it).map(|line| line.rsplit_once(' ').unwrap().1);
+                let scraped: f64 = samples.map(|value| value.parse::<f64>().unwrap()).sum();
+                let logged: Vec<f64> = lines.iter().filter_map(|line| line.get(&name)?.as_f64()).collect();
+                assert!(!logged.is_empty(), "{name} stands in no line");
+                assert!((logged.iter().sum::<f64>() - scraped).abs() < 1e-9, "{name}: {logged:?}, scraped {scraped}");
+                told += usize::from(scraped > 0.0);
+            }
+        }
+        assert!(told > 15, "only {told} of them are more than nothing");
     }
 }

@@ -73,6 +73,35 @@ impl Metric {
             Series::Fallback => &["from", "to"],
         }
     }
+
+    /// What it says of one lane, over all classes; nothing if it is not told apart by lanes. A histogram is its sum and its count.
+    pub(super) fn on_lane(&self, lane: &LaneFigures) -> Vec<(String, f64)> {
+        let name = self.name.to_owned();
+        match self.series {
+            Series::Lane(read) => read(lane).map(|value| (name, value)).into_iter().collect(),
+            Series::LaneClass(is_such) => vec![(name, number(lane.tally.failed(is_such)))],
+            Series::LaneHistogram(read) => {
+                let histogram = read(lane);
+                let [.., count] = histogram.up_to();
+                vec![(format!("{name}_sum"), histogram.sum), (format!("{name}_count"), number(count))]
+            }
+            Series::Whole(_) | Series::Tenant(_) | Series::TenantStatus | Series::FailedClass | Series::Fallback => {
+                Vec::new()
+            }
+        }
+    }
+
+    /// What it says of the whole worker, over all by which it is told apart; nothing if that is lanes.
+    pub(super) fn on_worker(&self, figures: &Figures) -> Option<f64> {
+        match self.series {
+            Series::Whole(read) => read(figures),
+            Series::Tenant(read) => Some(figures.tenants.iter().map(|(_, tally)| read(tally)).sum()),
+            Series::TenantStatus => count(figures.tenants.iter().flat_map(|(_, tally)| tally.ended).sum()),
+            Series::FailedClass => count(figures.failed.iter().sum()),
+            Series::Fallback => count(figures.fallbacks.iter().map(|(_, times)| times).sum()),
+            Series::Lane(_) | Series::LaneClass(_) | Series::LaneHistogram(_) => None,
+        }
+    }
 }
 
 /// A refusal for the quota: the call waits, and no attempt is used up.

@@ -51,6 +51,7 @@ async fn bury_garbage_and_poison(place: &Place) {
         model: None,
         priority: Priority::default(),
         delay: Duration::ZERO,
+        trace: None,
     };
     queue.send(vec![garbage]).await.unwrap().remove(0).unwrap();
     let garbage = receive(&*queue).await;

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -11,6 +12,9 @@ const ENTERED: &str = "\x1b[?1049h";
 const LEFT: &str = "\x1b[?1049l";
 const CURSOR_SHOWN: &str = "\x1b[?25h";
 const RED: &str = "\x1b[38;5;9m";
+
+/// Between two looks where nobody watches.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// A batch in which every job has ended, one without success.
 fn worked() -> Place {
@@ -126,6 +130,22 @@ fn o4_where_nobody_watches_it_is_a_line_and_nothing_of_a_terminal() {
     let line = first_line(&place, &["status", "--watch", "--state", SIMULATED]);
     assert!(line.starts_with("demo (simulated): 8/8 \u{b7} 1 without success \u{b7} done \u{b7} $"), "{line:?}");
     assert!(!line.contains('\x1b'), "{line:?}");
+}
+
+#[test]
+fn it_ends_quietly_when_its_reader_has_seen_enough_though_nothing_more_is_to_be_said() {
+    let place = worked();
+    for more in [&[][..], &["--json"]] {
+        let arguments = [&["status", "--watch", "--state", SIMULATED], more].concat();
+        let mut running = place.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut reader = BufReader::new(running.stdout.take().unwrap());
+        reader.read_line(&mut String::new()).unwrap();
+        drop(reader);
+        let began = Instant::now();
+        let ended = running.wait_with_output().unwrap();
+        assert_eq!((ended.status.code(), String::from_utf8_lossy(&ended.stderr).as_ref()), (Some(0), ""));
+        assert!(began.elapsed() < LOOK, "it took {:?}, as long as the next look", began.elapsed());
+    }
 }
 
 #[test]

@@ -92,6 +92,18 @@ pub fn context_of(
     settings: Settings,
     plans: Vec<PlanSpec>,
 ) -> Arc<Context> {
+    context_with(Meter::default(), store, state, model, settings, plans)
+}
+
+/// The same, with a meter of the test's own.
+pub fn context_with(
+    meter: Meter,
+    store: &Store,
+    state: &State,
+    model: Arc<dyn Model>,
+    settings: Settings,
+    plans: Vec<PlanSpec>,
+) -> Arc<Context> {
     Arc::new(Context {
         queue: store.queue(Some(BatchName::new(BATCH).unwrap())),
         ledger: store.ledger(),
@@ -110,7 +122,7 @@ pub fn context_of(
         credentials: CredentialsGate::default(),
         claims: ClaimGate::default(),
         settings,
-        meter: Meter::default(),
+        meter,
         stop: Stop::default(),
     })
 }

@@ -71,6 +71,7 @@ on_every_back_end! {
         a_waiting_receiver_hears_of_a_message
         hidden_until_is_never_later_than_the_truth
         a_body_may_hold_anything
+        a_trace_travels_beside_the_body
         a_job_may_be_larger_than_a_message
         deliveries_race_to_one_receiver_each
     }
@@ -98,6 +99,7 @@ on_every_back_end! {
     parts on [embedded aws dynoxide] {
         parts_are_handed_out_once_and_counted_as_they_end
         the_job_is_delivered_again_when_its_last_part_has_ended
+        parts_belong_to_the_trace_of_their_job
         who_lost_the_job_hands_nothing_out
         w5_a_job_that_runs_again_asks_only_what_failed
         f15_the_sum_is_over_all_rounds

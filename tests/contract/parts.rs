@@ -7,9 +7,10 @@ use aquifer::job::ident::{BatchName, Digest, JobId, JobKey};
 use aquifer::job::lifecycle::Status;
 use aquifer::job::outcome::{Ending, Tally, Usage};
 use aquifer::job::spec::{Job, Request};
+use aquifer::job::trace::TraceContext;
 use aquifer::job::trail::Trail;
 use aquifer::job::units::{Timestamp, Usd};
-use aquifer::ports::{BATCH_ENTRIES, ClaimReply, Claimed, FinishReply, Message, Round};
+use aquifer::ports::{BATCH_ENTRIES, ClaimReply, Claimed, FinishReply, Message, Outgoing, Round};
 use serde_json::Value;
 
 use crate::world::{LEASE, World, job, outgoing};
@@ -45,7 +46,8 @@ pub(crate) fn about(number: u32) -> String {
 
 /// Sends the job, receives and claims it.
 pub(crate) async fn begin(w: &World, job: &Job) -> (Message, Claimed) {
-    w.queue.send(vec![outgoing(&job.to_message())]).await.unwrap().remove(0).unwrap();
+    let entry = Outgoing { trace: job.trace.clone(), ..outgoing(&job.to_message()) };
+    w.queue.send(vec![entry]).await.unwrap().remove(0).unwrap();
     let message = w.queue.receive(1, &[], HOUR, ARRIVES).await.unwrap().remove(0);
     (message, claim(w, job).await)
 }
@@ -136,7 +138,8 @@ pub(crate) async fn parts_are_handed_out_once_and_counted_as_they_end(w: World) 
 }
 
 pub(crate) async fn the_job_is_delivered_again_when_its_last_part_has_ended(w: World) {
-    let of = document("a");
+    let trace: TraceContext = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01 vendor=1".parse().unwrap();
+    let of = Job { trace: Some(trace), ..document("a") };
     let (message, claimed) = begin(&w, &of).await;
     let round = round(&of, 0, 2);
     let batch = round.parts[0].key.batch_key();
@@ -153,8 +156,18 @@ pub(crate) async fn the_job_is_delivered_again_when_its_last_part_has_ended(w: W
     w.parts.wake(&batch).await.unwrap();
     let woken = w.queue.receive(BATCH_ENTRIES, &[], HOUR, ARRIVES).await.unwrap();
     assert_eq!(woken.iter().map(|message| message.body.as_str()).collect::<Vec<_>>(), [of.to_message()]);
+    assert_eq!(woken[0].trace, of.trace, "its trace goes on");
     let claimed = claim(&w, &of).await;
     assert_eq!(w.parts.standing(&claimed.fence, 0, 0).await.unwrap().unwrap().open, 0);
+}
+
+pub(crate) async fn parts_belong_to_the_trace_of_their_job(w: World) {
+    let trace: TraceContext = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01 vendor=1".parse().unwrap();
+    let of = Job { trace: Some(trace), ..document("a") };
+    let (message, claimed) = begin(&w, &of).await;
+    assert!(w.parts.hand_out(&claimed.fence, 0, &message.id, round(&of, 0, 1)).await.unwrap());
+    let parts = w.queue.receive(BATCH_ENTRIES, &[], HOUR, ARRIVES).await.unwrap();
+    assert_eq!(parts.into_iter().map(|part| part.trace).collect::<Vec<_>>(), [of.trace]);
 }
 
 pub(crate) async fn who_lost_the_job_hands_nothing_out(w: World) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use aquifer::job::ident::BatchName;
 use aquifer::job::spec::Priority;
+use aquifer::job::trace::TraceContext;
 use aquifer::ports::{BATCH_ENTRIES, Clock, Depth, EntryError, Message, Outgoing, Queue, ReceiptHandle};
 
 use crate::world::{World, batch, outgoing};
@@ -321,4 +322,22 @@ pub(crate) async fn deliveries_race_to_one_receiver_each(w: World) {
     assert_eq!(all.len(), 100);
     assert_eq!(all.into_iter().collect::<HashSet<_>>().len(), 100);
     assert_eq!(w.place.queue_of(&batch()).depth().await.unwrap().in_flight, 100);
+}
+
+pub(crate) async fn a_trace_travels_beside_the_body(w: World) {
+    let plain = TraceContext::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", None).unwrap();
+    let traced = [None, Some(plain.clone()), Some(plain.with_state("vendor=t61rcWkgMzE,other=1"))];
+    let entries = traced.iter().zip(["none", "plain", "stateful"]);
+    let entries = entries.map(|(trace, body)| Outgoing { trace: trace.clone(), ..outgoing(body) });
+    for sent in w.queue.send(entries.collect()).await.unwrap() {
+        sent.unwrap();
+    }
+    let mut received = receive(w.queue.as_ref()).await;
+    received.sort_by(|one, other| one.body.cmp(&other.body));
+    let found: Vec<_> = received.iter().map(|message| (&*message.body, message.trace.clone())).collect();
+    let [none, plain, stateful] = traced;
+    assert_eq!(found, [("none", none), ("plain", plain.clone()), ("stateful", stateful)]);
+    let handle = received.remove(1).handle;
+    w.queue.change_visibility(vec![(handle, Duration::ZERO)]).await.unwrap().remove(0).unwrap();
+    assert_eq!(one(w.queue.as_ref()).await.trace, plain, "at every delivery");
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use aquifer::aws::{Fleet, Settings};
 use aquifer::job::ident::Tenant;
 use aquifer::ports::{BATCH_ENTRIES, Clock, Message, Outgoing, Queue};
-use aws_sdk_sqs::types::{Message as Raw, MessageSystemAttributeName, QueueAttributeName};
+use aws_sdk_sqs::types::{Message as Raw, MessageAttributeValue, MessageSystemAttributeName, QueueAttributeName};
 use serde_json::{Value, json};
 
 use crate::ministack;
@@ -71,6 +71,32 @@ async fn a_job_that_fits_no_message_goes_by_s3() {
     assert_eq!(sent.as_object().unwrap().len(), 4);
     place.send(&large()).await;
     assert_eq!(json_of(&place.receive().await[0].body), large());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trace_is_in_the_attributes_that_any_producer_can_set() {
+    const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let place = Place::new().await;
+    let sqs = aws_sdk_sqs::Client::new(&ministack::sdk(ministack::url()));
+    place.send(&json!({ "id": "untraced" })).await;
+    let untraced = place.raw(&place.settings.queue_url).await;
+    assert_eq!(untraced.message_attributes, None, "none where nobody traces");
+
+    let text = |text: &str| MessageAttributeValue::builder().data_type("String").string_value(text).build().unwrap();
+    for (body, traceparent) in [("another's", TRACEPARENT), ("no trace", "00-not-a-trace-01")] {
+        let request = sqs.send_message().queue_url(&place.settings.queue_url).message_body(body);
+        let request = request.message_attributes("traceparent", text(traceparent));
+        request.message_attributes("tracestate", text("vendor=1")).send().await.unwrap();
+    }
+    let mut received = place.receive().await;
+    received.sort_by(|one, other| one.body.cmp(&other.body));
+    let traces: Vec<_> = received.iter().map(|message| message.trace.as_ref().map(ToString::to_string)).collect();
+    assert_eq!(traces, [Some(format!("{TRACEPARENT} vendor=1")), None], "what is none is passed over");
+
+    place.queue.dead_letter(&received[0], "by hand").await.unwrap().unwrap();
+    let dead = place.raw(&place.settings.dead_letter_url).await.message_attributes.unwrap();
+    assert_eq!(dead["traceparent"].string_value(), Some(TRACEPARENT), "a dead letter is found from its trace");
+    assert_eq!(dead["aquifer.reason"].string_value(), Some("by hand"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

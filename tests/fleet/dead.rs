@@ -62,6 +62,7 @@ async fn deliver(fleet: &Fleet, body: &str) -> Message {
         model: None,
         priority: Priority::default(),
         delay: Duration::ZERO,
+        trace: None,
     };
     fleet.queue().send(vec![outgoing]).await.unwrap().remove(0).unwrap();
     receive(fleet).await

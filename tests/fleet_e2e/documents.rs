@@ -107,7 +107,7 @@ fn message(number: usize, bucket: &str) -> Value {
 fn letter(batch: &BatchKey, body: &Value) -> Outgoing {
     let BatchKey { tenant, batch } = batch.clone();
     let priority = Priority::default();
-    Outgoing { body: body.to_string(), batch, tenant, model: None, priority, delay: Duration::ZERO }
+    Outgoing { body: body.to_string(), batch, tenant, model: None, priority, delay: Duration::ZERO, trace: None }
 }
 
 fn upload(world: &World, number: usize, bytes: Vec<u8>) {

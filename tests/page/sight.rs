@@ -80,6 +80,10 @@ fn expected(status: &Value) -> BTreeMap<String, String> {
         let name = format!("{}/{}", word(&batch["tenant"]), word(&batch["batch"]));
         rows("batches", name, batch, &["total", "succeeded", "failed", "rejected", "expired"]);
     }
+    for batch in each(&status["batches"], "known").filter(|batch| batch["eta_s"] == 0.0) {
+        let name = format!("{}/{}", word(&batch["tenant"]), word(&batch["batch"]));
+        all.insert(format!("batches {name} eta_s"), "done".to_owned());
+    }
     for lane in each(status, "lanes") {
         let limit = &lane["tokens_per_minute"];
         let limit = if limit.is_null() { "not known".to_owned() } else { count(limit) };
@@ -158,6 +162,8 @@ fn o1_the_figures_on_the_page_are_those_of_the_status() {
     place.aquifer(["enqueue", "more.jsonl", "--simulate"]).exits(0);
     tab.until("document.querySelector('[data-figure=ended]').textContent === '1,040'");
     assert_same(&mut tab, &worker);
+    let over = "batches acme/reviews eta_s".to_owned();
+    assert_eq!(expected(&worker.status()).get(&over).map(String::as_str), Some("done"), "it has an end to compare");
     let shown = tab.text("main");
     assert!(shown.contains("acme") && shown.contains("globex") && shown.contains("reviews"), "{shown}");
     assert!(!shown.contains("Summarise"), "no prompt is shown: {shown}");

@@ -116,7 +116,16 @@ impl Queue for Paper {
         };
         let sent = Timestamp(1_795_000_000_000);
         let (handle, id) = (ReceiptHandle("h".to_owned()), MessageId("message".to_owned()));
-        Ok(vec![Message { handle, id, body, receives: 1, sent, hidden_until: sent.after(visibility), sender: None }])
+        Ok(vec![Message {
+            handle,
+            id,
+            body,
+            receives: 1,
+            sent,
+            hidden_until: sent.after(visibility),
+            sender: None,
+            trace: None,
+        }])
     }
     async fn change_visibility(&self, entries: Vec<(ReceiptHandle, Duration)>) -> Result<Vec<Entry>, StoreError> {
         self.facts().ends.extend(entries.iter().map(|(_, after)| End::Back(*after)));

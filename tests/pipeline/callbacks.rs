@@ -49,6 +49,7 @@ fn message(token: &str) -> Outgoing {
         model: None,
         priority: Priority::default(),
         delay: Duration::ZERO,
+        trace: None,
     }
 }
 

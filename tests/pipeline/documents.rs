@@ -251,6 +251,7 @@ async fn f1_one_upload_is_one_run_however_often_its_message_comes() {
         model: None,
         priority: job.priority,
         delay: Duration::ZERO,
+        trace: None,
     };
     context.queue.send(vec![copy(), copy()]).await.unwrap();
     let worker = Worker::new(Arc::clone(&context));

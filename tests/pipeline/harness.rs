@@ -144,6 +144,7 @@ pub fn job(id: &str, prompt: &str) -> Job {
         residency: None,
         callback: None,
         metadata: serde_json::Map::new(),
+        trace: None,
     }
 }
 

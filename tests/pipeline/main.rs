@@ -29,6 +29,7 @@ mod shaky;
 mod shares;
 mod sizing;
 mod storage;
+mod traces;
 mod uploads;
 mod waiting;
 
@@ -565,6 +566,7 @@ async fn d5_a_message_that_is_no_job_is_dead_lettered_at_its_first_delivery() {
         model: None,
         priority: aquifer::job::spec::Priority::default(),
         delay: Duration::ZERO,
+        trace: None,
     };
     let model = Scripted::answering();
     let context = context(&store, &state, model.clone(), Setup::default());
@@ -589,6 +591,7 @@ async fn d2_d9_a_redelivered_job_that_has_ended_is_notified_again_without_a_call
         model: None,
         priority: aquifer::job::spec::Priority::default(),
         delay: Duration::ZERO,
+        trace: None,
     };
     first.queue.send(vec![again]).await.unwrap().remove(0).unwrap();
     let second = context(&store, &state, model.clone(), Setup::default());

@@ -93,6 +93,7 @@ async fn send(context: &Context, events: &[Value]) {
         model: None,
         priority: Priority::default(),
         delay: Duration::ZERO,
+        trace: None,
     };
     for entry in context.queue.send(events.iter().map(outgoing).collect()).await.unwrap() {
         entry.unwrap();

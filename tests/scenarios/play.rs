@@ -254,6 +254,7 @@ pub fn job(id: &str, prompt: String) -> Job {
         residency: None,
         callback: None,
         metadata: serde_json::Map::new(),
+        trace: None,
     }
 }
 

@@ -11,6 +11,7 @@ use crate::aws::transact::{InTheWay, Transacted, in_words, pauses, transact};
 use crate::aws::update::Update;
 use crate::aws::{Inner, trouble};
 use crate::job::ident::{BatchKey, BatchName, JobKey};
+use crate::job::trace::TraceContext;
 use crate::ports::{Fence, StoreError, StoreTrouble};
 
 /// What of a job stands in the rows of its rounds; a longer one is put away, and its claim check stands there.
@@ -34,6 +35,8 @@ pub(in crate::aws) struct RoundRow {
     pub(super) staged: Lies,
     /// The message of the job, which is sent when all of them have ended.
     pub(super) again: String,
+    /// The trace that goes with that.
+    pub(super) trace: Option<TraceContext>,
     /// Whether all parts are sent.
     pub(super) is_out: bool,
 }
@@ -100,12 +103,18 @@ impl RoundRow {
                 about: needed("len", fields.number("len")?)?,
             },
             again: needed("again", fields.text("again")?)?.to_owned(),
+            trace: fields.text("trace")?.and_then(|trace| trace.parse().ok()),
             is_out: fields.count::<u8>("out")? > 0,
         })
     }
 
     fn update(&self, inner: &Inner) -> Update {
-        Update::default()
+        let update = Update::default();
+        let update = match &self.trace {
+            Some(trace) => update.set("trace", text(trace.to_string())),
+            None => update,
+        };
+        update
             .set("batch", text(self.batch.as_str()))
             .set("total", number(self.total))
             .set("at", text(self.staged.key.as_str()))

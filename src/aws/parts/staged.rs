@@ -37,6 +37,11 @@ pub(super) struct StagedPart {
     pub(super) again: Option<u32>,
     /// Its message.
     pub(super) job: Box<RawValue>,
+    /// To which trace it belongs, as a [`TraceContext`] shows itself.
+    ///
+    /// [`TraceContext`]: crate::job::trace::TraceContext
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(super) trace: Option<String>,
 }
 
 /// Writes those parts of a round that are due. Two claims of a job never write the same object.
@@ -59,7 +64,8 @@ pub(super) async fn write(
                 None => continue,
             };
             let job = RawValue::from_string(part.to_message()).map_err(|error| unwritable(&error))?;
-            let staged = StagedPart { id: part.key.id.clone(), again, job };
+            let trace = part.trace.as_ref().map(ToString::to_string);
+            let staged = StagedPart { id: part.key.id.clone(), again, job, trace };
             let mut line = serde_json::to_vec(&staged).map_err(|error| unwritable(&error))?;
             line.push(b'\n');
             upload.write(inner, &line).await?;

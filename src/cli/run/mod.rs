@@ -37,6 +37,7 @@ use super::exit::{Exit, Report};
 use super::input::check_inputs;
 use super::terminal::say;
 use super::wiring::{self, Connected, connect};
+use super::worker::TRACES_END_WITHIN;
 use super::{intake, serve, signals};
 
 pub(crate) use progress::{Pace, clock, short, span};
@@ -101,6 +102,7 @@ pub async fn run(args: RunArgs) -> Result<Exit, Report> {
     let catalogue = Arc::new(wiring::catalogue(&settings, &endpoints));
     let flow = wiring::flow_settings(&settings, args.simulate.is_some(), cost_cap, Patience::Bounded);
     let backend = Backend::Embedded(store.clone());
+    let traces = backend.traces(&settings, &args.places, is_simulated)?;
     let context = backend::context(
         backend.ports(Some(batch.clone())),
         &settings,
@@ -108,6 +110,7 @@ pub async fn run(args: RunArgs) -> Result<Exit, Report> {
         Arc::clone(&catalogue),
         flow,
         stop.clone(),
+        traces.clone(),
     );
     let page = match args.listen {
         Some(address) => {
@@ -130,6 +133,7 @@ pub async fn run(args: RunArgs) -> Result<Exit, Report> {
         documents_in: Place::Files,
         no_ingestions: args.simulate.is_some().then_some(NO_INGESTIONS_HERE),
         simulated: args.simulate.is_some(),
+        traces: traces.clone(),
     };
     let source = intake::Source {
         inputs: args.inputs.clone(),
@@ -151,6 +155,7 @@ pub async fn run(args: RunArgs) -> Result<Exit, Report> {
         Some(simulator) => Some(simulator.stop().await),
         None => None,
     };
+    traces.end(settings.worker.drain.min(TRACES_END_WITHIN)).await;
     store.close().await?;
     let summary = summary::Summary {
         batch: &batch,

@@ -78,7 +78,9 @@ fn quits(event: &Event) -> bool {
 /// One line a batch that has changed, or with `--json` one a look.
 async fn in_lines(source: &Source<'_>, first: View) -> Result<Exit, Report> {
     let interrupted = signals::heard_from_now();
-    tokio::pin!(interrupted);
+    // A reader that has gone, as `head` does, would else be noticed only by the next line, and there may be none.
+    let unread = out::is_unread();
+    tokio::pin!(interrupted, unread);
     let mut said = HashMap::new();
     let (mut view, mut looked) = (first, Instant::now());
     loop {
@@ -90,6 +92,7 @@ async fn in_lines(source: &Source<'_>, first: View) -> Result<Exit, Report> {
         }
         tokio::select! {
             () = tokio::time::sleep_until(looked + LINES_EVERY) => {}
+            () = &mut unread => return Ok(Exit::AllSucceeded),
             _ = &mut interrupted => return Ok(Exit::AllSucceeded),
         }
         looked = Instant::now();

@@ -706,6 +706,7 @@ prop_compose! {
             residency,
             callback: callback.and_then(|token| TaskToken::new(&token)),
             metadata,
+            trace: None,
         }
     }
 }

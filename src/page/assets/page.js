@@ -278,6 +278,7 @@ function showTables(status) {
     ['failed', (b) => count(b.failed)],
     ['rejected', (b) => count(b.rejected)],
     ['expired', (b) => count(b.expired)],
+    ['eta_s', (b) => (b.eta_s === 0 ? 'done' : span(b.eta_s))],
     ['cost_usd', (b) => dollars(b.cost_usd)],
   ]);
   const tokens = [

@@ -199,7 +199,15 @@ pub(crate) fn key(id: &str) -> JobKey {
 
 pub(crate) fn outgoing(body: &str) -> Outgoing {
     let (batch, priority) = (batch(), Priority::default());
-    Outgoing { body: body.to_owned(), batch, tenant: Tenant::unnamed(), model: None, priority, delay: Duration::ZERO }
+    Outgoing {
+        body: body.to_owned(),
+        batch,
+        tenant: Tenant::unnamed(),
+        model: None,
+        priority,
+        delay: Duration::ZERO,
+        trace: None,
+    }
 }
 
 pub(crate) fn job(id: &str, prompt: &str) -> Job {
@@ -214,6 +222,7 @@ pub(crate) fn job(id: &str, prompt: &str) -> Job {
         residency: None,
         callback: None,
         metadata: Map::new(),
+        trace: None,
     }
 }
 
