@@ -134,7 +134,7 @@ data "aws_iam_policy_document" "express" {
   }
   statement {
     sid       = "Record"
-    actions   = ["dynamodb:PutItem"]
+    actions   = ["dynamodb:GetItem", "dynamodb:PutItem"]
     resources = [aws_dynamodb_table.ledger.arn]
 
     condition {

@@ -15,6 +15,7 @@ use aquifer::cli::SystemClock;
 use aquifer::embedded::{self, Line, Run, Store};
 use aquifer::flow::context::{Context, Settings};
 use aquifer::flow::credentials::CredentialsGate;
+use aquifer::flow::ingest::Troubles;
 use aquifer::flow::lanes::{CallTimeout, Catalogue, PlanSpec, RouteSpec};
 use aquifer::flow::patience::{ClaimGate, Patience};
 use aquifer::flow::stop::{Reason, Stop};
@@ -109,6 +110,7 @@ pub(crate) async fn drain(queued: &Queued, model: Arc<dyn Model>, slots: usize) 
         batches: None,
         documents: None,
         ingestions: None,
+        ingest_troubles: Troubles::default(),
         pipelines: None,
         bodies: queued.store.bodies(),
         notices: queued.store.notices(),

@@ -223,15 +223,13 @@ impl FleetParts {
         Ok(())
     }
 
-    /// When the job of a round is to be delivered; `None` if it has ended already.
+    /// When the job of a round is to be delivered; `None` if it has ended already, or has no row any more.
     async fn rests(&self, doing: &str, row: &RoundRow) -> Result<Option<Duration>, StoreError> {
         let job = row.place.job_pk();
         let rows = fetch::rows(&self.inner, doing, [job.clone()], &["st"]).await?;
-        let state = match rows.get(&job) {
-            Some(item) => Fields(item).text("st")?.and_then(State::from_word),
-            None => None,
-        };
-        Ok(match state {
+        // One that is gone, by its age or by a person's hand, is not to begin anew.
+        let Some(item) = rows.get(&job) else { return Ok(None) };
+        Ok(match Fields(item).text("st")?.and_then(State::from_word) {
             Some(State::Final(_)) => None,
             Some(State::Running) => Some(LOOKED_AT),
             Some(State::Queued) | None => Some(Duration::ZERO),

@@ -4,6 +4,8 @@
 //! lost. An exception's frame becomes the error response that it would have been without a stream, so that one table
 //! ([`super::errors`]) judges both.
 
+use std::collections::BTreeMap;
+
 use aws_smithy_eventstream::frame::read_message_from;
 use aws_smithy_types::event_stream::{HeaderValue, Message};
 use base64::Engine as _;
@@ -23,7 +25,7 @@ const RETURN_CONTROL: &str = "return_control";
 const TRACE: &str = "trace";
 
 /// The answer in an agent's events. Its `text` are the chunks joined; its `output` has that as `completion`, the `attributions` of
-/// the chunks that have any, and every other event by its name. `request` is what was asked, so that no error shows it.
+/// the chunks that have any, and every other event by its name, several of one name as a list. `request` is what was asked, so that no error shows it.
 pub(super) fn agent(seen: &Seen, stream: Option<Bytes>, request: &[u8]) -> Result<Answer, CallFailure> {
     let Some(stream) = stream else { return Err(broken(seen, "the connection broke within the response")) };
     let mut said = Said::default();
@@ -52,7 +54,7 @@ fn messages(mut stream: Bytes) -> impl Iterator<Item = Option<Message>> {
 struct Said {
     bytes: Vec<u8>,
     attributions: Vec<Value>,
-    others: Map<String, Value>,
+    others: BTreeMap<String, Vec<Value>>,
 }
 
 impl Said {
@@ -64,23 +66,25 @@ impl Said {
                 _ => None,
             }
         };
-        let payload = serde_json::from_slice::<Value>(message.payload()).unwrap_or(Value::Null);
+        let payload = serde_json::from_slice::<Value>(message.payload()).ok();
         let kind = header(":message-type").unwrap_or_default();
         if kind == "exception" || kind == "error" {
             let code = header(":exception-type").or_else(|| header(":error-code"));
             let spoken = header(":error-message").map(|text| json!({ "message": text }));
-            return Err(refused(seen, code, spoken.unwrap_or(payload), request));
+            return Err(refused(seen, code, spoken.or(payload).unwrap_or_default(), request));
         }
         match header(":event-type").unwrap_or_default().as_str() {
             "chunk" => {
-                let bytes = payload.get("bytes").and_then(Value::as_str).unwrap_or_default();
-                let Ok(bytes) = STANDARD.decode(bytes) else { return Err(broken(seen, "a chunk cannot be read")) };
+                let Some((bytes, attribution)) = payload.and_then(chunk) else {
+                    return Err(broken(seen, "a chunk cannot be read"));
+                };
                 self.bytes.extend(bytes);
-                self.attributions.extend(payload.get("attribution").cloned());
+                self.attributions.extend(attribution);
             }
             TRACE | "" => {}
             other => {
-                self.others.insert(other.to_owned(), payload);
+                let Some(payload) = payload else { return Err(broken(seen, "an event cannot be read")) };
+                self.others.entry(other.to_owned()).or_default().push(payload);
             }
         }
         Ok(())
@@ -104,7 +108,7 @@ impl Said {
         if !self.attributions.is_empty() {
             output.insert("attributions".to_owned(), self.attributions.into());
         }
-        output.extend(self.others);
+        output.extend(self.others.into_iter().map(|(name, events)| (name, one_or_all(events))));
         Ok(Answer {
             text: (!text.is_empty()).then_some(text),
             output: Value::Object(output),
@@ -112,6 +116,20 @@ impl Said {
             usage: Usage::default(),
         })
     }
+}
+
+/// The bytes of a chunk and where they come from; it may have either alone.
+fn chunk(payload: Value) -> Option<(Vec<u8>, Option<Value>)> {
+    let Value::Object(mut payload) = payload else { return None };
+    let bytes = match payload.get("bytes") {
+        None => Vec::new(),
+        Some(bytes) => STANDARD.decode(bytes.as_str()?).ok()?,
+    };
+    Some((bytes, payload.remove("attribution")))
+}
+
+fn one_or_all(mut events: Vec<Value>) -> Value {
+    if events.len() == 1 { events.swap_remove(0) } else { Value::Array(events) }
 }
 
 /// An exception within the stream, as if it had come before it.
@@ -183,6 +201,38 @@ mod tests {
         let answer = read(&[event("returnControl", &control)]).unwrap();
         assert_eq!((answer.text, answer.stop_reason.as_deref()), (None, Some("return_control")));
         assert_eq!(answer.output["returnControl"], control);
+    }
+
+    #[test]
+    fn events_of_one_name_are_all_kept_in_their_order() {
+        let files = |name: &str| json!({ "files": [{ "name": name }] });
+        let answer = read(&[event("files", &files("a")), chunk(b"Done."), event("files", &files("b"))]).unwrap();
+        assert_eq!(answer.output["files"], json!([files("a"), files("b")]));
+        assert_eq!(answer.text.as_deref(), Some("Done."));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_no_answer_with_a_gap() {
+        let raw = |name: &'static str, payload: &'static [u8]| {
+            let header = |name: &'static str, value: &'static str| Header::new(name, HeaderValue::String(value.into()));
+            let message = Message::new(payload).add_header(header(":message-type", "event"));
+            let mut bytes = Vec::new();
+            write_message_to(&message.add_header(header(":event-type", name)), &mut bytes).unwrap();
+            bytes
+        };
+        for bad in [
+            raw("chunk", b"not JSON"),
+            raw("chunk", b"[]"),
+            event("chunk", &json!({ "bytes": 7 })),
+            event("chunk", &json!({ "bytes": "no base64!" })),
+            raw("files", b"{"),
+        ] {
+            let failure = read(&[chunk(b"one"), bad, chunk(b"two")]).unwrap_err();
+            assert_eq!((failure.failure.class, failure.billing), (Class::Unavailable, Billing::Unknown));
+        }
+        let cited = event("chunk", &json!({ "attribution": { "citations": [] } }));
+        assert_eq!(read(&[chunk(b"one"), cited]).unwrap().output["attributions"], json!([{ "citations": [] }]));
+        assert!(read(&[raw("trace", b"not JSON"), chunk(b"one")]).is_ok(), "it is passed over anyway");
     }
 
     #[test]

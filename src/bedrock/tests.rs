@@ -15,8 +15,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::job::ident::{BatchName, JobId, JobKey, Tenant};
+use crate::job::ingest::{DataSource, IngestToken};
 use crate::job::outcome::Usage;
-use crate::ports::LaneId;
+use crate::ports::{Begun, Ingestions as _, LaneId};
 
 const REGION: &str = "us-east-1";
 const MODEL: &str = "us.vendor.model-20251001-v1:0";
@@ -455,6 +457,48 @@ async fn credentials_that_cannot_be_loaded_send_nothing_and_are_back_after_a_ref
 
     bedrock.refresh_credentials().await.unwrap();
     bedrock.call(converse(HELLO)).await.unwrap();
+}
+
+fn source() -> DataSource {
+    let fields = json!({ "knowledge_base_id": "KB12345678", "data_source_id": "DS12345678" });
+    DataSource::read(fields.as_object().unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn knowledge_bases_share_connections_and_load_refused_credentials_anew() {
+    let none = || Act::Send(response(200, &[], r#"{"ingestionJobSummaries":[]}"#));
+    let expired = || error(403, "ExpiredTokenException", "The security token included in the request is expired");
+    let server = Server::start([answer("hi"), none(), expired(), none()]).await;
+    let models = server.bedrock().await;
+    let bases = KnowledgeBases::beside(&models, REGION.into());
+    let bases = KnowledgeBases { endpoint: server.endpoint(REGION), ..bases };
+    models.call(converse(HELLO)).await.unwrap();
+    assert!(bases.newest(&source()).await.unwrap().is_empty());
+    assert_eq!(server.connections(), 1, "one pool for models and knowledge bases");
+    assert_eq!(bases.newest(&source()).await.unwrap_err().class, Class::Credentials);
+    assert!(bases.client.lock().await.is_none(), "the next question has a client of its own");
+    assert!(bases.newest(&source()).await.is_ok());
+
+    let sent = server.requests().len();
+    let broken =
+        bases.client.lock().await.as_ref().unwrap().config().to_builder().credentials_provider(Expired).build();
+    *bases.client.lock().await = Some(aws_sdk_bedrockagent::Client::from_conf(broken));
+    let failure = bases.newest(&source()).await.unwrap_err();
+    assert_eq!(failure.class, Class::Credentials, "{failure:?}");
+    assert!(failure.message.contains("the session has ended"), "{failure:?}");
+    assert_eq!(server.requests().len(), sent, "nothing was sent");
+    assert!(bases.newest(&source()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_conflict_is_another_ingestion_and_a_limit_of_the_account_is_a_quota() {
+    let server =
+        Server::start([error(409, "ConflictException", "x"), error(402, "ServiceQuotaExceededException", "x")]).await;
+    let bases = KnowledgeBases::new(server.endpoint(REGION), Credentials::Simulator);
+    let (tenant, batch, id) = (Tenant::unnamed(), BatchName::none(), JobId::new("a").unwrap());
+    let token = IngestToken::of(&JobKey { tenant, batch, id }, 0);
+    assert_eq!(bases.begin(&source(), &token).await.unwrap(), Begun::Busy);
+    assert_eq!(bases.begin(&source(), &token).await.unwrap_err().class, Class::QuotaDay);
 }
 
 #[tokio::test]

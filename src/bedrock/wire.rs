@@ -148,6 +148,33 @@ async fn ask_agent(client: &Client, call: &AgentCall, trace: &Arc<Trace>) -> Opt
     Some(failure)
 }
 
+/// Whether a call got past credentials and signing: told of one that the SDK writes and reads by itself.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Left(Arc<AtomicBool>);
+
+impl Left {
+    pub(super) fn is_so(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[dyn_dispatch_hint]
+impl Intercept for Left {
+    fn name(&self) -> &'static str {
+        "aquifer left"
+    }
+
+    fn read_before_transmit(
+        &self,
+        _: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        self.0.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
 /// What became of one call.
 #[derive(Default)]
 struct Trace {

@@ -104,6 +104,9 @@ pub struct Places {
     pub config: Option<PathBuf>,
 }
 
+/// Where `run` writes results unless it is told otherwise.
+pub(crate) const RESULTS: &str = "results.jsonl";
+
 /// `aquifer run`.
 #[derive(Args, Debug)]
 #[command(after_help = RUN_HELP)]
@@ -115,7 +118,7 @@ pub struct RunArgs {
     #[arg(long)]
     pub documents: bool,
     /// Where results go; `-` is standard output
-    #[arg(short, long, value_name = "FILE", default_value = "results.jsonl")]
+    #[arg(short, long, value_name = "FILE", default_value = RESULTS)]
     pub output: PathBuf,
     /// Call the built-in simulator instead of Bedrock, well behaved or as a scenario says
     #[arg(long, value_name = "SCENARIO.toml", num_args = 0..=1, require_equals = true)]

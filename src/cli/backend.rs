@@ -12,6 +12,7 @@ use crate::embedded::{self, Entry, Run, Sealed, Standing, Store};
 use crate::flow::batch_request::BatchPorts;
 use crate::flow::context::{self, Context, DocumentPorts};
 use crate::flow::credentials::CredentialsGate;
+use crate::flow::ingest::Troubles;
 use crate::flow::lanes::Catalogue;
 use crate::flow::notify::Announcer;
 use crate::flow::patience::ClaimGate;
@@ -19,8 +20,8 @@ use crate::flow::roster::{Roster, Sender};
 use crate::flow::stop::Stop;
 use crate::job::ident::{BatchKey, BatchName, Digest};
 use crate::ports::{
-    Allowance, Bodies, Callbacks, Finding, Ledger, Model, Notices, Parts, Pipelines, Queue, Sources, StoreError,
-    StoreTrouble,
+    Allowance, Bodies, Callbacks, Finding, Ingestions, Ledger, Model, Notices, Parts, Pipelines, Queue, Sources,
+    StoreError, StoreTrouble,
 };
 use crate::telemetry::Meter;
 
@@ -306,7 +307,7 @@ impl Roll {
 pub(crate) fn context(
     ports: Ports,
     configured: &Settings,
-    model: Arc<dyn Model>,
+    (model, ingestions): (Arc<dyn Model>, Option<Arc<dyn Ingestions>>),
     catalogue: Arc<Catalogue>,
     settings: context::Settings,
     stop: Stop,
@@ -321,7 +322,8 @@ pub(crate) fn context(
         callbacks,
         batches,
         documents,
-        ingestions: (!settings.simulated).then(|| wiring::ingestions(configured)),
+        ingestions,
+        ingest_troubles: Troubles::default(),
         pipelines,
         allowance,
         model,

@@ -13,7 +13,7 @@ use super::args::CheckArgs;
 use super::backend::Backend;
 use super::exit::{Exit, Report};
 use super::terminal::say;
-use super::{out, wiring};
+use super::{folders, out, wiring};
 
 /// Checks everything.
 ///
@@ -24,6 +24,7 @@ pub(crate) async fn check(args: &CheckArgs) -> Result<Exit, Report> {
     let made = if args.create { Backend::create_missing(&settings).await? } else { Vec::new() };
     let mut findings = told::configuration(&settings, &args.places);
     findings.extend(told::caps(&settings, &args.places));
+    findings.extend(folders::check(&settings, &args.places));
     findings.extend(models::check(&settings, args.call_models).await);
     findings.extend(match Backend::check(&settings, &args.places).await {
         Ok(findings) => findings,

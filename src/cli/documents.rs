@@ -2,25 +2,21 @@
 //! was changed is another.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
 use crate::document::FILE_BYTES;
 use crate::job::document::Document;
+use crate::job::dropped::{id_of, named};
 use crate::job::failure::Class;
 use crate::job::ident::{BatchName, Digest, JobId, JobKey, Tenant};
 use crate::job::intake::{Draft, NO_MODEL, Refusal};
 use crate::job::spec::{Job, MaxTokens, Priority, Request};
-use crate::job::upload::UploadRule;
+use crate::job::upload::{Origin, UploadRule};
 
 use super::exit::Report;
-
-/// Of a job's id, so much is of the path.
-const NAME: usize = 100;
-/// Hexadecimal digits of the content's digest behind it.
-const DIGITS: usize = 12;
 
 /// How documents are read.
 #[derive(Clone, Debug)]
@@ -89,16 +85,19 @@ pub(crate) fn job(
         id: JobId::new(&named(shown)).ok(),
         tenant: None,
     };
-    let digest = digest(path).map_err(|(class, reason)| refused(class, reason))?;
-    // Files of this machine lie in no bucket.
-    let rule = rules.uploads.iter().find(|rule| rule.bucket.is_none() && rule.is_for(shown));
+    let digest = match digest(path) {
+        Ok(Content::Whole(digest)) => digest,
+        Ok(Content::TooLarge) => return Err(refused(Class::TooLarge, too_large())),
+        Err(error) => return Err(refused(Class::BadInput, format!("cannot be read: {error}"))),
+    };
+    // Files that are named lie in no bucket, and wait in no folder.
+    let rule = rules.uploads.iter().find(|rule| rule.origin == Origin::Any && rule.is_for(shown));
     let document = rule.map_or_else(|| Document::at(shown), |rule| rule.document(shown));
     let document = Document { sha256: Some(digest), ..document };
     let model = rule.and_then(|rule| rule.model.as_deref()).or(model).or(default);
     let model = model.ok_or_else(|| refused(Class::BadInput, NO_MODEL.to_owned()))?;
-    let place = Digest::of(format!("{shown}\0{digest}").as_bytes()).to_string();
-    let id = format!("{}-{}", named(shown), place.get(..DIGITS).unwrap_or_default());
-    let id = JobId::new(&id).map_err(|error| refused(Class::BadInput, error.to_string()))?;
+    let place = Digest::of(format!("{shown}\0{digest}").as_bytes());
+    let id = id_of(shown, &place).map_err(|error| refused(Class::BadInput, error.to_string()))?;
     let job = Job {
         key: JobKey { tenant: Tenant::unnamed(), batch: batch.clone(), id },
         model: model.to_owned(),
@@ -114,19 +113,24 @@ pub(crate) fn job(
     Ok(Draft { job, auto_id: false })
 }
 
-/// The end of a path, in the letters of an id.
-fn named(path: &str) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '_' };
-    let name: Vec<char> = path.chars().map(|c| if matches!(c, '/' | '\\') { ':' } else { plain(c) }).collect();
-    name.iter().skip(name.len().saturating_sub(NAME)).collect()
+/// What a file holds, as far as it is looked at.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Content {
+    /// All of it, by its digest.
+    Whole(Digest),
+    /// More than is ever read.
+    TooLarge,
 }
 
-fn digest(path: &Path) -> Result<Digest, (Class, String)> {
-    let unreadable = |error: std::io::Error| (Class::BadInput, format!("cannot be read: {error}"));
-    let mut file = File::open(path).map_err(unreadable)?.take(FILE_BYTES + 1);
+/// Reads a file for its digest. Blocks.
+///
+/// # Errors
+/// What the system said.
+pub(crate) fn digest(path: &Path) -> io::Result<Content> {
+    let mut file = File::open(path)?.take(FILE_BYTES + 1);
     let (mut hasher, mut buffer, mut length) = (Sha256::new(), vec![0; 1 << 16], 0);
     loop {
-        let read = file.read(&mut buffer).map_err(unreadable)?;
+        let read = file.read(&mut buffer)?;
         if read == 0 {
             break;
         }
@@ -134,8 +138,11 @@ fn digest(path: &Path) -> Result<Digest, (Class, String)> {
         hasher.update(buffer.get(..read).unwrap_or_default());
     }
     if length > FILE_BYTES {
-        let why = format!("the file is larger than {} MiB; split it into several files", FILE_BYTES >> 20);
-        return Err((Class::TooLarge, why));
+        return Ok(Content::TooLarge);
     }
-    Digest::from_bytes(&hasher.finalize()).ok_or_else(|| (Class::BadInput, "has no digest".to_owned()))
+    Digest::from_bytes(&hasher.finalize()).map(Content::Whole).ok_or_else(|| io::Error::other("it has no digest"))
+}
+
+fn too_large() -> String {
+    format!("the file is larger than {} MiB; split it into several files", FILE_BYTES >> 20)
 }

@@ -10,6 +10,7 @@ mod documents;
 mod enqueue;
 pub mod exit;
 mod explain;
+mod folders;
 mod forget;
 pub mod input;
 mod intake;

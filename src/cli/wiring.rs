@@ -18,7 +18,7 @@ use crate::flow::patience::Patience;
 use crate::flow::senders::Senders;
 use crate::job::intake::is_plausible_model_id;
 use crate::job::units::{Timestamp, Usd};
-use crate::job::upload::Uploads;
+use crate::job::upload::{Origin, Uploads};
 use crate::ports::{Clock, Documents, Ingestions, LaneId, Model, Sources};
 use crate::rules::breaker::BreakerRules;
 use crate::rules::pace::{Counting, Hypothesis, Limits};
@@ -66,6 +66,11 @@ pub(crate) fn settings(file: Option<&Path>, simulate: bool) -> Result<Settings, 
         std::fs::read_to_string(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))
     };
     let mut settings = config::resolve(typed, &environment, read_endpoints).map_err(Report::usage)?;
+    for rule in &mut settings.uploads {
+        if let Origin::Folder(watched) = &mut rule.origin {
+            *watched = folder.join(&*watched);
+        }
+    }
     if typed.is_none() && simulate {
         let built_in = config::simulated();
         settings.models = built_in.models;
@@ -160,6 +165,8 @@ pub(crate) async fn simulator(listen: SocketAddr, scenario: Option<&PathBuf>) ->
 /// Who answers, and where.
 pub(crate) struct Connected {
     pub(crate) model: Arc<dyn Model>,
+    /// Who ingests; nobody, where all is simulated.
+    pub(crate) ingestions: Option<Arc<dyn Ingestions>>,
     /// The built-in simulator, if that is who answers.
     pub(crate) simulator: Option<Simulator>,
     pub(crate) endpoints: Vec<EndpointSettings>,
@@ -173,12 +180,13 @@ pub(crate) async fn connect(simulate: Option<&Option<PathBuf>>, settings: &Setti
     let endpoints = endpoints(settings, simulate.is_some()).await?;
     let Some(scenario) = simulate else {
         let model = bedrock(&endpoints).await?;
-        return Ok(Connected { model: Arc::new(model), simulator: None, endpoints });
+        let ingestions = Some(ingestions(&model, settings));
+        return Ok(Connected { model: Arc::new(model), ingestions, simulator: None, endpoints });
     };
     let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let simulator = simulator(any_port, scenario.as_ref()).await?;
     let model = simulated_bedrock(simulator.address(), &endpoints).await?;
-    Ok(Connected { model: Arc::new(model), simulator: Some(simulator), endpoints })
+    Ok(Connected { model: Arc::new(model), ingestions: None, simulator: Some(simulator), endpoints })
 }
 
 /// The endpoints to call: the configured ones, else the region the SDK would use.
@@ -418,9 +426,9 @@ fn uploads(settings: &Settings) -> Uploads {
 }
 
 /// Who brings data sources up to date: the service, in the region of this machine, else that of the first endpoint.
-pub(crate) fn ingestions(settings: &Settings) -> Arc<dyn Ingestions> {
+fn ingestions(models: &Bedrock, settings: &Settings) -> Arc<dyn Ingestions> {
     let first = settings.endpoints.first().map_or_else(|| Arc::from("us-east-1"), |first| Arc::clone(&first.region));
-    Arc::new(KnowledgeBases::at_home_or_in(first))
+    Arc::new(KnowledgeBases::beside(models, first))
 }
 
 fn senders(settings: &Settings) -> Senders {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::task::JoinSet;
 
 use crate::config::{self, Listen, Settings};
 use crate::flow::context::Context;
@@ -20,6 +21,7 @@ use super::args::WorkerArgs;
 use super::backend::{self, Backend};
 use super::desk::BackendDesk;
 use super::exit::{Exit, Report};
+use super::folders::Folders;
 use super::run::{Pace, clock, short};
 use super::terminal::{can_draw, record, say, share_with};
 use super::wiring::{self, Connected, connect};
@@ -43,21 +45,28 @@ pub(crate) async fn worker(args: &WorkerArgs) -> Result<Exit, Report> {
     let settings = wiring::settings(args.places.config.as_deref(), is_simulated)?;
     let stop = Stop::default();
     let signals = signals::watch(stop.clone());
-    let Connected { model, simulator, endpoints } = connect(args.simulate.as_ref(), &settings).await?;
+    let Connected { model, ingestions, simulator, endpoints } = connect(args.simulate.as_ref(), &settings).await?;
     let backend = Backend::open(&settings, &args.places, is_simulated).await?;
+    let folders = Folders::of(&settings, &args.places)?;
     let catalogue = Arc::new(wiring::catalogue(&settings, &endpoints));
     let flow = wiring::flow_settings(&settings, is_simulated, None, Patience::Endless);
-    let context = backend::context(backend.ports(None), &settings, model, catalogue, flow, stop);
+    let context = backend::context(backend.ports(None), &settings, (model, ingestions), catalogue, flow, stop);
     let asked = args.listen.map(|address| Listen { address, is_set: true });
     let desk = BackendDesk::new(backend.clone(), &args.places, is_simulated, &settings);
     let token = settings.worker.page_token.as_ref();
     let page = serve::open(asked.unwrap_or(settings.worker.listen), &context, desk, token).await?;
     say(&format!("working {}: {}", backend.name(&args.places, is_simulated), what_answers(&settings, &context)));
 
+    let mut watching = match &backend {
+        Backend::Embedded(store) => folders.watch(store, &context),
+        // The configuration of a fleet has none.
+        Backend::Fleet(_) => JoinSet::new(),
+    };
     let purging = tokio::spawn(purge(backend.clone(), settings.keep));
     // CloudWatch reads the log of a fleet; on a machine of its own a worker is scraped.
     let is_fleet = matches!(settings.backend, config::Backend::Aws(_));
     watch(&context, is_fleet.then(Emf::default)).await;
+    while watching.join_next().await.is_some() {}
     purging.abort();
     signals.abort();
     drop(page);

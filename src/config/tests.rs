@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::job::units::{PerDay, PerMinute, Price, Timestamp, Usd};
+use crate::job::upload::Origin;
 
 fn read(text: &str) -> Result<Settings, ConfigErrors> {
     resolve(Some(("aquifer.toml", text)), &BTreeMap::new(), no_file)
@@ -231,12 +232,32 @@ fn values_that_cannot_be_are_refused() {
 
 #[test]
 fn what_belongs_to_a_later_version_is_refused_by_name() {
+    let found = errors("[tenant.acme]\noutput_tokens_per_day = 1");
+    let [ConfigError::Later { key }] = &found[..] else { panic!("{found:?}") };
+    assert_eq!(key, "tenant.acme.output_tokens_per_day");
+}
+
+#[test]
+fn w8_a_folder_is_watched_on_one_machine_and_what_is_for_buckets_does_not_go_with_it() {
+    let read =
+        with_env("[[upload]]\nfolder = 'in box/'\nprefix = 'q3/'\nsuffix = '.pdf'\n[[upload]]\nbucket = 'b'", &[]);
+    let rules = read.unwrap().uploads;
+    assert_eq!(rules[0].origin, Origin::Folder("in box/".into()));
+    assert_eq!(rules[1].origin, Origin::Bucket("b".to_owned()));
+    let fleet =
+        format!("backend = 'aws'\n[notify]\njobs = false\nbatches = false\n{FLEET}[[upload]]\nsuffix = '.pdf'\n");
+    let folder = "[[upload]]\nfolder = 'in'\n";
     for (text, key) in [
-        ("[[upload]]\nfolder = 'inbox/'", "upload.0.folder"),
-        ("[tenant.acme]\noutput_tokens_per_day = 1", "tenant.acme.output_tokens_per_day"),
+        ("[[upload]]\nfolder = ' '".to_owned(), "`upload.0.folder` must be the path"),
+        (format!("{fleet}folder = 'in'"), "`upload.0.folder` must be left out beside backend"),
+        (format!("{folder}bucket = 'b'"), "`upload.0.bucket` must be left out beside `upload.0.folder`"),
+        (
+            format!("{folder}ingest = {{ knowledge_base_id = 'kb', data_source_id = 'ds' }}"),
+            "`upload.0.ingest` must be left out beside `upload.0.folder`",
+        ),
     ] {
-        let found = errors(text);
-        assert!(matches!(&found[..], [ConfigError::Later { key: found, .. }] if found == key), "{found:?}");
+        let found = errors_of(&text);
+        assert!(found.iter().any(|error| error.to_string().contains(key)), "{text}: {found:?}");
     }
 }
 

@@ -6,7 +6,7 @@ use super::Backend;
 use super::error::ConfigError;
 use super::typed::{Named, Section};
 use crate::job::document::{Document, Mode, Partial};
-use crate::job::upload::{Agent, Ingest, OwnPlace, Pipeline, UploadRule};
+use crate::job::upload::{Agent, Ingest, Origin, OwnPlace, Pipeline, UploadRule};
 
 /// Where a back end keeps what is its own, as far as events tell of it.
 pub(super) fn own_place(backend: &Backend) -> Option<OwnPlace> {
@@ -23,7 +23,7 @@ pub(super) fn read(top: &mut Section<'_>, backend: &Backend) -> Vec<UploadRule> 
         let mut section = Section::new(path, table, top.problems());
         let bounds = Document::CHUNK_BOUNDS;
         let rule = UploadRule {
-            bucket: section.text("bucket"),
+            origin: origin(&mut section, backend),
             prefix: section.text("prefix").unwrap_or_default(),
             suffix: section.text("suffix").unwrap_or_default(),
             model: section.text("model").map(Into::into),
@@ -36,7 +36,6 @@ pub(super) fn read(top: &mut Section<'_>, backend: &Backend) -> Vec<UploadRule> 
             max_tokens: section.number("max_tokens", 1..=u32::MAX),
             pipeline: pipeline(&mut section, backend),
         };
-        section.later("folder");
         if let Some(own) = own.as_ref().filter(|own| own.is_met_by(&rule)) {
             let bound = format!(
                 "outside of `aws.prefix`, which is \"{}\" (as \"inbox/\" is), or go with a `suffix` or a `bucket` that results of \
@@ -57,6 +56,31 @@ pub(super) fn read(top: &mut Section<'_>, backend: &Backend) -> Vec<UploadRule> 
         rules.push(rule);
     }
     rules
+}
+
+/// A folder is watched by the machine that has it, and what begins in S3 does not begin there.
+fn origin(section: &mut Section<'_>, backend: &Backend) -> Origin {
+    let others = ["bucket", "pipeline", "ingest", "agent"].map(|key| (key, section.has(key)));
+    let bucket = section.text("bucket").map_or(Origin::Any, Origin::Bucket);
+    let Some(folder) = section.text("folder") else { return bucket };
+    if folder.trim().is_empty() {
+        section.out_of_bounds("folder", &folder, "the path of a folder");
+    }
+    if matches!(backend, Backend::Aws(_)) {
+        let (key, value) = (section.key("folder"), format!("\"{folder}\""));
+        let bound =
+            "left out beside backend = \"aws\": a fleet is told of files by their bucket, and a folder is watched by \
+                     the worker of one machine"
+                .to_owned();
+        section.problem(ConfigError::Contradiction { key, value, bound });
+    }
+    for (other, _) in others.into_iter().filter(|(_, is_there)| *is_there) {
+        let (key, value) = (section.key(other), "a value".to_owned());
+        let bound =
+            format!("left out beside `{}`: it is of objects in S3, and those are in no folder", section.key("folder"));
+        section.problem(ConfigError::Contradiction { key, value, bound });
+    }
+    Origin::Folder(folder.into())
 }
 
 fn pipeline(section: &mut Section<'_>, backend: &Backend) -> Option<Pipeline> {

@@ -158,28 +158,7 @@ impl Clerk<'_, '_> {
         digest: Digest,
         message: &str,
     ) -> rusqlite::Result<Standing> {
-        let message = self.put(job, message)?;
-        let row = JobRow {
-            no: 0,
-            batch,
-            state: State::Queued,
-            generation: 0,
-            token: 0,
-            epoch: None,
-            lease_until: Timestamp(0),
-            tally: Tally::default(),
-            open: None,
-            suspicion: 0.0,
-            digest,
-            enqueued: self.tx.now,
-            message: Some(message),
-            done: None,
-            usage: Usage::default(),
-        };
-        let no = row.insert(self.tx.conn, &job.key.id)?;
-        let batch = self.tx.batch_or_new(&job.key.batch_key())?;
-        batch.swap(None, Some(row.share()));
-        batch.reopen();
+        let no = queue_new(self.tx, self.pool, job, batch, digest, message)?;
         self.put_on_roll(position, Some(no), None)?;
         Ok(Standing::New)
     }
@@ -262,6 +241,40 @@ impl Clerk<'_, '_> {
             .execute(params![self.roll, int(position), job, refusal])?;
         Ok(())
     }
+}
+
+/// Queues a job of which there is no row: its message and its row, whose number it returns.
+pub(super) fn queue_new(
+    tx: &mut Tx<'_>,
+    pool: i64,
+    job: &Job,
+    batch: i64,
+    digest: Digest,
+    message: &str,
+) -> rusqlite::Result<i64> {
+    let message = queue::put(tx, pool, Some(&job.model), job.priority.get(), message, None)?;
+    let row = JobRow {
+        no: 0,
+        batch,
+        state: State::Queued,
+        generation: 0,
+        token: 0,
+        epoch: None,
+        lease_until: Timestamp(0),
+        tally: Tally::default(),
+        open: None,
+        suspicion: 0.0,
+        digest,
+        enqueued: tx.now,
+        message: Some(message),
+        done: None,
+        usage: Usage::default(),
+    };
+    let no = row.insert(tx.conn, &job.key.id)?;
+    let batch = tx.batch_or_new(&job.key.batch_key())?;
+    batch.swap(None, Some(row.share()));
+    batch.reopen();
+    Ok(no)
 }
 
 /// Opens the next generation of a job that had failed or expired, under its new content and message, and takes it out of its

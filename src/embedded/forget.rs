@@ -73,6 +73,11 @@ fn mark(tx: &mut Tx<'_>, name: &BatchName) -> rusqlite::Result<Result<(), String
     if rows.is_empty() {
         return Ok(Err(format!("there is no batch {name}")));
     }
+    let pool = queue::pool(tx.conn, name)?;
+    let has_input: bool = tx
+        .conn
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM roll WHERE pool = ?1)")?
+        .query_row([pool], |row| row.get(0))?;
     for row in &rows {
         // Asked through the transaction: it may hold changes that are not written yet.
         let Some(row) = tx.batch(&row.key)? else { continue };
@@ -80,11 +85,11 @@ fn mark(tx: &mut Tx<'_>, name: &BatchName) -> rusqlite::Result<Result<(), String
         if open > 0 {
             return Ok(Err(format!("{open} jobs of {name} have not ended")));
         }
-        if !row.sealed {
+        // One whose jobs came by themselves has no input that could end.
+        if !row.sealed && has_input {
             return Ok(Err(format!("{name} is not complete: its input was never read to its end")));
         }
     }
-    let pool = queue::pool(tx.conn, name)?;
     let busy: bool = tx
         .conn
         .prepare_cached(

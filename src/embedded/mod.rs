@@ -12,6 +12,7 @@
 
 mod allowance;
 mod appender;
+mod arrivals;
 mod batch;
 mod check;
 mod clerk;
@@ -58,6 +59,7 @@ pub use roll::{DoneSeq, Ended, Progress};
 use self::webhook::Webhook;
 use crate::job::ident::BatchName;
 use crate::job::outcome::Pointer;
+use crate::job::spec::Job;
 use crate::job::webhook::WebhookUrl;
 use crate::ports::{Allowance, Bodies, Clock, Ledger, MessageId, Notices, Parts, Queue, StoreError, StoreTrouble};
 
@@ -137,6 +139,16 @@ impl Store {
     /// What the database said.
     pub async fn begin_run(&self, batch: &BatchName) -> Result<Run, StoreError> {
         Run::begin(Arc::clone(&self.inner), batch.clone()).await
+    }
+
+    /// Queues a job that comes by itself and stands in no input, unless there is one of its name already, whatever its content
+    /// and whatever became of it. `true` if it is new. Row and message are written in one step: whoever dies has queued it once
+    /// or not at all.
+    ///
+    /// # Errors
+    /// What the database said; `Away` while its batch is just being forgotten.
+    pub async fn take_in(&self, job: Job) -> Result<bool, StoreError> {
+        arrivals::take_in(&self.inner, job).await
     }
 
     /// Purges a complete batch: rows, messages, dead letters, results and manifests, and what the write-ahead log

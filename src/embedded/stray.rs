@@ -24,6 +24,10 @@ const STRAY: &str = "state = 'queued'
 /// Waiting jobs that no living process's input asks for. `listed`: jobs on our own roll; if that is all there are, no
 /// row is read.
 pub(super) fn strays(conn: &Connection, name: &BatchName, listed: u64) -> rusqlite::Result<Vec<i64>> {
+    // There wait those that came by themselves, which are in nobody's input.
+    if *name == BatchName::none() {
+        return Ok(Vec::new());
+    }
     let batches = BatchRow::list(conn, Some(name))?;
     if batches.iter().map(|batch| batch.counts.total()).sum::<u64>() <= listed {
         return Ok(Vec::new());

@@ -14,6 +14,7 @@ use crate::telemetry::Meter;
 
 use super::batch_request::BatchPorts;
 use super::credentials::CredentialsGate;
+use super::ingest::Troubles;
 use super::lanes::Catalogue;
 use super::patience::{ClaimGate, Patience};
 use super::senders::Senders;
@@ -37,6 +38,8 @@ pub struct Context {
     pub documents: Option<DocumentPorts>,
     /// Who brings data sources up to date; `None` where such jobs are refused.
     pub ingestions: Option<Arc<dyn Ingestions>>,
+    /// Since when they are in trouble.
+    pub ingest_troubles: Troubles,
     /// Where workflows are begun for uploads; `None` where none are.
     pub pipelines: Option<Arc<dyn Pipelines>>,
     /// What all workers know of the lanes.

@@ -2,8 +2,11 @@
 //!
 //! Nothing is kept in memory between two deliveries of the job: each looks at the service's own list, takes the step that
 //! [`rules::ingest`](crate::rules::ingest) names, and lets go of the job. An ingestion is begun under a token that is the job's
-//! own and stands in its description, so that whoever comes after a crash knows it again.
+//! own and stands in its description, so that whoever comes after a crash knows it again. Only how long the service has been in
+//! trouble is remembered, by each worker as it meets it: a job may be old because its ingestion takes long.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::job::failure::{Class, Consequence, Failure};
@@ -21,6 +24,37 @@ use super::proof::{Claim, Delivery, Exit, Verdict};
 
 /// More of the service's reasons than this, in characters, are not shown.
 const REASONS: usize = 500;
+
+/// Since when a worker has had no answer of use about each data source.
+#[derive(Debug, Default)]
+pub struct Troubles {
+    by_source: Mutex<BTreeMap<String, Trouble>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Trouble {
+    since: Timestamp,
+    last: Timestamp,
+}
+
+impl Troubles {
+    /// Notes one; for how long there has been nothing else. What is older than `patience` and was not met again since is over:
+    /// another worker has had its answer.
+    fn met(&self, source: &DataSource, now: Timestamp, patience: Duration) -> Duration {
+        let mut by_source = self.by_source.lock().unwrap_or_else(PoisonError::into_inner);
+        let trouble = by_source.entry(source.to_string()).or_insert(Trouble { since: now, last: now });
+        if now.since(trouble.last) >= patience {
+            trouble.since = now;
+        }
+        trouble.last = now;
+        now.since(trouble.since)
+    }
+
+    /// The service answered, and with something to go by.
+    fn over(&self, source: &DataSource) {
+        self.by_source.lock().unwrap_or_else(PoisonError::into_inner).remove(&source.to_string());
+    }
+}
 
 /// What one look came to.
 enum Look {
@@ -58,8 +92,11 @@ pub async fn work(context: &Context, delivery: &Delivery, claim: &mut Claim) -> 
     claim.journey.in_calls += began.elapsed();
     match looked {
         Ok(Look::Ended(ingestion)) => finish(context, claim, &**ingestions, (source, region), ingestion, queued).await,
-        Ok(Look::Waits(reason)) => Err(wait(context, claim, queued, reason)),
-        Err(failure) => or_wait(context, claim, queued, failure),
+        Ok(Look::Waits(reason)) => {
+            context.ingest_troubles.over(&source);
+            Err(wait(context, claim, queued, reason))
+        }
+        Err(failure) => or_wait(context, claim, &source, queued, failure),
     }
 }
 
@@ -94,9 +131,10 @@ async fn finish(
         Phase::Complete | Phase::Running => None,
         Phase::Failed => match ingestions.reasons(&source, &ingestion.id).await {
             Ok(reasons) => Some(failed(&ingestion, &reasons)),
-            Err(failure) => return or_wait(context, claim, queued, failure),
+            Err(failure) => return or_wait(context, claim, &source, queued, failure),
         },
     };
+    context.ingest_troubles.over(&source);
     Ok(Some(Verdict::Ingested { output: output(&source, &ingestion), region, failure }))
 }
 
@@ -108,8 +146,13 @@ fn failed(ingestion: &Ingestion, reasons: &[String]) -> Failure {
 }
 
 /// The service did not answer, or not so: the job waits if it may have another answer later.
-fn or_wait(context: &Context, claim: &mut Claim, queued: Timestamp, failure: Failure) -> Result<Option<Verdict>, Exit> {
-    let age = context.now().since(queued);
+fn or_wait(
+    context: &Context,
+    claim: &mut Claim,
+    source: &DataSource,
+    queued: Timestamp,
+    failure: Failure,
+) -> Result<Option<Verdict>, Exit> {
     let (reason, patience) = match failure.class.consequence() {
         Consequence::Wait | Consequence::Again => ("the service of knowledge bases", context.settings.give_up_after),
         Consequence::Pause => ("credentials that the service accepts", context.settings.give_up_after),
@@ -120,7 +163,8 @@ fn or_wait(context: &Context, claim: &mut Claim, queued: Timestamp, failure: Fai
         Consequence::Fail | Consequence::Reject | Consequence::Expire | Consequence::HandBack => ("", Duration::ZERO),
     };
     let is_bounded = claim.job.deadline.is_none() || failure.class.consequence() == Consequence::LaneOut;
-    if patience.is_zero() || (is_bounded && age >= patience) {
+    let lasts = context.ingest_troubles.met(source, context.now(), patience);
+    if patience.is_zero() || (is_bounded && lasts >= patience) {
         return Ok(Some(Verdict::of_failure(failure)));
     }
     Err(wait(context, claim, queued, reason))

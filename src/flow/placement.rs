@@ -68,6 +68,8 @@ const SENT_WITHIN: Duration = Duration::from_millis(50);
 const MOVED_FIRST: Duration = Duration::from_millis(150);
 /// A store so slow that this is not enough would never let it go.
 const MOVES: usize = 3;
+/// A timer is never so late on a machine that runs.
+const STOOD_STILL: Duration = Duration::from_millis(150);
 
 impl Held {
     /// Takes what the call needs of the lane and of the account behind it, or nothing.
@@ -149,8 +151,9 @@ impl Held {
     }
 
     /// Says so when the call is out for long enough that it was not refused. Never ends.
-    pub async fn watch(&self) -> Infallible {
+    pub async fn watch(&mut self) -> Infallible {
         tokio::time::sleep(SETTLED_IN).await;
+        self.sent_at_the_latest();
         self.settled_in();
         if let Some(Taken { reservation, .. }) = self.open.filter(|taken| taken.reservation.trial) {
             tokio::time::sleep(JUDGED_AFTER.saturating_sub(SETTLED_IN)).await;
@@ -158,6 +161,21 @@ impl Held {
             self.lane.changed.notify_one();
         }
         std::future::pending().await
+    }
+
+    /// Who wakes up late stood still, and so did the call on its way out: the service may count it only from now on. A machine
+    /// that is suspended, or a container that has used up its share of the processor, does that for seconds.
+    fn sent_at_the_latest(&mut self) {
+        let now = self.lane.now();
+        if now.since(self.sent) <= SETTLED_IN + STOOD_STILL {
+            return;
+        }
+        let account = self.account.as_mut().map(|(lane, taken)| (&*lane, taken));
+        let own = self.open.as_mut().map(|taken| (&self.lane, taken));
+        for (lane, taken) in account.into_iter().chain(own) {
+            lane.say([Word::Quota(Event::SentLate(taken.reservation, now))]);
+            taken.reservation.made = now;
+        }
     }
 
     /// The call was never made.

@@ -7,6 +7,7 @@ pub mod agent;
 pub mod batch_request;
 pub mod control;
 pub mod document;
+pub mod dropped;
 pub mod failure;
 pub mod ident;
 pub mod ingest;

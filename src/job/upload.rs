@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -10,6 +11,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::document::{Document, Mode, Partial};
+use super::dropped::DroppedFile;
 use super::ident::{BatchName, Digest, JobId, JobKey, NameError, Tenant};
 use super::spec::{Job, MaxTokens, Priority, Request};
 
@@ -68,13 +70,24 @@ impl fmt::Display for Upload {
     }
 }
 
+/// Of what a rule is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Origin {
+    /// Of files that are given to a command, and of objects in any bucket.
+    Any,
+    /// `bucket`: of objects in this bucket alone.
+    Bucket(String),
+    /// `folder`: of files that are put into this folder of the machine, or below it, while it is watched.
+    Folder(PathBuf),
+}
+
 /// `[[upload]]`, the first whose `prefix` and `suffix` fit a file or an object.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct UploadRule {
-    /// `bucket`: of objects, in which bucket they lie. Default: any. Files of this machine lie in none.
-    pub bucket: Option<String>,
-    /// `prefix`: with what the file's path begins, as it is given to the command, or an object's key, in whatever case.
-    /// Default `""`: any.
+    /// `bucket` or `folder`, of which there can be one. Default neither: [`Origin::Any`].
+    pub origin: Origin,
+    /// `prefix`: with what the file's path begins, as it is given to the command or counted from the folder that is watched, or
+    /// an object's key, in whatever case. Default `""`: any.
     pub prefix: String,
     /// `suffix`: with what its name ends, in whatever case. Default `""`: any.
     pub suffix: String,
@@ -190,10 +203,28 @@ impl UploadRule {
     /// # Errors
     /// [`NoJob`].
     pub fn job(&self, upload: &Upload, default: Option<&str>) -> Result<Job, NoJob> {
-        let model = self.model.as_deref().or(default).ok_or(NoJob::NoModel)?;
         let document = Document { version: upload.version().map(str::to_owned), ..self.document(&upload.uri()) };
         let id = JobId::new(&upload.digest().to_string())?;
-        let said = [("bucket", &upload.bucket), ("key", &upload.key)];
+        self.job_of(id, document, [("bucket", &upload.bucket), ("key", &upload.key)], default)
+    }
+
+    /// The job of this file, likewise.
+    ///
+    /// # Errors
+    /// [`NoJob`].
+    pub fn job_of_file(&self, file: &DroppedFile, default: Option<&str>) -> Result<Job, NoJob> {
+        let document = Document { sha256: file.sha256(), ..self.document(&file.path()) };
+        self.job_of(file.id()?, document, [("folder", &file.folder), ("file", &file.name)], default)
+    }
+
+    fn job_of(
+        &self,
+        id: JobId,
+        document: Document,
+        said: [(&str, &String); 2],
+        default: Option<&str>,
+    ) -> Result<Job, NoJob> {
+        let model = self.model.as_deref().or(default).ok_or(NoJob::NoModel)?;
         let metadata: Map<String, Value> =
             said.into_iter().map(|(name, text)| (name.to_owned(), Value::String(text.clone()))).collect();
         Ok(Job {
@@ -236,7 +267,11 @@ impl Uploads {
 
     /// The rule that this upload is done with, if one fits.
     pub fn rule_for(&self, upload: &Upload) -> Option<&UploadRule> {
-        let is_there = |rule: &&UploadRule| rule.bucket.as_ref().is_none_or(|bucket| *bucket == upload.bucket);
+        let is_there = |rule: &&UploadRule| match &rule.origin {
+            Origin::Any => true,
+            Origin::Bucket(bucket) => *bucket == upload.bucket,
+            Origin::Folder(_) => false,
+        };
         self.rules.iter().filter(is_there).find(|rule| rule.is_for(&upload.key))
     }
 
@@ -258,11 +293,13 @@ impl OwnPlace {
     /// Whether this rule would be for objects of ours, or for nothing else: such a rule is a mistake, since what lies here is
     /// never taken for an upload.
     pub fn is_met_by(&self, rule: &UploadRule) -> bool {
-        if rule.bucket.as_ref().is_some_and(|bucket| *bucket != self.bucket) {
-            return false;
-        }
+        let names_it = match &rule.origin {
+            Origin::Any => false,
+            Origin::Bucket(bucket) if *bucket == self.bucket => true,
+            Origin::Bucket(_) | Origin::Folder(_) => return false,
+        };
         let [own, prefix, suffix] = [&self.prefix, &rule.prefix, &rule.suffix].map(|text| text.to_lowercase());
-        let is_inside = prefix.starts_with(&own) && (!own.is_empty() || rule.bucket.is_some());
+        let is_inside = prefix.starts_with(&own) && (!own.is_empty() || names_it);
         let meets = prefix.starts_with(&own) || own.starts_with(&prefix);
         let names_ours = Self::ENDINGS.iter().any(|ours| ours.ends_with(&suffix) || suffix.ends_with(ours));
         is_inside || (meets && names_ours)
@@ -288,7 +325,7 @@ mod tests {
 
     fn rule(prefix: &str, suffix: &str) -> UploadRule {
         UploadRule {
-            bucket: None,
+            origin: Origin::Any,
             prefix: prefix.to_owned(),
             suffix: suffix.to_owned(),
             model: Some("haiku".into()),
@@ -322,7 +359,7 @@ mod tests {
 
     #[test]
     fn w8_the_first_rule_that_fits_makes_it_a_job_that_names_bucket_key_and_version() {
-        let elsewhere = UploadRule { bucket: Some("elsewhere".to_owned()), ..rule("in/", "") };
+        let elsewhere = UploadRule { origin: Origin::Bucket("elsewhere".to_owned()), ..rule("in/", "") };
         let sonnet = UploadRule {
             model: None,
             template: Some("Sum up {{chunk}}".to_owned()),
@@ -370,12 +407,13 @@ mod tests {
             ("", "", Some("drop"), true),
             ("aquifer/inbox/", ".pdf", Some("other"), false),
         ] {
-            let rule = UploadRule { bucket: bucket.map(str::to_owned), ..rule(prefix, suffix) };
+            let origin = bucket.map_or(Origin::Any, |bucket| Origin::Bucket(bucket.to_owned()));
+            let rule = UploadRule { origin, ..rule(prefix, suffix) };
             assert_eq!(own.is_met_by(&rule), is_mistake, "{prefix:?} {suffix:?} {bucket:?}");
         }
         let whole = OwnPlace { prefix: String::new(), ..own };
         assert!(!whole.is_met_by(&rule("inbox/", ".pdf")), "of another bucket it may be");
-        assert!(whole.is_met_by(&UploadRule { bucket: Some("drop".to_owned()), ..rule("inbox/", ".pdf") }));
+        assert!(whole.is_met_by(&UploadRule { origin: Origin::Bucket("drop".to_owned()), ..rule("inbox/", ".pdf") }));
     }
 
     #[test]

@@ -12,6 +12,13 @@ id = "anthropic.claude-haiku-4-5-20251001-v1:0"
 price = { input = 1.0, output = 5.0 }
 [[endpoint]]
 region = "us-west-2"
+# Not for files that are named: one would be asked once, and the other is watched by workers alone.
+[[upload]]
+bucket = "drop"
+chunk_tokens = 100000
+[[upload]]
+folder = "in"
+chunk_tokens = 100000
 [[upload]]
 suffix = ".pdf"
 template = "Sum up part {{chunk.number}} of {{document.name}}: {{chunk}}"

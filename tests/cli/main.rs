@@ -12,6 +12,7 @@ mod commands;
 mod dead;
 mod documents;
 mod enqueue;
+mod folders;
 mod inputs;
 mod lanes;
 #[path = "../documents/made.rs"]

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use aquifer::embedded::{DoneSeq, Entry, Line, Run, Standing, Store};
 use aquifer::flow::context::{Context, Settings};
 use aquifer::flow::credentials::CredentialsGate;
+use aquifer::flow::ingest::Troubles;
 use aquifer::flow::lanes::{Catalogue, PlanSpec};
 use aquifer::flow::patience::{ClaimGate, Patience};
 use aquifer::flow::stop::Stop;
@@ -99,6 +100,7 @@ pub fn context_of(
         batches: None,
         documents: None,
         ingestions: None,
+        ingest_troubles: Troubles::default(),
         pipelines: None,
         bodies: store.bodies(),
         notices: store.notices(),

@@ -131,6 +131,27 @@ async fn d2_ends_of_many_workers_are_counted_exactly_and_one_of_them_sees_the_ba
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_seal_says_what_was_added_and_takes_back_nothing_that_the_first_said() {
+    let ([fleet], _clock) = workers().await;
+    let ledger = fleet.ledger();
+    let token = TaskToken::new("token-of-the-workflow").unwrap();
+    let first = Seal { refused: 1, roll: Some("roll-1".to_owned()), ..sealed(1) };
+    fleet.seals().wait(&batch_key(), &token).await.unwrap();
+    fleet.seal(&batch_key(), &first).await.unwrap();
+    // A producer beside the one who enqueued: it knows of no input, and nobody waits for it.
+    fleet.seal(&batch_key(), &sealed(2)).await.unwrap();
+    assert!(!end(ledger.as_ref(), "one", Status::Succeeded).await.1, "there are two in all");
+    assert!(end(ledger.as_ref(), "two", Status::Succeeded).await.1);
+    let complete = ledger.complete_unannounced(&batch_key()).await.unwrap().unwrap();
+    assert_eq!(complete.waiting, [token], "who waits still waits");
+    assert_eq!(
+        (complete.sums.total, complete.sums.rejected),
+        (3, 1),
+        "what the input held in refused lines is still told"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redriven_job_leaves_the_counts_and_completes_its_batch_again() {
     let ([fleet], clock) = workers().await;
     let ledger = fleet.ledger();

@@ -66,6 +66,26 @@ async fn a_job_that_is_looked_at_is_woken_when_that_is_over() {
     assert_eq!(woken.iter().map(|message| message.body.as_str()).collect::<Vec<_>>(), [of.to_message()]);
 }
 
+/// Its row is dropped by its age, or by a person's hand: delivered, it would be a new job that begins anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_has_no_row_any_more_is_not_woken() {
+    let (w, settings, _) = fleet().await;
+    let of = document("a");
+    let (message, claimed) = begin(&w, &of).await;
+    let round = round(&of, 0, 1);
+    w.parts.hand_out(&claimed.fence, 0, &message.id, round.clone()).await.unwrap();
+    taken(&w, 1).await;
+    work(&w, &round.parts[0], Status::Succeeded).await;
+    w.ledger.hand_back(&claimed.fence, Tally::default(), Trail::default()).await.unwrap().unwrap();
+    let dynamodb = aws_sdk_dynamodb::Client::new(&ministack::sdk(ministack::url()));
+    let text = |value: &str| AttributeValue::S(value.to_owned());
+    let row = dynamodb.delete_item().table_name(&settings.table).key("sk", text("-"));
+    let row = row.key("pk", text(&format!("job/default/{}/a", batch())));
+    row.condition_expression("attribute_exists(pk)").send().await.unwrap();
+    w.parts.wake(&round.parts[0].key.batch_key()).await.unwrap();
+    assert!(w.queue.receive(BATCH_ENTRIES, &[], HOUR, Duration::from_secs(1)).await.unwrap().is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn parts_are_in_no_list_and_go_with_their_jobs_batch() {
     let (w, settings, fleet) = fleet().await;

@@ -11,6 +11,7 @@
 )]
 
 mod allowance;
+mod arrivals;
 mod bodies;
 mod desk;
 #[path = "../common/dynoxide.rs"]

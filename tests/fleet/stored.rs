@@ -24,7 +24,8 @@ struct Wall;
 
 impl Clock for Wall {
     fn now(&self) -> Timestamp {
-        Timestamp(1_795_284_000_000)
+        // Later than now for a long time: the emulator removes rows that have expired, and has a clock of its own.
+        Timestamp(2_500_000_000_000)
     }
 }
 

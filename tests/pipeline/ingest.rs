@@ -38,6 +38,8 @@ struct Service {
     troubles: Mutex<VecDeque<Class>>,
     /// Whether every call is refused so.
     always: Option<Class>,
+    /// Whether all that asks for an ingestion is refused so.
+    begins: Option<Class>,
 }
 
 impl Service {
@@ -50,6 +52,7 @@ impl Service {
             refused: AtomicU64::new(0),
             troubles: Mutex::default(),
             always: None,
+            begins: None,
         }
     }
 
@@ -93,6 +96,9 @@ impl Ingestions for Service {
     async fn begin(&self, source: &DataSource, token: &IngestToken) -> Result<Begun, Failure> {
         tokio::time::sleep(Duration::from_millis(30)).await;
         self.meet_trouble()?;
+        if let Some(class) = self.begins {
+            return Err(Failure::new(class, "five ingestions run in this account"));
+        }
         let all = self.all(source);
         if all.iter().any(|ingestion| ingestion.token.as_ref() == Some(token)) {
             return Ok(Begun::Yes);
@@ -244,6 +250,37 @@ async fn a_service_that_comes_back_is_waited_for_and_one_that_stays_away_is_give
     let service = Arc::new(Service { always: Some(Class::Denied), ..Service::new(&state, MINUTE) });
     let results = ended_as(&state, &service, vec![ingest("a")], Setup::default()).await;
     assert_eq!(results[0].error.as_ref().unwrap().class, Class::Denied, "a run is told what to mend");
+}
+
+#[tokio::test(start_paused = true)]
+async fn f10_patience_counts_from_the_trouble_and_not_from_when_the_job_was_queued() {
+    let state = State::new();
+    let service = Arc::new(Service::new(&state, 100 * MINUTE));
+    let mut setup = Setup::default();
+    setup.settings.give_up_after = 30 * MINUTE;
+    let troubled = Arc::clone(&service);
+    // Twice, with answers in between: each is far shorter than the patience, the time between them is longer.
+    tokio::spawn(async move {
+        for after in [60, 35] {
+            tokio::time::sleep(after * MINUTE).await;
+            *troubled.troubles.lock().unwrap() = [Class::Unavailable, Class::QuotaMinute].into();
+        }
+    });
+    let results = ended_as(&state, &service, vec![ingest("a")], setup).await;
+    assert_eq!((results[0].status, &results[0].error), (Status::Succeeded, &None));
+    assert!(service.troubles.lock().unwrap().is_empty(), "both were met");
+}
+
+#[tokio::test(start_paused = true)]
+async fn f10_a_limit_that_stays_is_waited_for_no_longer_than_a_service_that_is_away() {
+    let state = State::new();
+    let service = Arc::new(Service { begins: Some(Class::QuotaDay), ..Service::new(&state, MINUTE) });
+    let mut setup = Setup::default();
+    setup.settings.give_up_after = 30 * MINUTE;
+    let results = ended_as(&state, &service, vec![ingest("a")], setup).await;
+    assert_eq!(results[0].error.as_ref().unwrap().class, Class::QuotaDay);
+    let took = service_time(&state);
+    assert!((30 * MINUTE..33 * MINUTE).contains(&took), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -227,6 +227,30 @@ async fn q2_q7_a_small_quota_is_used_and_never_exceeded() {
     assert!(start.elapsed() < 3 * MINUTE, "60 x 15 tokens at 600 a minute took {:?}", start.elapsed());
 }
 
+/// The premise: where a machine stood still for a second while calls were on their way out, the service counted them a second
+/// later than the ledger did, and refused those that took their place a minute after.
+#[tokio::test(start_paused = true)]
+async fn q2_a_call_that_left_while_the_machine_stood_still_counts_from_when_it_ran_again() {
+    const STOOD_STILL: Duration = Duration::from_millis(1_500);
+    let state = State::new();
+    let store = state.open().await;
+    let model = Scripted::new(Duration::from_secs(3), |_, _| Reply::Text("fine"));
+    let (run, _) = enrol(&store, jobs(2)).await;
+    // Room for the cap of one, and not beside what the other came to.
+    let counting = Counting::Known(Hypothesis::Sliding);
+    let setup = Setup { limits: tokens_per_minute(125), counting, ..Setup::default() };
+    let context = context(&store, &state, model.clone(), setup);
+    let stands_still = async {
+        model.called(1).await;
+        tokio::time::advance(STOOD_STILL).await;
+    };
+    let (results, ()) = tokio::join!(drain(&context, &store, &run, 2), stands_still);
+    assert!(results.iter().all(|result| result.status == Status::Succeeded));
+    let times = model.times.lock().unwrap().clone();
+    let apart = times[1] - times[0];
+    assert!(apart >= MINUTE + STOOD_STILL && apart < MINUTE + 2 * STOOD_STILL, "{apart:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn q6_a_job_that_can_never_fit_is_too_large_at_once() {
     let state = State::new();

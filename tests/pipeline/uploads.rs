@@ -17,7 +17,7 @@ use aquifer::job::ident::{BatchName, JobId, JobKey, Tenant};
 use aquifer::job::lifecycle::{State as JobState, Status};
 use aquifer::job::outcome::JobResult;
 use aquifer::job::spec::Priority;
-use aquifer::job::upload::{OwnPlace, Pipeline, Revision, Upload, UploadRule, Uploads};
+use aquifer::job::upload::{Origin, OwnPlace, Pipeline, Revision, Upload, UploadRule, Uploads};
 use aquifer::ports::{
     Depth, Entry, Message, MessageId, Outgoing, Pipelines, Queue, ReceiptHandle, StoreError, StoreTrouble,
 };
@@ -31,7 +31,7 @@ const CHUNKS: u64 = 3;
 fn rule(prefix: &str, suffix: &str) -> UploadRule {
     let Document { mode, template, chunk_tokens, overlap_tokens, partial, reduce, .. } = Document::at("x");
     UploadRule {
-        bucket: None,
+        origin: Origin::Any,
         prefix: prefix.to_owned(),
         suffix: suffix.to_owned(),
         model: Some("m".into()),
@@ -365,4 +365,30 @@ async fn w7_f6_a_pipeline_that_cannot_be_begun_is_asked_for_less_and_less_and_th
         working.await.unwrap();
         assert_eq!(machines.begun.lock().unwrap().len(), 1);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn w7_f6_an_upload_whose_pipeline_is_not_begun_in_thirteen_days_and_a_half_is_kept_with_the_reason() {
+    const KEPT: Duration = Duration::from_secs(27 * 12 * 60 * 60);
+    const HOUR: Duration = Duration::from_secs(60 * 60);
+    let state = State::new();
+    let store = state.open().await;
+    let machines = Arc::<Machines>::default();
+    *machines.trouble.lock().unwrap() = Some(StoreTrouble::Denied);
+    let context = with_pipeline(&store, &state, echoing(), &machines);
+    send(&context, &[notification("in/old.pdf", "0A")]).await;
+    // Nobody works meanwhile, so that the time costs nothing.
+    tokio::time::advance(2 * HOUR).await;
+    send(&context, &[notification("in/young.pdf", "0B")]).await;
+    tokio::time::advance(KEPT - HOUR).await;
+    let worker = Worker::new(Arc::clone(&context));
+    let working = tokio::spawn(async move { worker.run().await });
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let dead = letters(&state);
+    let [letter] = &dead[..] else { panic!("{dead:?}") };
+    let reason = &letter.letter.reason;
+    assert!(reason.contains("in all that time: as the test says"), "a queue would throw it away soon: {reason}");
+    assert_eq!(machines.asked.lock().unwrap().len(), 2, "each was asked for once, and the young one waits for an hour");
+    context.stop.drain(Reason::Done);
+    working.await.unwrap();
 }

@@ -82,7 +82,7 @@ pub async fn run(args: RunArgs) -> Result<Exit, Report> {
     }
     let stop = Stop::default();
     let signals = signals::watch(stop.clone());
-    let Connected { model, simulator, endpoints } = connect(args.simulate.as_ref(), &settings).await?;
+    let Connected { model, ingestions, simulator, endpoints } = connect(args.simulate.as_ref(), &settings).await?;
     let mut results = Results::open(&args.output, &args.inputs)?;
     let claims = results.claims()?;
     let is_simulated = args.simulate.is_some();
@@ -104,7 +104,7 @@ pub async fn run(args: RunArgs) -> Result<Exit, Report> {
     let context = backend::context(
         backend.ports(Some(batch.clone())),
         &settings,
-        model,
+        (model, ingestions),
         Arc::clone(&catalogue),
         flow,
         stop.clone(),

@@ -9,21 +9,11 @@ use super::{Fault, Kind, Machine, Rule, entries, errors, waits};
 use crate::actions_of;
 
 /// What is asked of the services: the integration, what IAM calls it, and which of its errors pass.
-const ACTIONS: [(&str, &[&str], &[&str]); 6] = [
+const ACTIONS: [(&str, &[&str], &[&str]); 7] = [
     ("arn:aws:states:::sqs:sendMessage", &["sqs:SendMessage"], SQS),
     ("arn:aws:states:::sqs:sendMessage.waitForTaskToken", &["sqs:SendMessage"], SQS),
-    (
-        "arn:aws:states:::dynamodb:putItem",
-        &["dynamodb:PutItem"],
-        &[
-            "DynamoDB.AmazonDynamoDBException",
-            "DynamoDB.InternalServerErrorException",
-            "DynamoDB.ProvisionedThroughputExceededException",
-            "DynamoDB.RequestLimitExceededException",
-            "DynamoDB.SdkClientException",
-            "DynamoDB.ThrottlingException",
-        ],
-    ),
+    ("arn:aws:states:::dynamodb:getItem", &["dynamodb:GetItem"], DYNAMODB),
+    ("arn:aws:states:::dynamodb:putItem", &["dynamodb:PutItem"], DYNAMODB),
     (
         "arn:aws:states:::sns:publish",
         &["sns:Publish"],
@@ -49,6 +39,14 @@ const ACTIONS: [(&str, &[&str], &[&str]); 6] = [
             "Bedrock.ThrottlingException",
         ],
     ),
+];
+const DYNAMODB: &[&str] = &[
+    "DynamoDB.AmazonDynamoDBException",
+    "DynamoDB.InternalServerErrorException",
+    "DynamoDB.ProvisionedThroughputExceededException",
+    "DynamoDB.RequestLimitExceededException",
+    "DynamoDB.SdkClientException",
+    "DynamoDB.ThrottlingException",
 ];
 const SQS: &[&str] = &["SQS.AmazonSQSException", "SQS.SdkClientException"];
 
@@ -279,7 +277,10 @@ fn data(machine: &Machine) -> Vec<Fault> {
         for rest in of_result.chain(of_told) {
             let field = rest.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap_or_default();
             // A sum of two of them stands in brackets.
-            if !PICKED.contains(&field) && !rest.starts_with("(failed + expired)") {
+            let is_picked = PICKED.contains(&field) || rest.starts_with("(failed + expired)");
+            // Of a row, whether it is there, and where a result lies.
+            let is_of_row = ["Item)", "Item.uri.S"].iter().any(|picked| rest.starts_with(picked));
+            if !is_picked && !is_of_row {
                 faults.push(fault(Rule::Data, format!("{name}: {field:?}")));
             }
         }
