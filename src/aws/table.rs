@@ -39,8 +39,8 @@
 //! seconds, as DynamoDB wants it. A row takes at most [`ROW_BYTES`].
 //!
 //! Of a round of parts (see `parts`), below `<job>/<generation>/<round>`: the batch that they are jobs of, how many they `total`,
-//! `at` which key they lie as they are sent, behind a first line of `len` bytes; the message by which the job is delivered `again`;
-//! and whether all are sent `out`. The head of their batch names the round: `of` is its partition, `nth` its place there.
+//! `at` which key they lie as they are sent, behind a first line of `len` bytes; the message by which the job is delivered `again`
+//! and the `trace` that goes with it, if there is one; and whether all are sent `out`. The head of their batch names the round: `of` is its partition, `nth` its place there.
 
 use std::collections::HashMap;
 use std::str::FromStr;
