@@ -76,7 +76,8 @@ data "aws_iam_policy_document" "worker" {
     ]
     resources = [aws_sqs_queue.jobs.arn]
   }
-  # The chunks of a document are jobs of their own, and the last of them sends the document again.
+  # The chunks of a document are jobs of their own, and the last of them sends the document again; so are the lines of a file that a
+  # workflow has enqueued.
   statement {
     sid       = "SendParts"
     actions   = ["sqs:SendMessage"]
@@ -189,7 +190,7 @@ data "aws_iam_policy_document" "worker" {
   # A task token is the permission; these actions know no resources.
   statement {
     sid       = "Report"
-    actions   = ["states:SendTaskSuccess", "states:SendTaskFailure", "states:SendTaskHeartbeat"]
+    actions   = ["states:SendTaskSuccess", "states:SendTaskFailure"]
     resources = ["*"]
   }
   # An upload whose rule names a pipeline: the execution is named by the upload, so that a second one is refused.

@@ -209,7 +209,7 @@ pub(super) async fn standing(inner: &Inner, batch: &BatchKey) -> Result<Standing
     Ok(standing)
 }
 
-/// Puts on record that all of a batch is sent. Again, with another total, it is open again until that is reached.
+/// Puts on record that all of a batch is sent. Again, with a greater total, it is open again until that is reached.
 pub(super) async fn seal(inner: &Inner, batch: &BatchKey, seal: &Seal) -> Result<(), StoreError> {
     let doing = "sealing a batch";
     index(inner, batch).await?;
@@ -221,8 +221,11 @@ pub(super) async fn seal(inner: &Inner, batch: &BatchKey, seal: &Seal) -> Result
         None if seal.refused > 0 => update.set("refused", number(seal.refused)),
         None => update,
     };
-    update.carry_out(inner, doing, table::key(table::batch_pk(batch), HEAD)).await?;
-    Ok(())
+    // An earlier input's seal may come behind a later one's: with its total the batch would be complete before all of it is.
+    let update = update.only_if("attribute_not_exists(#total) OR #total <= :whole", [("whole", number(seal.total))]);
+    match update.carry_out(inner, doing, table::key(table::batch_pk(batch), HEAD)).await? {
+        Written::Done(_) | Written::Refused(_) => Ok(()),
+    }
 }
 
 /// Batches sealed by what a message says, whoever sent it.

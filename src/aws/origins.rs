@@ -21,8 +21,7 @@ pub(super) async fn add(inner: &Inner, batch: &BatchKey, origin: &Origin) -> Res
         .set("uri", text(uri))
         .set("etag", text(etag))
         .set_or_remove("version", version.as_deref().map(text))
-        .set_or_remove("model", model.as_deref().map(text))
-        .set("ttl", table::ttl(inner.clock.now(), inner.settings.keep));
+        .set_or_remove("model", model.as_deref().map(text));
     let key = table::key(table::batch_pk(batch), format!("{FROM}{name}"));
     update.carry_out(inner, "recording from where a batch is enqueued", key).await.map(|_| ())
 }

@@ -7,9 +7,9 @@
 //! job/acme/reviews/o-1842   -                  st=failed tok=3 dig=.. enq=.. end=.. att=2 calls=4 cost=1297000 use="812 97 0 0"
 //!                                              class=invalid msg=.. req=.. at=s3://b/p/results/date=2026-11-21/=/4f..c1-7.jsonl
 //!                                              off=0 len=812 sha=.. ttl=1798.. trail="0;c 1795..0 4f..c1;m 1795..2 .."
-//! batch/acme/reviews        asks/9c1f..        task=AAAAKg.. ttl=..     (a workflow that waits for it; answered=1795.. once it was told)
+//! batch/acme/reviews        asks/9c1f..        task=AAAAKg..   (a workflow that waits for it; answered=1795.. ttl=.. once it was told)
 //! batch/acme/reviews        head               total=1200 refused=1 roll=s3://.. announced=1 ends=1199
-//! batch/acme/reviews        from/4e07..        uri=s3://.. etag=.. version=.. model=.. ttl=..   (an object that it was enqueued from)
+//! batch/acme/reviews        from/4e07..        uri=s3://.. etag=.. version=.. model=..   (an object that it was enqueued from)
 //! batch/acme/reviews        count/00           succeeded=70 failed=1 ends=71 input=.. output=.. cost=..   (one of 16 shards)
 //! parts/acme/reviews        o-1850/0/0         batch=parts-9f.. total=250 at=p/jobs/round-7c..jsonl len=9120 again={..} out=1 ttl=..
 //! batch/acme/parts-9f..     head               total=250 of=parts/acme/reviews nth=o-1850/0/0 announced=1 ends=250 ttl=..

@@ -66,7 +66,9 @@ impl Said {
                 _ => None,
             }
         };
-        let payload = serde_json::from_slice::<Value>(message.payload()).ok();
+        // An event may have nothing to say but its name.
+        let payload = if message.payload().is_empty() { b"{}" } else { message.payload().as_ref() };
+        let payload = serde_json::from_slice::<Value>(payload).ok();
         let kind = header(":message-type").unwrap_or_default();
         if kind == "exception" || kind == "error" {
             let code = header(":exception-type").or_else(|| header(":error-code"));

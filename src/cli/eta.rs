@@ -14,7 +14,7 @@ pub(super) fn of_embedded(batch: &BatchSummary, now: Timestamp) -> Option<f64> {
     }
 }
 
-/// Likewise of a batch of a fleet; `None` also where nobody has said how many jobs it has.
+/// Likewise of a batch of a fleet, whose workers are not known here; `None` where nobody has said how many jobs it has.
 pub(super) fn of_fleet(batch: &aws::BatchSummary, now: Timestamp) -> Option<f64> {
     at_that_rate(batch.open()?, batch.ended.total, batch.first, now)
 }

@@ -206,6 +206,7 @@ impl Desk {
                 (drops, look)
             });
             let Some((back, look)) = looked.await else { return };
+            let pause = LOOK_EVERY.max(began.elapsed().saturating_mul(SHARE));
             drops = back;
             look.news.iter().for_each(tell);
             for dropped in look.whole {
@@ -216,7 +217,6 @@ impl Desk {
                     Taken::NoneNow => break,
                 }
             }
-            let pause = LOOK_EVERY.max(began.elapsed().saturating_mul(SHARE));
             tokio::select! {
                 () = stop.drained() => return,
                 () = tokio::time::sleep(pause) => {}

@@ -48,8 +48,11 @@ pub struct BatchPorts {
 
 /// Who finds another being read waits so long for his turn, and then with the message.
 const TURN: Duration = Duration::from_secs(3);
+/// What is away for longer is waited for with the message: another's object may lie elsewhere.
+const AWAY: Duration = Duration::from_secs(60);
 /// Another input of the same batch, of which not all is sent yet, is waited for this long: somebody may be at it.
-const ANOTHER: Duration = Duration::from_secs(15 * 60);
+/// It may have stood in the queue for hours itself before anybody looked at it.
+const ANOTHER: Duration = Duration::from_secs(6 * 60 * 60);
 /// A queue keeps a message for two weeks at most: half a day before that is over, who waits is told that it cannot be done.
 const KEPT: Duration = Duration::from_secs(27 * 12 * 60 * 60);
 
@@ -116,10 +119,10 @@ impl Work<'_> {
         Ok(Done(()))
     }
 
-    /// Begins again from what is on record while a service is away. What does not pass by itself waits with the message, and
-    /// lets others go on.
+    /// Begins again from what is on record while a service is away for a moment. What does not pass so soon, or not by itself, waits
+    /// with the message, and lets others go on.
     async fn persist(&self) -> Result<(), Exit> {
-        let mut back_off = BackOff::new();
+        let (mut back_off, mut waited) = (BackOff::new(), Duration::ZERO);
         loop {
             let attempt = match &self.request.ask {
                 Ask::Enqueue { source, model } => self.enqueue(source, model.as_deref()).await,
@@ -131,10 +134,17 @@ impl Work<'_> {
             };
             self.context.meter.store_trouble(&error);
             match error.kind {
-                StoreTrouble::Away | StoreTrouble::Full => tokio::time::sleep(back_off.next()).await,
-                StoreTrouble::Denied | StoreTrouble::Newer | StoreTrouble::Damaged | StoreTrouble::Other => {
-                    return Err(self.later(KEPT, &error));
+                StoreTrouble::Away | StoreTrouble::Full if waited < AWAY => {
+                    let pause = back_off.next();
+                    waited += pause;
+                    tokio::time::sleep(pause).await;
                 }
+                StoreTrouble::Away
+                | StoreTrouble::Full
+                | StoreTrouble::Denied
+                | StoreTrouble::Newer
+                | StoreTrouble::Damaged
+                | StoreTrouble::Other => return Err(self.later(KEPT, &error)),
             }
         }
     }

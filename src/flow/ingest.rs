@@ -25,10 +25,10 @@ use super::proof::{Claim, Delivery, Exit, Verdict};
 /// More of the service's reasons than this, in characters, are not shown.
 const REASONS: usize = 500;
 
-/// Since when a worker has had no answer of use about each data source.
+/// Since when a worker has had no answer of use about each data source, and for which reason.
 #[derive(Debug, Default)]
 pub struct Troubles {
-    by_source: Mutex<BTreeMap<String, Trouble>>,
+    met: Mutex<BTreeMap<(String, &'static str), Trouble>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -38,12 +38,12 @@ struct Trouble {
 }
 
 impl Troubles {
-    /// Notes one; for how long there has been nothing else. What is older than `patience` and was not met again since is over:
-    /// another worker has had its answer.
-    fn met(&self, source: &DataSource, now: Timestamp, patience: Duration) -> Duration {
-        let mut by_source = self.by_source.lock().unwrap_or_else(PoisonError::into_inner);
-        let trouble = by_source.entry(source.to_string()).or_insert(Trouble { since: now, last: now });
-        if now.since(trouble.last) >= patience {
+    /// Notes one; for how long there has been nothing else. What was not met again for `silence` is over: another worker has had its
+    /// answer.
+    fn met(&self, source: &DataSource, reason: &'static str, now: Timestamp, silence: Duration) -> Duration {
+        let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
+        let trouble = met.entry((source.to_string(), reason)).or_insert(Trouble { since: now, last: now });
+        if now.since(trouble.last) >= silence {
             trouble.since = now;
         }
         trouble.last = now;
@@ -52,7 +52,8 @@ impl Troubles {
 
     /// The service answered, and with something to go by.
     fn over(&self, source: &DataSource) {
-        self.by_source.lock().unwrap_or_else(PoisonError::into_inner).remove(&source.to_string());
+        let source = source.to_string();
+        self.met.lock().unwrap_or_else(PoisonError::into_inner).retain(|(of, _), _| *of != source);
     }
 }
 
@@ -163,7 +164,10 @@ fn or_wait(
         Consequence::Fail | Consequence::Reject | Consequence::Expire | Consequence::HandBack => ("", Duration::ZERO),
     };
     let is_bounded = claim.job.deadline.is_none() || failure.class.consequence() == Consequence::LaneOut;
-    let lasts = context.ingest_troubles.met(source, context.now(), patience);
+    let now = context.now();
+    // Beside the pauses between two looks, which grow with the job's age.
+    let silence = patience + 2 * rest(now.since(queued));
+    let lasts = context.ingest_troubles.met(source, reason, now, silence);
     if patience.is_zero() || (is_bounded && lasts >= patience) {
         return Ok(Some(Verdict::of_failure(failure)));
     }

@@ -136,7 +136,9 @@ impl Roster {
     /// What a service said. Some of the jobs may be sent: sent again, they are the same jobs.
     pub async fn enrol(&self, entries: Vec<Entry>, retry_failed: bool) -> Result<Vec<Standing>, StoreError> {
         let mut desk = self.desk.lock().await;
-        if desk.part.len() >= PART_LINES {
+        // Not between the lines of a lot and those of it that are refused late: whoever goes on behind the part would miss them.
+        let are_next = entries.first().is_some_and(|entry| entry.position >= desk.lines);
+        if are_next && desk.part.len() >= PART_LINES {
             desk.write_part().await?;
         }
         let mut standings = Vec::with_capacity(entries.len());

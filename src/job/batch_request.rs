@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::control::token;
 use super::failure::Class;
 use super::ident::{BatchKey, BatchName, JobId, Tenant};
+use super::intake::{NO_DEADLINE, moment};
 use super::spec::TaskToken;
 use super::units::Timestamp;
 
@@ -122,7 +123,7 @@ impl Wire {
             batch: BatchKey { tenant: tenant.unwrap_or_else(Tenant::unnamed), batch },
             ask,
             waits: callback.map(token).transpose()?,
-            deadline: deadline.map(moment).transpose()?,
+            deadline: deadline.map(|text| moment(&text).ok_or_else(|| NO_DEADLINE.to_owned())).transpose()?,
         })
     }
 }
@@ -140,12 +141,6 @@ fn class_of(word: String) -> Result<Class, String> {
         let known: Vec<_> = Class::ALL.iter().map(|class| class.word()).collect();
         format!("`class` is none of {}", known.join(", "))
     })
-}
-
-fn moment(text: String) -> Result<Timestamp, String> {
-    let time = text.parse::<jiff::Timestamp>();
-    time.map(|time| Timestamp(time.as_millisecond()))
-        .map_err(|_| "`deadline` must be an RFC 3339 time with its offset, such as 2026-11-21T18:00:00Z".to_owned())
 }
 
 #[cfg(test)]

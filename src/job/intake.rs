@@ -18,6 +18,7 @@ mod wire;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+pub(in crate::job) use self::contract::{NO_DEADLINE, moment};
 pub use self::contract::{PAYLOAD_BYTES, REQUESTS};
 pub use self::model_id::is_plausible_model_id;
 pub use self::template::template_of;

@@ -41,7 +41,7 @@ fn b4_a_breaker_is_opened_and_closed_by_hand_while_a_run_goes_on() {
     let place = Place::new();
     config(&place, 1_000_000);
     place.write_jobs("demo.jsonl", 60);
-    place.write("slow.toml", "[latency]\nconstant = \"300ms\"\n");
+    place.write("slow.toml", "[latency]\nconstant = \"700ms\"\n");
     let running = Running::start(place.command(["run", "demo.jsonl", "--simulate=slow.toml", "--json"]));
     place.until_succeeded("demo", 4);
     place.aquifer(["lanes", "open", LANE, "--state", SIMULATED]).exits(0);

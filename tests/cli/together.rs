@@ -10,7 +10,9 @@ fn a_results_file_belongs_to_one_process_at_a_time() {
     let place = Place::new();
     place.write_jobs("demo.jsonl", 200);
     place.write("slow.toml", SLOW);
-    let first = Running::start(place.command(["run", "demo.jsonl", "--simulate=slow.toml"]));
+    let mut command = place.command(["run", "demo.jsonl", "--simulate=slow.toml"]);
+    command.env("AQUIFER_WORKER_SLOTS", "64");
+    let first = Running::start(command);
     place.until_succeeded("demo", 1);
     let second = place.aquifer(["run", "demo.jsonl", "--simulate=slow.toml"]).says(&["results.jsonl"]);
     assert!([1, 2].contains(&second.code), "{second:?}");

@@ -238,7 +238,7 @@ pub(crate) async fn now_is_what_the_clock_of_the_store_says(w: World) {
             w.clock.pass(moved);
             for now in step(&|| ()).await {
                 let off = i128::from(now.0) - here();
-                assert!(off.abs() < 5_000, "{off} ms from the time of this machine");
+                assert!(off.abs() < 60_000, "{off} ms from the time of this machine");
                 assert!(now >= last, "not backwards");
                 last = now;
             }

@@ -15,8 +15,8 @@ use crate::parts::{about, begin, document, round, taken, work};
 use crate::world::{self, World, batch};
 
 const HOUR: Duration = Duration::from_secs(3_600);
-/// A job that somebody looks at is woken this much later, and a little.
-const WOKEN: Duration = Duration::from_secs(8);
+/// A job that somebody looks at is woken some seconds later, and surely by then.
+const WOKEN: Duration = Duration::from_secs(20);
 
 async fn fleet() -> (World, Settings, Fleet) {
     let (world, settings) = world::aws::world_of().await;

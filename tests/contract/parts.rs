@@ -20,7 +20,7 @@ const CENT: Usd = cents(1);
 /// What is received here does not come again by itself.
 const HOUR: Duration = Duration::from_secs(3_600);
 /// A message is there by then.
-const ARRIVES: Duration = Duration::from_secs(5);
+const ARRIVES: Duration = Duration::from_secs(20);
 
 const fn cents(cents: u64) -> Usd {
     Usd::from_nanos(cents * 10_000_000)

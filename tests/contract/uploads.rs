@@ -20,7 +20,7 @@ use crate::ministack;
 use crate::world::ManualClock;
 
 /// From S3 to the queue it takes milliseconds.
-const DELIVERY: Duration = Duration::from_secs(20);
+const DELIVERY: Duration = Duration::from_secs(60);
 const KEY: &str = "inbox/Ü a b.pdf";
 
 struct Place {

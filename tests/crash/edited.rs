@@ -56,7 +56,7 @@ fn d2_an_input_that_is_edited_between_kills_ends_with_exactly_its_own_lines_and_
 fn what_a_killed_process_held_is_not_called_once_the_input_has_lost_it() {
     let place = Place::new();
     configure(&place, "slots = 8");
-    let service = Service::start(&place, "2s");
+    let service = Service::start(&place, "3s");
     write(&place, &[1, 2, 3, 4, 5, 6, 7, 8]);
     let life = Life::start(&place, &["run", "demo.jsonl"], &service);
     let log = life.relay.until("a call for each", |log| log.requests.len() == 8);

@@ -18,14 +18,14 @@ fn t3_a_service_that_is_gone_for_a_while_is_waited_for_and_no_job_fails() {
     let service = Service::start(&place, "200ms");
     let mut life = Life::start(&place, &["run", "demo.jsonl"], &service);
     life.relay.until("answers", |log| log.answers >= 20);
-    let address = service.address;
     service.signal("KILL");
     drop(service);
     let line = life.until_said(WHY);
     assert!(line.contains("us-west-2"), "it names the lane: {line}");
     let asked = life.relay.seen().requests.len();
     life.relay.until("more probes while it is away", |log| log.requests.len() >= asked + 4);
-    let service = Service::start_at(&place, "200ms", &address.to_string());
+    let service = Service::start(&place, "200ms");
+    life.relay.lead_to(service.address);
     let (ended, _) = life.finish();
     ended.exits(0);
     assert_complete(&place, "demo", JOBS, &["results.jsonl"]);

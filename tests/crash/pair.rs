@@ -18,7 +18,7 @@ fn d2_f3_two_processes_share_a_run_while_one_or_the_other_is_killed() {
     let mut dice = dice("two_processes");
     let place = Place::new();
     place.write_jobs("demo.jsonl", JOBS);
-    configure(&place, &format!("slots = {SLOTS}"));
+    configure(&place, &format!("slots = {SLOTS}\nlease = \"10m\""));
     let service = Service::start(&place, "2s");
     let outputs = ["one.jsonl", "two.jsonl"];
     let start = |which: usize| {
@@ -32,19 +32,19 @@ fn d2_f3_two_processes_share_a_run_while_one_or_the_other_is_killed() {
     let mut dead = Vec::new();
     for kill in 1..=KILLS {
         let which = dice.random_range(0..lives.len());
-        std::thread::sleep(moment(&mut dice, 0..2_500));
+        std::thread::sleep(moment(&mut dice, 0..2_000));
         let (epoch, life) = lives.remove(which);
         dead.push((epoch, life.kill()));
         if kill < KILLS {
             lives.insert(which, (kill + 2, start(which)));
         }
     }
-    // Nobody comes in the place of the last one: who is left takes over at once, and does not wait for a lease of 120 s.
+    // Nobody comes in the place of the last one: who is left takes over at once, and does not wait for a lease.
     let began = Instant::now();
     let (epoch, left) = lives.remove(0);
     let (ended, log) = left.finish();
     ended.exits(0);
-    assert!(began.elapsed() < Duration::from_secs(110), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(500), "{:?}", began.elapsed());
     let mut logs: Vec<(usize, Log, usize)> = vec![(epoch, log, 0)];
     logs.extend(dead.into_iter().map(|(epoch, dead)| (epoch, dead.bury(), SLOTS)));
 
@@ -79,7 +79,7 @@ fn d3_f2_a_process_that_slept_past_its_lease_writes_nothing_over_what_the_next_o
     let service = Service::start(&place, "1s");
     let sleeper = Life::start(&place, &["run", "demo.jsonl", "-o", "one.jsonl"], &service);
     loop {
-        sleeper.relay.until("all slots at work", |log| log.requests.len() >= 4);
+        sleeper.relay.until("all slots at work", |log| log.requests.len() == log.answers + 4);
         sleeper.signal("STOP");
         // Asleep in the middle of a write it would hold everybody up; that is another test.
         if is_at_rest(&place) {

@@ -34,7 +34,7 @@ pub(crate) struct Log {
 pub(crate) struct First {
     /// Since the relay was started.
     pub(crate) after: Duration,
-    /// For how much of that time this machine had more to run than processors, as Linux counts it; nothing elsewhere.
+    /// For how much of that time something on this machine waited for a processor or a disk, as Linux counts it; nothing elsewhere.
     pub(crate) starved: Duration,
 }
 
@@ -50,6 +50,7 @@ pub(crate) struct Request {
 struct Shared {
     started: Instant,
     starved: Duration,
+    upstream: Mutex<SocketAddr>,
     log: Mutex<Log>,
     changed: Condvar,
     closing: Mutex<bool>,
@@ -63,6 +64,7 @@ impl Relay {
         let shared = Arc::new(Shared {
             started: Instant::now(),
             starved: starvation(),
+            upstream: Mutex::new(upstream),
             log: Mutex::default(),
             changed: Condvar::new(),
             closing: Mutex::new(false),
@@ -77,7 +79,7 @@ impl Relay {
                 }
                 let (client, ours) = (client.unwrap(), Arc::clone(&ours));
                 // A caller that was killed breaks its connection, at whatever point.
-                connections.push(thread::spawn(move || drop(serve(&client, upstream, &ours))));
+                connections.push(thread::spawn(move || drop(serve(&client, &ours))));
             }
             for connection in connections {
                 connection.join().unwrap();
@@ -89,6 +91,11 @@ impl Relay {
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// From now on relays new connections to this address: nobody can count on a port that was given up.
+    pub(crate) fn lead_to(&self, upstream: SocketAddr) {
+        *self.shared.upstream.lock().unwrap() = upstream;
     }
 
     /// Waits until what it saw satisfies `enough`; that.
@@ -121,7 +128,7 @@ impl Relay {
     }
 }
 
-fn serve(client: &TcpStream, upstream: SocketAddr, shared: &Shared) -> io::Result<()> {
+fn serve(client: &TcpStream, shared: &Shared) -> io::Result<()> {
     client.set_nodelay(true)?;
     let mut from_client = BufReader::new(client);
     let mut service: Option<BufReader<TcpStream>> = None;
@@ -136,6 +143,7 @@ fn serve(client: &TcpStream, upstream: SocketAddr, shared: &Shared) -> io::Resul
         let from_service = match &mut service {
             Some(service) => service,
             None => {
+                let upstream = *shared.upstream.lock().unwrap();
                 let connection = TcpStream::connect(upstream)?;
                 connection.set_nodelay(true)?;
                 service.insert(BufReader::new(connection))
@@ -179,13 +187,14 @@ fn read_message(from: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(message))
 }
 
-/// For how long, since it was started, some task of this machine waited for a processor.
+/// For how long, since it was started, some task of this machine waited for a processor or a disk.
 fn starvation() -> Duration {
-    let total = std::fs::read_to_string("/proc/pressure/cpu").ok().and_then(|text| {
+    let total = |resource: &str| -> Option<u64> {
+        let text = std::fs::read_to_string(format!("/proc/pressure/{resource}")).ok()?;
         let (_, after) = text.lines().next()?.split_once("total=")?;
         after.parse().ok()
-    });
-    Duration::from_micros(total.unwrap_or(0))
+    };
+    Duration::from_micros(["cpu", "io"].into_iter().filter_map(total).sum())
 }
 
 /// Every prompt of these tests says "number N".

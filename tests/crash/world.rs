@@ -42,17 +42,12 @@ pub(crate) struct Service {
 impl Service {
     /// Every call takes this long.
     pub(crate) fn start(place: &Place, latency: &str) -> Self {
-        Self::start_at(place, latency, "127.0.0.1:0")
+        Self::start_as(place, latency, "mean = 40.0", "127.0.0.1:0")
     }
 
     /// Likewise, with answers like these.
     pub(crate) fn start_with(place: &Place, latency: &str, answer: &str) -> Self {
         Self::start_as(place, latency, answer, "127.0.0.1:0")
-    }
-
-    /// Likewise, at this address.
-    pub(crate) fn start_at(place: &Place, latency: &str, listen: &str) -> Self {
-        Self::start_as(place, latency, "mean = 40.0", listen)
     }
 
     fn start_as(place: &Place, latency: &str, answer: &str, listen: &str) -> Self {
@@ -214,18 +209,18 @@ impl Dead {
     /// Waits until the service is done with its calls; what it asked.
     pub(crate) fn bury(self) -> Log {
         let log = self.relay.finish();
-        assert!(!log.requests.is_empty() || self.age <= 5 * NEXT_CALL_WITHIN, "no call within {:?}", self.age);
+        assert!(!log.requests.is_empty() || self.age <= 10 * NEXT_CALL_WITHIN, "no call within {:?}", self.age);
         assert_prompt(&log);
         log
     }
 }
 
-/// The first call of a life came soon enough. Tests share their machine: while it has more to run than processors, a
-/// second is not one, but it is never five.
+/// The first call of a life came soon enough. Tests share their machine: while something waits for a
+/// processor or the disk, a second is not one, but it is never ten.
 pub(crate) fn assert_prompt(log: &Log) {
     if let Some(First { after, starved }) = log.first {
         let own = after.saturating_sub(starved);
         assert!(own <= NEXT_CALL_WITHIN, "{after:?} from start to first call, of which {starved:?} starved");
-        assert!(after <= 5 * NEXT_CALL_WITHIN, "{after:?} from start to first call");
+        assert!(after <= 10 * NEXT_CALL_WITHIN, "{after:?} from start to first call");
     }
 }

@@ -20,7 +20,7 @@ fn d2_d3_f01_f19_kills_and_faults_lose_no_job_and_pay_twice_only_for_what_was_in
     let slots = setting("FLEET_SLOTS", 16);
     let mut dice = dice("fleet kills");
     let world = World::new("1s");
-    world.configure("", &format!("slots = {slots}\nlease = \"10s\""));
+    world.configure("", &format!("slots = {slots}\nlease = \"20s\""));
     let ears = Ears::open(&world);
     world.proxy.set_odds(Odds::in_all(FAULTS));
     world.enqueue(jobs);
@@ -30,7 +30,7 @@ fn d2_d3_f01_f19_kills_and_faults_lose_no_job_and_pay_twice_only_for_what_was_in
     let mut heard_by_dead = 0;
     for kill in 1..=kills {
         // Spread over all of the work, so that there is some left at the last.
-        let enough = jobs * kill / (kills + 3);
+        let enough = jobs * kill / (kills + 6);
         until("answers", || heard_by_dead + answers(&alive) >= enough);
         std::thread::sleep(moment(&mut dice, 0..500));
         let victim = alive.swap_remove(dice.random_range(0..alive.len()));

@@ -186,8 +186,9 @@ fn b2_a_breaker_that_opens_shows_with_its_time_left_and_closes() {
     place.write_jobs("demo.jsonl", 30);
     place.aquifer(["enqueue", "demo.jsonl", "--simulate"]).exits(0);
     let env = [("AQUIFER_BREAKER_OPEN_FOR", "5s"), ("AQUIFER_ROUTING_COOL_DOWN", "1s")];
-    let worker = Worker::listening(&place, "--simulate=away.toml", "127.0.0.1:0", &env);
+    // Before the worker: a browser may have to be installed first, and the service is away for so long only.
     let mut browser = Browser::start();
+    let worker = Worker::listening(&place, "--simulate=away.toml", "127.0.0.1:0", &env);
     let mut tab = browser.tab(Screen::DESK);
     tab.go(&worker.url());
     let breaker = |look: &str| {
@@ -299,7 +300,7 @@ fn b4_with_the_token_a_keyboard_is_enough_to_act() {
     tab.until(&state("paused"));
     // A question to the queue that was under way when the pause began may still be answered, within half a second.
     let paused = worker.status()["at"].as_i64().unwrap();
-    until_shown(&mut tab, &json!({ "at": paused + 1_000 }));
+    until_shown(&mut tab, &json!({ "at": paused + 3_000 }));
     place.write_jobs("more.jsonl", 5);
     place.aquifer(["enqueue", "more.jsonl", "--simulate"]).exits(0);
     let received = worker.until(|status| status["queue"]["ready"] == 5);

@@ -450,6 +450,27 @@ async fn w6_one_that_is_told_to_stop_in_the_middle_is_gone_on_with_by_the_next()
 }
 
 #[tokio::test(start_paused = true)]
+async fn w5_a_line_that_is_refused_late_is_listed_though_who_reads_stops_right_behind_it() {
+    const LINES: usize = 6_200;
+    const REPEATED: usize = 10;
+    let mut all: Vec<String> = (0..LINES).map(|number| lines(number, number + 1)).collect();
+    // The repetition shifts parts against lots, so that a part is full in the middle of the lot with the conflict.
+    all[REPEATED] = all[0].clone();
+    all[5_100] = "{\"id\":\"o-0\",\"prompt\":\"another\"}\n".to_owned();
+    let world = World::new(all.concat()).await;
+    let beginning = Piece::Bytes(all[..6_100].concat().into());
+    let readings = [vec![Piece::Bytes(all.concat().into())], vec![beginning, Piece::HangsBehind(5_998)]];
+    world.paper.facts().readings.extend(readings);
+    assert_eq!(world.deliver(&enqueue("t")).await, End::Back(Duration::ZERO));
+    world.paper.facts().hangs_behind = None;
+    assert_eq!(world.deliver(&enqueue("t")).await, End::Deleted);
+    let facts = world.paper.facts();
+    let listed: Vec<u64> = facts.listed.iter().map(|line| line.position).collect();
+    assert_eq!(listed, (0..LINES as u64).filter(|position| *position != REPEATED as u64).collect::<Vec<_>>());
+    assert_eq!(facts.sealed.as_ref().unwrap().refused.values().sum::<u64>(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn w5_lines_that_are_no_jobs_are_refused_where_the_one_who_asked_counts_them() {
     let content = "{\"id\":\"a\",\"prompt\":\"x\"}\n{\"prompt\":7}\n\n{\"id\":\"b\",\"prompt\":\"x\",\"tenant\":\"other\"}\n\
         {\"id\":\"a\",\"prompt\":\"y\"}\n\"only a prompt\"\n";

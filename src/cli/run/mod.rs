@@ -144,18 +144,21 @@ pub async fn run(args: RunArgs) -> Result<Exit, Report> {
         stop,
         spooled: None,
     };
-    let enrolled = intake::enrol(&source, &roll).await?;
-    let outcome = match enrolled {
-        Some(enrolled) => work(&context, &store, run, &mut results, &enrolled).await?,
-        None => Outcome::interrupted_at_intake(),
+    let worked = async {
+        match intake::enrol(&source, &roll).await? {
+            Some(enrolled) => work(&context, &store, run, &mut results, &enrolled).await,
+            None => Ok(Outcome::interrupted_at_intake()),
+        }
     };
+    let worked = worked.await;
+    traces.end(settings.worker.drain.min(TRACES_END_WITHIN)).await;
+    let outcome = worked?;
     signals.abort();
     drop(page);
     let report = match simulator {
         Some(simulator) => Some(simulator.stop().await),
         None => None,
     };
-    traces.end(settings.worker.drain.min(TRACES_END_WITHIN)).await;
     store.close().await?;
     let summary = summary::Summary {
         batch: &batch,

@@ -275,13 +275,19 @@ fn priority(field: &Field<'_>) -> Result<Priority, Fault> {
     priority.ok_or_else(|| field.fault(format!("`priority` must be {expected}, found {number}")))
 }
 
+/// What is wrong with a `deadline` that is none.
+pub(in crate::job) const NO_DEADLINE: &str =
+    "`deadline` must be an RFC 3339 time with its offset, such as 2026-11-21T18:00:00Z";
+
 fn deadline(field: &Field<'_>) -> Result<Timestamp, Fault> {
     let text = field.text()?;
-    let time = is_rfc_3339(&text).then(|| text.parse::<jiff::Timestamp>().ok()).flatten();
-    match time {
-        Some(time) => Ok(Timestamp(time.as_millisecond())),
-        None => Err(field.fault("`deadline` must be an RFC 3339 time with its offset, such as 2026-11-21T18:00:00Z")),
-    }
+    moment(&text).ok_or_else(|| field.fault(NO_DEADLINE))
+}
+
+/// An RFC 3339 time.
+pub(in crate::job) fn moment(text: &str) -> Option<Timestamp> {
+    let time = is_rfc_3339(text).then(|| text.parse::<jiff::Timestamp>().ok()).flatten();
+    time.map(|time| Timestamp(time.as_millisecond()))
 }
 
 /// The shape alone: the parser behind it takes other notations too, which other readers of the same job would not.

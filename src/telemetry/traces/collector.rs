@@ -14,6 +14,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use opentelemetry::Key;
 use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_otlp::{ExporterBuildError, RetryPolicy, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
@@ -25,6 +26,8 @@ use tracing::warn;
 const PATH: &str = "/v1/traces";
 /// For one batch, however often it is tried.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// What a service is called of which nobody said a name (source: OpenTelemetry's semantic conventions, "Service").
+const NOBODY_SAID: &str = "unknown_service";
 /// Of an answer at most so much is read.
 const ANSWER_BYTES: usize = 64 << 10;
 
@@ -49,10 +52,15 @@ pub(super) fn provider(collector: &Uri) -> Result<SdkTracerProvider, NoCollector
     // Who is away for longer than a moment is away: what waits behind is not held up for that, and least of all a shutdown.
     let exporter = exporter.with_retry_policy(RetryPolicy::recommended().with_max_retries(1));
     let exporter = exporter.with_endpoint(endpoint(collector)).build()?;
-    let resource = Resource::builder();
-    let named = std::env::var_os("OTEL_SERVICE_NAME").is_some();
-    let resource = if named { resource } else { resource.with_service_name("aquifer") };
-    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build()).build())
+    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource()).build())
+}
+
+/// As the library's variables say, and under our name unless they say another.
+fn resource() -> Resource {
+    let told = Resource::builder().build();
+    let is_named =
+        told.get(&Key::from_static_str("service.name")).is_some_and(|name| !name.as_str().starts_with(NOBODY_SAID));
+    if is_named { told } else { Resource::builder().with_service_name("aquifer").build() }
 }
 
 fn endpoint(collector: &Uri) -> String {

@@ -21,7 +21,7 @@ use crate::ministack;
 /// Beyond the time that is to pass: the service's clock and ours count from different moments.
 const SLACK: Duration = Duration::from_millis(50);
 /// From SNS to SQS it takes milliseconds.
-const DELIVERY: Duration = Duration::from_secs(20);
+const DELIVERY: Duration = Duration::from_secs(60);
 
 pub(crate) async fn world() -> World {
     world_of().await.0

@@ -85,7 +85,7 @@ pub(crate) const AWS: Can = Can {
     append: false,
     cap_cost: false,
     move_clock: false,
-    precision: Duration::from_secs(2),
+    precision: Duration::from_millis(3_500),
 };
 
 /// The ports of one back end.
