@@ -7,7 +7,7 @@ use crate::ears::Ears;
 use crate::support::sum;
 use crate::world::{World, answers, calls, stop_all, until};
 
-const JOBS: usize = 250;
+const JOBS: usize = 350;
 const DRAIN: Duration = Duration::from_secs(30);
 
 #[test]
