@@ -7,7 +7,7 @@ use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, QueueAttributeName};
 use futures_util::future::join_all;
 use serde_json::Value;
 
-use crate::world::{LIMIT, World};
+use crate::world::{World, limit};
 
 /// Questions to the queue at once.
 const AT_ONCE: usize = 4;
@@ -66,7 +66,10 @@ impl Ears {
                 return heard;
             }
             let told = (heard.jobs.len(), heard.batches.len(), heard.workflows.len());
-            assert!(!news.is_empty() || began.elapsed() < LIMIT, "heard only of {told:?} jobs, batches and workflows");
+            assert!(
+                !news.is_empty() || began.elapsed() < limit(),
+                "heard only of {told:?} jobs, batches and workflows"
+            );
             for notice in news {
                 heard.note(notice);
             }

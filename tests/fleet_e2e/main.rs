@@ -9,7 +9,7 @@
 //!
 //! Moments are random but seeded. The seed is printed; `CRASH_SEED` sets it. The long forms are
 //! `FLEET_JOBS=10000 FLEET_KILLS=100 FLEET_SLOTS=64 cargo test --release --test fleet_e2e kills -- --nocapture` and
-//! `FLEET_UPLOADS=500 FLEET_UPLOAD_KILLS=20 cargo test --release --test fleet_e2e uploads -- --nocapture` and
+//! `FLEET_UPLOADS=500 FLEET_UPLOAD_KILLS=20 FLEET_LIMIT_S=900 cargo test --release --test fleet_e2e uploads -- --nocapture` and
 //! `FLEET_AWAY_S=120 cargo test --release --test fleet_e2e away -- --nocapture`.
 #![allow(
     clippy::unwrap_used,

@@ -18,8 +18,6 @@ use crate::support::{Ended, Place, Running};
 
 /// The batch of every test: its input's name.
 pub(crate) const BATCH: &str = "demo";
-/// Nothing that is waited for here takes that long unless it hangs.
-pub(crate) const LIMIT: Duration = Duration::from_secs(180);
 /// Between two looks.
 pub(crate) const LOOK: Duration = Duration::from_millis(50);
 
@@ -152,17 +150,22 @@ impl World {
         let began = Instant::now();
         while self.depth() != none {
             let left = || (self.depth(), self.wait(self.fleet.dead_letters().next()).unwrap());
-            assert!(began.elapsed() < LIMIT, "waited in vain for an empty queue: {:?}", left());
+            assert!(began.elapsed() < limit(), "waited in vain for an empty queue: {:?}", left());
             std::thread::sleep(LOOK);
         }
     }
+}
+
+/// Nothing that is waited for here takes that long unless it hangs; the long forms say more.
+pub(crate) fn limit() -> Duration {
+    Duration::from_secs(setting("FLEET_LIMIT_S", 180) as u64)
 }
 
 /// Waits until that is so.
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let began = Instant::now();
     while !is_so() {
-        assert!(began.elapsed() < LIMIT, "waited in vain for {what}");
+        assert!(began.elapsed() < limit(), "waited in vain for {what}");
         std::thread::sleep(LOOK);
     }
 }
