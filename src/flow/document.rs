@@ -22,9 +22,12 @@ use super::patience::insist;
 use super::proof::{Claim, Delivery, Exit, Verdict};
 
 /// A document whose chunks are at work is looked at again after this share of its age: they wake it when the last one ends,
-/// and this is for what happens in between. A queue counts its deliveries, and at a thousand takes it for dead: so it has half
-/// of them in the two weeks that it may wait at most.
-const REST_SHARE: u32 = 20;
+/// and this is for what happens in between. Hundreds of documents that are looked at too often would fill the hands of
+/// those who are to work their chunks, which stand behind them in the queue.
+const REST_SHARE: u32 = 4;
+/// One whose file is away is looked for again after this share of its age. A queue counts its deliveries, and at a thousand takes
+/// it for dead: so it has half of them in the two weeks that it may wait at most.
+const AWAY_SHARE: u32 = 20;
 const REST_LEAST: Duration = Duration::from_secs(1);
 const REST_MOST: Duration = Duration::from_secs(3_600);
 /// A source that cannot be read just now is tried again likewise, and not sooner than this.
@@ -77,7 +80,7 @@ pub async fn work(context: &Context, delivery: &Delivery, claim: &mut Claim) -> 
             }
         };
         if standing.open > 0 {
-            return Err(Exit::HandBack { after: rest(context, claim, REST_LEAST) });
+            return Err(Exit::HandBack { after: rest(context, claim, REST_SHARE, REST_LEAST) });
         }
         let about: About = serde_json::from_str(&standing.about).map_err(|error| unreadable(&error))?;
         let parts = ended(context, claim, ports, &standing, number, about.pieces).await?;
@@ -140,14 +143,14 @@ async fn open(
         }
         Err(Unopened::Away { why }) => {
             context.meter.document_away(&claim.job.key.id, &why);
-            Err(Exit::HandBack { after: rest(context, claim, AWAY) })
+            Err(Exit::HandBack { after: rest(context, claim, AWAY_SHARE, AWAY) })
         }
     }
 }
 
 /// When it is looked at again, by its age.
-fn rest(context: &Context, claim: &Claim, least: Duration) -> Duration {
-    (context.now().since(claim.enqueued) / REST_SHARE).clamp(least, REST_MOST)
+fn rest(context: &Context, claim: &Claim, share: u32, least: Duration) -> Duration {
+    (context.now().since(claim.enqueued) / share).clamp(least, REST_MOST)
 }
 
 /// Jobs out of requests: each is the document's own job in all but what it asks.
