@@ -4,7 +4,7 @@ locals {
   queue_arns = [aws_sqs_queue.jobs.arn, aws_sqs_queue.dead.arn]
   store      = "${aws_s3_bucket.store.arn}/${var.prefix}"
   # Documents, and files of jobs that a workflow has enqueued.
-  inputs     = [for prefix in [var.upload_prefix, var.batch_prefix] : "${aws_s3_bucket.store.arn}/${prefix}*" if prefix != null]
+  inputs = [for prefix in [var.upload_prefix, var.batch_prefix] : "${aws_s3_bucket.store.arn}/${prefix}*" if prefix != null]
 
   # What a model is called where: the id, or the profile that routes it between the regions of a geography.
   called = flatten([
