@@ -7,8 +7,8 @@ use crate::ears::Ears;
 use crate::support::sum;
 use crate::world::{World, answers, calls, stop_all, until};
 
-const JOBS: usize = 350;
-const DRAIN: Duration = Duration::from_secs(30);
+const JOBS: usize = 250;
+const DRAIN: Duration = Duration::from_secs(10);
 
 #[test]
 fn d10_f12_sigterm_under_load_finishes_what_is_paid_for_hands_back_the_rest_and_wastes_no_claim() {

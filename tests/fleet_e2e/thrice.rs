@@ -26,8 +26,7 @@ fn d3_f16_f17_a_message_that_is_delivered_three_times_at_once_is_one_call_and_on
     let calls = calls(&logs);
     assert_eq!(calls.len(), JOBS);
     assert!(calls.values().all(|calls| *calls == 1), "one call a job: {calls:?}");
-    // The third may come too late for the work on a machine that does much else.
-    assert!(logs.iter().filter(|log| !log.requests.is_empty()).count() > 1, "they worked side by side");
+    assert!(logs.iter().all(|log| !log.requests.is_empty()), "all three worked");
     let results = assert_complete(&world, &heard, JOBS);
     let on_record = sum(&results, "model_calls");
     assert!((on_record - JOBS as f64).abs() < f64::EPSILON, "{on_record} calls on record");

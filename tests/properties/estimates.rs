@@ -8,14 +8,14 @@ use proptest::prelude::*;
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Any language (bytes per token), any frame around a request, sizes over two orders of magnitude, 15 % noise: after
+    /// Any language (bytes per token), any frame around a request, sizes over two orders of magnitude, 20 % noise: after
     /// 200 answers the estimate of the next 200 is within 5 % of what they are in the mean. Their own noise nobody can
     /// foresee: it would carry their sum past 5 % once in some thousand times.
     #[test]
     fn estimates_of_a_whole_batch_are_within_five_percent_after_200_answers(
         bytes_per_token in 1.5_f64..6.0,
         frame in 0.0_f64..16.0,
-        texts in vec((100_u64..10_000, -0.15_f64..0.15), 400..401),
+        texts in vec((100_u64..10_000, -0.2_f64..0.2), 400..401),
     ) {
         let count = |bytes: u64, noise: f64| Tokens(((bytes as f64 / bytes_per_token) * (1.0 + noise) + frame).round() as u64);
         let mut model = InputEstimate::new();
@@ -27,7 +27,7 @@ proptest! {
         let truth: u64 = rest.iter().map(|(bytes, _)| count(*bytes, 0.0).0).sum();
         prop_assert!(estimated.abs_diff(truth) as f64 <= truth as f64 * 0.05, "{estimated} for {truth}");
         let above = rest.iter().filter(|(bytes, noise)| count(*bytes, *noise) > model.reserve(*bytes)).count();
-        // One in twenty is meant. Even noise has no tail: a mean that is off by 1 % carries 3 % of them over its edge.
+        // One in twenty is meant. Even noise has no tail: a mean that is off by 1 % carries 2.5 % of them over its edge.
         prop_assert!(above <= 60, "{above} of 200 were larger than reserved");
         let reserved: u64 = rest.iter().map(|(bytes, _)| model.reserve(*bytes).0).sum();
         prop_assert!(reserved as f64 <= truth as f64 * 1.4, "{reserved} reserved for {truth}");
