@@ -3,6 +3,7 @@
 //! Parts wait in the pool of the job that they are parts of, at its place in the line: a document that was begun is finished
 //! before the next one is opened.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -127,24 +128,19 @@ impl Parts for EmbeddedParts {
     }
 }
 
-/// What the open jobs of a batch's documents have cost by their chunks, beyond what stands in their own rows: spent and
-/// committed.
-pub(super) fn unsettled(conn: &Connection, batch: &BatchName) -> rusqlite::Result<(Usd, Usd)> {
-    let batches = BatchRow::list(conn, Some(batch))?;
-    let each = batches.iter().map(|batch| unsettled_of(conn, batch)).collect::<rusqlite::Result<Vec<_>>>()?;
-    Ok(each.into_iter().fold((Usd::ZERO, Usd::ZERO), |sum, of| (sum.0 + of.0, sum.1 + of.1)))
-}
+/// From the parts to their jobs, and not the other way round: a batch may have a million jobs and no document.
+pub(super) const UNSETTLED: &str = "SELECT batch, sum(max(spent - own, 0)), sum(max(committed - own, 0)) FROM (
+    SELECT j.batch, sum(b.spent) AS spent, sum(b.committed) AS committed, j.spent + j.unknown AS own
+    FROM parts p CROSS JOIN job j ON j.no = p.parent JOIN batch b ON b.no = p.batch
+    WHERE j.done IS NULL GROUP BY j.no) GROUP BY batch";
 
-/// Likewise, of one tenant.
-pub(super) fn unsettled_of(conn: &Connection, batch: &BatchRow) -> rusqlite::Result<(Usd, Usd)> {
+/// What the open jobs of documents have cost by their chunks, beyond what stands in their own rows: spent and committed, by
+/// the number of the jobs' batch.
+pub(super) fn unsettled(conn: &Connection) -> rusqlite::Result<HashMap<i64, (Usd, Usd)>> {
     let usd = |nanos: i64| Usd::from_nanos(nanos.unsigned_abs());
-    conn.prepare_cached(
-        "SELECT coalesce(sum(max(spent - own, 0)), 0), coalesce(sum(max(committed - own, 0)), 0) FROM (
-            SELECT sum(b.spent) AS spent, sum(b.committed) AS committed, j.spent + j.unknown AS own
-            FROM parts p JOIN batch b ON b.no = p.batch JOIN job j ON j.no = p.parent
-            WHERE j.batch = ?1 AND j.done IS NULL GROUP BY j.no)",
-    )?
-    .query_row([batch.no], |row| Ok((usd(row.get(0)?), usd(row.get(1)?))))
+    conn.prepare_cached(UNSETTLED)?
+        .query_map([], |row| Ok((row.get(0)?, (usd(row.get(1)?), usd(row.get(2)?)))))?
+        .collect()
 }
 
 /// The batches whose costs count together under a cap, with this one: those of parts count where their jobs do. With each

@@ -128,12 +128,17 @@ pub struct LaneRow {
     pub state: Vec<u8>,
 }
 
+/// From the refusals to their lines, and not the other way round: an input may have a million lines and none refused.
+const REFUSED: &str =
+    "SELECT count(*) FROM refusal r CROSS JOIN roll_line l ON l.refusal = r.no WHERE r.batch = ?1 AND l.roll = ?2";
+
 pub(super) fn summaries(conn: &Connection) -> rusqlite::Result<Vec<BatchSummary>> {
+    let unsettled = parts::unsettled(conn)?;
     BatchRow::list(conn, None)?
         .into_iter()
         .filter(|row| !row.key.batch.is_of_parts())
         .map(|row| {
-            let (open_spent, open_committed) = parts::unsettled_of(conn, &row)?;
+            let (open_spent, open_committed) = unsettled.get(&row.no).copied().unwrap_or_default();
             let mut counts = row.counts;
             counts.rejected += refused(conn, &row)?;
             let savings = savings::of_batch(conn, row.no)?;
@@ -220,11 +225,7 @@ pub(super) fn lanes(conn: &Connection) -> rusqlite::Result<Vec<LaneRow>> {
 
 fn refused(conn: &Connection, batch: &BatchRow) -> rusqlite::Result<u64> {
     let Some(roll) = super::roll::newest(conn, &batch.key.batch)? else { return Ok(0) };
-    let count: i64 = conn
-        .prepare_cached(
-            "SELECT count(*) FROM refusal r JOIN roll_line l ON l.refusal = r.no WHERE r.batch = ?1 AND l.roll = ?2",
-        )?
-        .query_row([batch.no, roll], |row| row.get(0))?;
+    let count: i64 = conn.prepare_cached(REFUSED)?.query_row([batch.no, roll], |row| row.get(0))?;
     Ok(count.unsigned_abs())
 }
 
@@ -294,4 +295,44 @@ fn redriven(conn: &Connection, job: i64) -> rusqlite::Result<Option<(Timestamp, 
     conn.prepare_cached("SELECT at, reason FROM redriven WHERE job = ?1")?
         .query_row([job], |row| Ok((Timestamp(row.get(0)?), row.get(1)?)))
         .optional()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use rusqlite::{Params, StatementStatus};
+
+    use super::super::schema;
+    use super::*;
+
+    /// As the progress of a run and an open page do, once a second.
+    #[test]
+    fn to_list_a_batch_its_jobs_are_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let conn = schema::open_writer(dir.path()).unwrap();
+        let key = BatchKey { tenant: Tenant::new("t").unwrap(), batch: BatchName::new("large").unwrap() };
+        let batch = BatchRow::create(&conn, &key, Timestamp(0)).unwrap();
+        conn.execute_batch(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
+             INSERT INTO roll_line SELECT 1, i, i, NULL FROM n;
+             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
+             INSERT INTO job (no, batch, hash, state, generation, token, lease_until, attempts, model_calls, spent, unknown,
+                suspicion, enqueued, digest, id)
+             SELECT i, 1, i, 'queued', 0, 0, 0, 0, 0, 0, 0, 0, 0, x'', 'j' || i FROM n;",
+        )
+        .unwrap();
+
+        assert!(steps(&conn, REFUSED, [batch.no, 1]) < 100);
+        assert!(steps(&conn, parts::UNSETTLED, []) < 100);
+        let all_lines = "SELECT count(*) FROM roll_line WHERE roll = ?1 AND refusal IS NOT NULL";
+        assert!(steps(&conn, all_lines, [1]) > 2_000, "what reads all of them is seen to");
+    }
+
+    fn steps(conn: &Connection, sql: &str, params: impl Params) -> i32 {
+        let mut statement = conn.prepare(sql).unwrap();
+        let mut rows = statement.query(params).unwrap();
+        while rows.next().unwrap().is_some() {}
+        drop(rows);
+        statement.get_status(StatementStatus::VmStep)
+    }
 }

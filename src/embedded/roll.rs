@@ -129,9 +129,10 @@ pub(super) fn ended_since(conn: &Connection, roll: i64, after: i64) -> rusqlite:
 /// Jobs at work, money spent and money committed in all batches of that name.
 pub(super) fn batch_sums(conn: &Connection, batch: &BatchName) -> rusqlite::Result<(u64, Usd, Usd)> {
     let batches = BatchRow::list(conn, Some(batch))?;
-    let (spent, committed) = parts::unsettled(conn, batch)?;
-    Ok(batches.iter().fold((0, spent, committed), |(running, spent, committed), batch| {
-        (running + batch.counts.running, spent + batch.spent, committed + batch.committed)
+    let unsettled = parts::unsettled(conn)?;
+    Ok(batches.iter().fold((0, Usd::ZERO, Usd::ZERO), |(running, spent, committed), batch| {
+        let open = unsettled.get(&batch.no).copied().unwrap_or_default();
+        (running + batch.counts.running, spent + batch.spent + open.0, committed + batch.committed + open.1)
     }))
 }
 
