@@ -23,7 +23,7 @@
 //! lanes                     us-east-1/m        (see `allowance`)
 //! analysis/acme/-/d-1       -                  st=succeeded by=agent at=s3://.. off=.. len=.. sha=.. doc=(the document's own at, off,
 //!                                              len, sha) cost=.. source=.. run=arn:.. end=.. ttl=..    or st=failed class=.. msg=..
-//! express/acme/-/e-1        -                  st=succeeded model=.. uri=s3://.. run=arn:.. end=.. ttl=..
+//! express/acme/-/e-1        -                  st=succeeded dig=.. model=.. uri=s3://.. run=arn:.. end=.. ttl=..
 //! ```
 //!
 //! The last two are written by the workflows of `statemachine/` and read by nobody here: what became of a document's whole

@@ -278,8 +278,8 @@ fn data(machine: &Machine) -> Vec<Fault> {
             let field = rest.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap_or_default();
             // A sum of two of them stands in brackets.
             let is_picked = PICKED.contains(&field) || rest.starts_with("(failed + expired)");
-            // Of a row, whether it is there, and where a result lies.
-            let is_of_row = ["Item)", "Item.uri.S"].iter().any(|picked| rest.starts_with(picked));
+            // Of a row, whether it is there, of which content it is, and where a result lies.
+            let is_of_row = ["Item)", "Item.dig.S", "Item.uri.S"].iter().any(|picked| rest.starts_with(picked));
             if !is_picked && !is_of_row {
                 faults.push(fault(Rule::Data, format!("{name}: {field:?}")));
             }
