@@ -163,6 +163,7 @@ impl Standing {
             failed: whole(counts.failed),
             rejected: whole(counts.rejected) + refused,
             expired: whole(counts.expired),
+            partial: whole(counts.partial),
             usage: Usage {
                 input_tokens: whole(counts.input),
                 output_tokens: whole(counts.output),

@@ -65,13 +65,14 @@ const ROUNDS: u64 = 10;
 /// An Express workflow ends after this (source: Step Functions, quotas), in seconds.
 const EXPRESS_SECONDS: u64 = 300;
 /// What is picked of a worker's answer or a service's: none of it grows with the work.
-const PICKED: [&str; 12] = [
+const PICKED: [&str; 13] = [
     "ContentLength",
     "cost_usd",
     "expired",
     "failed",
     "manifest",
     "model_used",
+    "partial",
     "rejected",
     "result",
     "status",
