@@ -180,7 +180,7 @@ impl Backend {
             Self::Embedded(store) => Ok(Roll::Embedded(Arc::new(store.begin_run(batch).await?))),
             Self::Fleet(fleet) => {
                 let (queue, ledger) = (fleet.queue(), fleet.ledger());
-                let with = Sender { queue, ledger, rolls: fleet.rolls(), seals: fleet.seals() };
+                let with = Sender { queue, ledger, rolls: fleet.rolls(), seals: fleet.seals(), until: None };
                 Ok(Roll::Fleet(Box::new(Roster::begin(with, batch).await?)))
             }
         }

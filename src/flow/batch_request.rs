@@ -53,6 +53,7 @@ const AWAY: Duration = Duration::from_secs(60);
 /// Another input of the same batch, of which not all is sent yet, is waited for this long: somebody may be at it.
 /// It may have stood in the queue for hours itself before anybody looked at it.
 const ANOTHER: Duration = Duration::from_secs(6 * 60 * 60);
+
 /// A queue keeps a message for two weeks at most: half a day before that is over, who waits is told that it cannot be done.
 const KEPT: Duration = Duration::from_secs(27 * 12 * 60 * 60);
 
@@ -182,7 +183,8 @@ impl Work<'_> {
 
     fn sender(&self) -> Sender {
         let (queue, ledger) = (Arc::clone(&self.context.queue), Arc::clone(&self.context.ledger));
-        Sender { queue, ledger, rolls: Arc::clone(&self.ports.rolls), seals: Arc::clone(&self.ports.seals) }
+        let (rolls, seals) = (Arc::clone(&self.ports.rolls), Arc::clone(&self.ports.seals));
+        Sender { queue, ledger, rolls, seals, until: self.request.deadline }
     }
 
     /// Everything is read to its end before anything is queued, so that an object that breaks off in the middle queues nothing.
@@ -226,7 +228,7 @@ impl Work<'_> {
         let request = self.request.id.as_ref().map_or(self.delivery.message.id.0.as_str(), |id| id.as_str());
         for Origin { uri, edition, model } in origins {
             let intake = self.intake(model.as_deref())?;
-            let mut redriver = Redriver::new(self.sender(), request, class);
+            let mut redriver = Redriver::new(self.sender(), request, class, self.context.now());
             read(&*self.ports.inputs, &uri, Some(&edition), &intake, &mut redriver).await?;
         }
         Ok(())

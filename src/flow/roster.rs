@@ -16,6 +16,7 @@ use crate::job::control::{Control, Seal};
 use crate::job::ident::{BatchName, Digest, JobId, Tenant};
 use crate::job::lifecycle::{State, Status};
 use crate::job::spec::{Job, Priority};
+use crate::job::units::Timestamp;
 use crate::ports::rolls::{Entry, Line, LineContent, PART_LINES, Redriven, Roll, RollLine, Rolls, Standing};
 use crate::ports::{BATCH_ENTRIES, Ledger, Outgoing, Queue, Seals, StoreError, StoreTrouble};
 
@@ -33,6 +34,9 @@ pub struct Sender {
     pub rolls: Arc<dyn Rolls>,
     /// Where batches are sealed.
     pub seals: Arc<dyn Seals>,
+    /// Nobody waits for any of it after that: the deadline of jobs that have none of their own, or a later one. It is put on them as
+    /// they are sent and not as they are read, so that an input that is asked for again, until later, is still the same input.
+    pub until: Option<Timestamp>,
 }
 
 impl Sender {
@@ -41,14 +45,17 @@ impl Sender {
     /// # Errors
     /// What the queue said. Some may be sent.
     pub async fn send(&self, jobs: Vec<Job>) -> Result<(), StoreError> {
-        let outgoing = |job: Job| Outgoing {
-            body: job.to_message(),
-            batch: job.key.batch,
-            tenant: job.key.tenant,
-            model: Some(job.model),
-            priority: job.priority,
-            delay: Duration::ZERO,
-            trace: job.trace,
+        let outgoing = |mut job: Job| {
+            job.deadline = job.deadline.into_iter().chain(self.until).min();
+            Outgoing {
+                body: job.to_message(),
+                batch: job.key.batch,
+                tenant: job.key.tenant,
+                model: Some(job.model),
+                priority: job.priority,
+                delay: Duration::ZERO,
+                trace: job.trace,
+            }
         };
         let queue = &self.queue;
         let mut batches = Vec::new();
@@ -72,6 +79,15 @@ pub struct Roster {
     with: Sender,
     batch: BatchName,
     desk: Mutex<Desk>,
+}
+
+/// A job on its way, by its entry's place.
+struct Pending {
+    place: usize,
+    job: Job,
+    /// By an earlier process.
+    is_sent: bool,
+    is_stale: bool,
 }
 
 /// What goes on the roll for a line, and the job that is to be sent.
@@ -149,6 +165,7 @@ impl Roster {
                 desk.lines = position + 1;
                 desk.digest = chained(desk.digest, &line);
             }
+            let is_stale = matches!(line, Line::Job { stale_deadline: true, .. });
             let (standing, content) = match line {
                 Line::Job { stale_deadline: true, .. } if !is_sent => (Standing::StaleDeadline, None),
                 Line::Job { job, auto_id, .. } => desk.take_in(*job, auto_id, is_sent),
@@ -163,7 +180,7 @@ impl Roster {
             if !is_sent {
                 desk.part.push(RollLine { position, tenant, content });
             }
-            jobs.extend(job.map(|job| (standings.len() - 1, is_sent, job)));
+            jobs.extend(job.map(|job| Pending { place: standings.len() - 1, job, is_sent, is_stale }));
         }
         let mut again = HashSet::new();
         if retry_failed {
@@ -175,8 +192,8 @@ impl Roster {
                 }
             }
         }
-        let to_send = jobs.into_iter().filter(|(place, is_sent, _)| !is_sent || again.contains(place));
-        self.with.send(to_send.map(|(_, _, job)| job).collect()).await?;
+        let to_send = jobs.into_iter().filter(|pending| !pending.is_sent || again.contains(&pending.place));
+        self.with.send(to_send.map(|pending| pending.job).collect()).await?;
         Ok(standings)
     }
 
@@ -218,12 +235,14 @@ impl Roster {
         (desk.jobs, desk.refused)
     }
 
-    /// Opens the next generation of those that failed or expired.
-    async fn redrive(&self, jobs: &[(usize, bool, Job)]) -> Result<Vec<(usize, Standing)>, StoreError> {
-        let named: Vec<_> = jobs.iter().map(|(place, _, job)| (*place, job.key.clone(), job.digest())).collect();
-        let again = named.into_iter().map(|(place, key, content)| async move {
+    /// Opens the next generation of those that failed or expired, but for those that would only expire.
+    async fn redrive(&self, jobs: &[Pending]) -> Result<Vec<(usize, Standing)>, StoreError> {
+        let named =
+            jobs.iter().map(|Pending { place, job, is_stale, .. }| (*place, job.key.clone(), job.digest(), *is_stale));
+        let named: Vec<_> = named.collect();
+        let again = named.into_iter().map(|(place, key, content, is_stale)| async move {
             let standing = match self.with.ledger.look_up(&key).await? {
-                Some((State::Final(Status::Failed | Status::Expired), _)) => {
+                Some((State::Final(Status::Failed | Status::Expired), _)) if !is_stale => {
                     match self.with.rolls.redrive(&key, content, None).await? {
                         Redriven::Queued { .. } => Some(Standing::Redriven),
                         Redriven::NotFrom(State::Final(status)) => Some(Standing::Final(status)),

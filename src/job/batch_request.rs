@@ -6,7 +6,8 @@
 //! {"redrive": {"class": "timeout"}, "batch": "reviews", "callback": {"task_token": "..."}}
 //! ```
 //!
-//! `model` and `class` may be left out, and so may `callback`; `id`, `tenant`, `deadline` and `metadata` may stand there as in a job.
+//! `model` and `class` may be left out, and so may `callback`; `id`, `tenant`, `deadline` and `metadata` may stand there as in a job. The
+//! deadline is that of the jobs that are sent for the request, too, unless their own is sooner.
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -28,7 +29,7 @@ pub struct BatchRequest {
     pub ask: Ask,
     /// Who waits until it is complete.
     pub waits: Option<TaskToken>,
-    /// Nobody wants it any more after that.
+    /// Nobody wants it any more after that, nor any of the jobs that are sent for it.
     pub deadline: Option<Timestamp>,
 }
 

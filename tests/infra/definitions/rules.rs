@@ -153,6 +153,9 @@ fn time(machine: &Machine) -> Vec<Fault> {
         if gives != waits(state) || (waits(state) && machine.kind == Kind::Express) {
             faults.push(fault(Rule::Token, name));
         }
+        if waits(state) && !deadline(state).is_some_and(|deadline| (1..seconds).contains(&deadline)) {
+            faults.push(fault(Rule::Deadline, name));
+        }
         let tries = |timed: bool| {
             let of = |retrier: &&Value| !timed || errors(retrier).any(|error| error == "States.Timeout");
             entries(state, "Retry").filter(of).filter_map(|retrier| retrier["MaxAttempts"].as_u64()).sum::<u64>()
@@ -173,6 +176,13 @@ fn time(machine: &Machine) -> Vec<Fault> {
         faults.push(fault(Rule::Overtime, format!("{all} s for {longest} s of tasks")));
     }
     faults
+}
+
+/// After so many seconds what a message asks for is worth nothing: before nobody waits for it any more.
+fn deadline(state: &Value) -> Option<u64> {
+    let body = state["Arguments"]["MessageBody"].as_str()?;
+    let (_, millis) = body.split_once("'deadline': $fromMillis($millis() + ")?;
+    millis.split_once(')')?.0.parse::<u64>().ok().map(|millis| millis / 1_000)
 }
 
 fn actions(machine: &Machine) -> Vec<Fault> {
