@@ -62,7 +62,7 @@ struct Manifest<'a> {
 
 impl Manifest<'_> {
     async fn write(&mut self, ended: u64) -> Result<(), StoreError> {
-        if let Some(mut rolls) = Rolls::of_batch(self.inner, &self.batch.batch).await? {
+        if let Some(mut rolls) = Rolls::of_batch(self.inner, self.batch).await? {
             while let Some(part) = rolls.next_part().await? {
                 self.write_part(part).await?;
             }
@@ -98,7 +98,7 @@ impl Manifest<'_> {
         let BatchKey { tenant, batch } = self.batch;
         let mut listed = HashSet::new();
         if self.jobs > 0
-            && let Some(mut rolls) = Rolls::of_batch(self.inner, batch).await?
+            && let Some(mut rolls) = Rolls::of_batch(self.inner, self.batch).await?
         {
             while let Some(part) = rolls.next_part().await? {
                 listed.extend(part.iter().filter_map(|place| match place {

@@ -150,6 +150,15 @@ pub(super) fn bytes(value: &[u8]) -> AttributeValue {
     AttributeValue::B(Blob::new(value))
 }
 
+/// A message waits in the queue no longer than this (source: SQS's quotas).
+const LONGEST_WAIT: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+
+/// When DynamoDB may delete what is said of a batch whose jobs are still to be worked: not before their rows. Once all of them have
+/// ended it is [`ttl`] again.
+pub(super) fn ttl_while_open(now: Timestamp, keep: Duration) -> AttributeValue {
+    ttl(now, keep + LONGEST_WAIT)
+}
+
 /// When DynamoDB may delete an item that is kept for so long.
 pub(super) fn ttl(now: Timestamp, keep: Duration) -> AttributeValue {
     number(now.after(keep).0 / 1_000)

@@ -181,7 +181,7 @@ impl Backend {
             Self::Fleet(fleet) => {
                 let (queue, ledger) = (fleet.queue(), fleet.ledger());
                 let with = Sender { queue, ledger, rolls: fleet.rolls(), seals: fleet.seals(), until: None };
-                Ok(Roll::Fleet(Box::new(Roster::begin(with, batch).await?)))
+                Ok(Roll::Fleet(Box::new(Roster::begin(with, batch, None).await?)))
             }
         }
     }

@@ -191,7 +191,7 @@ impl Work<'_> {
     async fn enqueue(&self, source: &str, model: Option<&str>) -> Result<(), Exit> {
         let (context, batch, inputs) = (self.context, &self.request.batch, &*self.ports.inputs);
         let intake = self.intake(model)?;
-        let roster = Roster::begin(self.sender(), &batch.batch).await?;
+        let roster = Roster::begin(self.sender(), &batch.batch, Some(&batch.tenant)).await?;
         let before = roster.sent_before().await;
         let mut beginning =
             Beginning { context, intake: &intake, digest: Digest::of(b""), left: before.map_or(0, |(lines, _)| lines) };

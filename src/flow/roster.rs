@@ -108,12 +108,12 @@ struct Desk {
 }
 
 impl Roster {
-    /// Begins, or goes on with, the list of a batch.
+    /// Begins, or goes on with, the list of a batch: of the one tenant for whom all of it is enqueued, or of whoever its lines name.
     ///
     /// # Errors
     /// What a service said.
-    pub async fn begin(with: Sender, batch: &BatchName) -> Result<Self, StoreError> {
-        let roll = with.rolls.begin(batch).await?;
+    pub async fn begin(with: Sender, batch: &BatchName, of: Option<&Tenant>) -> Result<Self, StoreError> {
+        let roll = with.rolls.begin(batch, of).await?;
         let desk = Desk {
             sent_before: 0,
             roll,

@@ -244,7 +244,7 @@ struct Shared(Arc<Paper>);
 
 #[async_trait]
 impl Rolls for Shared {
-    async fn begin(&self, _batch: &BatchName) -> Result<Box<dyn Roll>, StoreError> {
+    async fn begin(&self, _batch: &BatchName, _of: Option<&Tenant>) -> Result<Box<dyn Roll>, StoreError> {
         Ok(Box::new(PaperRoll(Arc::clone(&self.0))))
     }
     async fn redrive(&self, job: &JobKey, _content: Digest, request: Option<&str>) -> Result<Redriven, StoreError> {
