@@ -10,12 +10,12 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::batches::Standing;
-use super::rolls::{self, Place, Refused, Rolls};
+use super::rolls::{Place, Refused, Rolls};
 use super::segment_lines::SegmentLines;
 use super::segments::in_key;
 use super::upload::Upload;
 use super::{Inner, look_up, trouble};
-use crate::job::ident::{BatchKey, Digest, JobKey};
+use crate::job::ident::{BatchKey, Digest, JobKey, short_name};
 use crate::job::lifecycle::Status;
 use crate::job::outcome::Pointer;
 use crate::ports::{StoreError, StoreTrouble};
@@ -102,7 +102,7 @@ impl Manifest<'_> {
         {
             while let Some(part) = rolls.next_part().await? {
                 listed.extend(part.iter().filter_map(|place| match place {
-                    Place::Job(JobKey { tenant, id, .. }) => Some(rolls::short(tenant, id)),
+                    Place::Job(JobKey { tenant, id, .. }) => Some(short_name(tenant, id)),
                     Place::Refused(_) => None,
                 }));
             }
@@ -110,7 +110,7 @@ impl Manifest<'_> {
         let mut segments = SegmentLines::of(self.inner, batch, Some(tenant)).await?;
         while let Some(lines) = segments.next().await? {
             for line in lines {
-                if !listed.contains(&rolls::short(&line.job.tenant, &line.job.id)) {
+                if !listed.contains(&short_name(&line.job.tenant, &line.job.id)) {
                     self.write_line(line.job.id.as_str(), line.status, &line.pointer).await?;
                 }
             }

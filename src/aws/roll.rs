@@ -22,12 +22,12 @@ use serde_json::value::RawValue;
 
 use super::mark::{self, Mark};
 use super::objects::Objects;
-use super::rolls::{Place, Rolls, short};
+use super::rolls::{Place, Rolls};
 use super::segments::in_key;
 use super::upload::JSON_LINES;
 use super::{Inner, batches, origins, redrive, trouble};
 use crate::job::control::Seal;
-use crate::job::ident::{BatchKey, BatchName, Digest, JobKey, RollId, Tenant};
+use crate::job::ident::{BatchKey, BatchName, Digest, JobKey, RollId, Tenant, short_name};
 use crate::ports::rolls::{self, AlreadySent, LineContent, Origin, Redriven, RollLine};
 use crate::ports::{StoreError, StoreTrouble};
 
@@ -155,7 +155,7 @@ impl Roll {
             match &line.content {
                 LineContent::Refused { .. } => *refused += 1,
                 LineContent::Job(id) => {
-                    let name = short(&line.tenant, id);
+                    let name = short_name(&line.tenant, id);
                     if self.known.as_ref().is_none_or(|known| !known.contains(&name)) {
                         *jobs += 1;
                         fresh.push(name);
@@ -171,7 +171,7 @@ impl Roll {
         let mut earlier = Rolls::new(&self.inner, &self.batch, self.mark.earlier.clone(), 0);
         while let Some(part) = earlier.next_part().await? {
             known.extend(part.into_iter().filter_map(|place| match place {
-                Place::Job(JobKey { tenant, id, .. }) => Some(short(&tenant, &id)),
+                Place::Job(JobKey { tenant, id, .. }) => Some(short_name(&tenant, &id)),
                 Place::Refused(_) => None,
             }));
         }

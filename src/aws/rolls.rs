@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::listing::Listing;
 use super::objects::{Objects, Part};
 use super::{Inner, mark, roll, trouble};
-use crate::job::ident::{BatchKey, BatchName, Digest, JobId, JobKey, RollId, Tenant};
+use crate::job::ident::{BatchKey, BatchName, Digest, JobId, JobKey, RollId, Tenant, short_name};
 use crate::job::outcome::Pointer;
 use crate::ports::{StoreError, StoreTrouble};
 
@@ -35,13 +35,6 @@ pub(super) struct Refused {
     pub(super) result: Bytes,
     /// Where the result lies: within the roll itself.
     pub(super) pointer: Pointer,
-}
-
-/// A job's name within its batch, short enough that millions fit in memory, and long enough that no two are alike.
-pub(super) fn short(tenant: &Tenant, id: &JobId) -> u128 {
-    let digest = Digest::of(format!("{tenant}/{id}").as_bytes());
-    let (half, _) = digest.as_bytes().split_at(size_of::<u128>());
-    half.iter().fold(0, |number, byte| number << 8 | u128::from(*byte))
 }
 
 /// The rolls of a batch, on the way through them.
@@ -118,7 +111,7 @@ impl Rolls {
     fn is_news(&mut self, place: &Place) -> bool {
         match (place, &mut self.seen) {
             (Place::Job(_), None) => true,
-            (Place::Job(key), Some(seen)) => seen.insert(short(&key.tenant, &key.id)),
+            (Place::Job(key), Some(seen)) => seen.insert(short_name(&key.tenant, &key.id)),
             (Place::Refused(_), _) => self.is_newest,
         }
     }
@@ -215,10 +208,5 @@ mod tests {
             let error = decode("s3://b/part", &batch(), &Bytes::from(bad)).unwrap_err();
             assert_eq!(error.kind, StoreTrouble::Damaged, "{bad}");
         }
-    }
-    #[test]
-    fn jobs_of_two_tenants_are_told_apart() {
-        let id = JobId::new("o-1").unwrap();
-        assert_ne!(short(&Tenant::unnamed(), &id), short(&Tenant::new("acme").unwrap(), &id));
     }
 }

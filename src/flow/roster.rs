@@ -13,12 +13,14 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::Mutex;
 
 use crate::job::control::{Control, Seal};
-use crate::job::ident::{BatchName, Digest, JobId, Tenant};
+use crate::job::ident::{BatchName, Digest, JobId, Tenant, short_name};
 use crate::job::lifecycle::{State, Status};
 use crate::job::spec::{Job, Priority};
 use crate::job::units::Timestamp;
 use crate::ports::rolls::{Entry, Line, LineContent, PART_LINES, Redriven, Roll, RollLine, Rolls, Standing};
 use crate::ports::{BATCH_ENTRIES, Ledger, Outgoing, Queue, Seals, StoreError, StoreTrouble};
+
+use super::intake::{Intake, Read};
 
 /// Batches of messages, and looks at rows, under way at once.
 pub(super) const AT_ONCE: usize = 16;
@@ -306,7 +308,7 @@ impl Names {
     /// # Errors
     /// [`Standing::SameLineTwice`] or [`Standing::Conflict`]: the id was there before.
     pub fn find(&mut self, mut job: Job, auto_id: bool) -> Result<Job, Standing> {
-        let content = short(&job.digest());
+        let content = job.digest().half();
         if auto_id {
             let times = self.repeats.entry(content).or_default();
             *times += 1;
@@ -316,7 +318,7 @@ impl Names {
                 job.key.id = id;
             }
         }
-        let name = short(&Digest::of(format!("{}/{}", job.key.tenant, job.key.id).as_bytes()));
+        let name = short_name(&job.key.tenant, &job.key.id);
         match self.seen.get(&name) {
             Some(first) if *first == content => Err(Standing::SameLineTwice),
             Some(_) => Err(Standing::Conflict { with: State::Queued }),
@@ -328,13 +330,37 @@ impl Names {
     }
 }
 
-fn short(digest: &Digest) -> u128 {
-    let (half, _) = digest.as_bytes().split_at(size_of::<u128>());
-    half.iter().fold(0, |number, byte| number << 8 | u128::from(*byte))
+/// How does an input begin? The digest of its first lines, as a [`Roster`] counts them.
+#[derive(Debug)]
+pub struct Beginning<'a> {
+    intake: &'a Intake,
+    digest: Digest,
+    left: u64,
+}
+
+impl<'a> Beginning<'a> {
+    /// Of so many lines, which are still to come.
+    pub fn of(lines: u64, intake: &'a Intake) -> Self {
+        Self { intake, digest: Digest::of(b""), left: lines }
+    }
+
+    /// These come next; whether more are wanted.
+    pub fn add(&mut self, now: Timestamp, lines: Vec<Read>) -> bool {
+        for Read { place, parsed } in lines.into_iter().take(usize::try_from(self.left).unwrap_or(usize::MAX)) {
+            self.digest = chained(self.digest, &self.intake.line(now, &place, parsed).0);
+            self.left -= 1;
+        }
+        self.left > 0
+    }
+
+    /// The digest; of all of it, if it has fewer lines.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
 }
 
 /// The digest of an input that goes on with this line.
-pub fn chained(digest: Digest, line: &Line) -> Digest {
+fn chained(digest: Digest, line: &Line) -> Digest {
     let line = match line {
         Line::Job { job, .. } => Digest::of(job.to_message().as_bytes()),
         Line::Refused { result_line, .. } => Digest::of(result_line),
