@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use aws_sdk_dynamodb::types::AttributeValue;
 
 use super::parts::rounds::Place;
 use super::table::{self, Fields, HEAD, number, text};
@@ -163,6 +164,7 @@ impl Standing {
             failed: whole(counts.failed),
             rejected: whole(counts.rejected) + refused,
             expired: whole(counts.expired),
+            partial: whole(counts.partial),
             usage: Usage {
                 input_tokens: whole(counts.input),
                 output_tokens: whole(counts.output),
@@ -213,7 +215,9 @@ pub(super) async fn standing(inner: &Inner, batch: &BatchKey) -> Result<Standing
 pub(super) async fn seal(inner: &Inner, batch: &BatchKey, seal: &Seal) -> Result<(), StoreError> {
     let doing = "sealing a batch";
     index(inner, batch).await?;
-    let update = Update::default().set("total", number(seal.total));
+    let ttl = table::ttl_while_open(inner.clock.now(), inner.settings.keep);
+    stays_in_index(inner, batch, ttl.clone()).await?;
+    let update = Update::default().set("total", number(seal.total)).set("ttl", ttl);
     // Several may seal a batch, and their messages come in any order: who does not say what the input held does not take back
     // what another has said.
     let update = match &seal.roll {
@@ -262,7 +266,8 @@ pub(super) async fn mark_announced(
     ends: u64,
 ) -> Result<(), StoreError> {
     let doing = "recording an announcement";
-    let update = Update::default().set("announced", number(completion + 1)).set("ends", number(ends));
+    let ttl = table::ttl(inner.clock.now(), inner.settings.keep);
+    let update = Update::default().set("announced", number(completion + 1)).set("ends", number(ends)).set("ttl", ttl);
     let update = match completion {
         0 => update.only_if("attribute_exists(#total) AND attribute_not_exists(#announced)", []),
         _ => update.only_if("#announced = :before", [("before", number(completion))]),
@@ -280,6 +285,19 @@ pub(super) async fn index(inner: &Inner, batch: &BatchKey) -> Result<(), StoreEr
         .carry_out(inner, "listing a batch", table::key(table::BATCHES.to_owned(), table::batch_sk(batch)))
         .await?;
     Ok(())
+}
+
+/// All of it has ended, and is listed for as long as its rows are kept.
+pub(super) async fn leaves_index(inner: &Inner, batch: &BatchKey) -> Result<(), StoreError> {
+    stays_in_index(inner, batch, table::ttl(inner.clock.now(), inner.settings.keep)).await
+}
+
+async fn stays_in_index(inner: &Inner, batch: &BatchKey, ttl: AttributeValue) -> Result<(), StoreError> {
+    let update = Update::default().set("ttl", ttl).only_if("attribute_exists(#name)", []);
+    let key = table::key(table::BATCHES.to_owned(), table::batch_sk(batch));
+    match update.carry_out(inner, "listing a batch", key).await? {
+        Written::Done(_) | Written::Refused(_) => Ok(()),
+    }
 }
 
 fn read_head(fields: Fields<'_>) -> Result<Head, StoreError> {

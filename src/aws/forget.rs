@@ -79,7 +79,8 @@ impl Fleet {
             let counts = look_up::partition(inner, DOING, &pk).await?;
             remove(inner, counts.iter().map(key_of).collect::<Result<_, _>>()?).await?;
         }
-        remove(inner, vec![mark::key(batch)]).await?;
+        let marks = look_up::partition(inner, DOING, &mark::pk(batch)).await?;
+        remove(inner, marks.iter().map(key_of).collect::<Result<_, _>>()?).await?;
         let entries = keys.iter().map(|(key, _)| table::key(BATCHES.to_owned(), table::batch_sk(key)));
         remove(inner, entries.collect()).await?;
         Ok(Forgotten { jobs, objects })
@@ -102,14 +103,13 @@ fn why_not(batch: &BatchName, standing: &Standing) -> Option<String> {
 /// that many, there are no others.
 async fn forget_jobs(inner: &Arc<Inner>, batch: &BatchName, ended: u64) -> Result<u64, StoreError> {
     let mut count = 0;
-    if let Some(mut rolls) = Rolls::of_batch(inner, batch).await? {
-        while let Some(part) = rolls.next_part().await? {
-            let jobs = part.iter().filter_map(|place| match place {
-                Place::Job(job) => Some(table::job(job)),
-                Place::Refused(_) => None,
-            });
-            count += remove(inner, jobs.collect()).await?;
-        }
+    let mut rolls = Rolls::of_all(inner, batch).await?;
+    while let Some(part) = rolls.next_part().await? {
+        let jobs = part.iter().filter_map(|place| match place {
+            Place::Job(job) => Some(table::job(job)),
+            Place::Refused(_) => None,
+        });
+        count += remove(inner, jobs.collect()).await?;
     }
     // Counts that are gone already say nothing.
     if count >= ended && ended > 0 {

@@ -1,5 +1,6 @@
 //! How is an input read that lies in S3? From its first byte to its last in one request, and where the connection breaks off from
 //! there on in another one, which names what was read so far: an object that was replaced meanwhile is noticed and not mixed up.
+//! Where it breaks off behind the last byte there is nothing to ask for, and S3 would refuse to be asked: that is the end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use async_trait::async_trait;
 use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
+use aws_smithy_types::error::display::DisplayErrorContext;
 use bytes::Bytes;
 
 use super::Inner;
@@ -20,6 +22,9 @@ use crate::ports::inputs::{Edition, InputStream, Inputs, Unread};
 const SILENCE: Duration = Duration::from_secs(60);
 /// So often in a row a connection may break off that brought nothing.
 const BREAKS: u32 = 3;
+const REPLACED: &str = "it is another one by now: it was replaced since it was first read";
+/// How the SDK says, behind the last byte, that they are not those that were stored.
+const DAMAGED: &str = "checksum mismatch";
 
 /// The inputs that these credentials may read.
 #[derive(Debug)]
@@ -39,7 +44,8 @@ impl Inputs for S3Inputs {
             etag: found.e_tag.clone().ok_or_else(|| refused("S3 gives it no ETag"))?,
             version: found.version_id.clone(),
         };
-        Ok(Box::new(Reading { object, edition, body: found.body, read: 0, breaks: 0 }))
+        let length = found.content_length.map(i64::unsigned_abs);
+        Ok(Box::new(Reading { object, edition, length, body: found.body, read: 0, breaks: 0 }))
     }
 }
 
@@ -59,7 +65,8 @@ impl Object {
             .set_range((from > 0).then(|| format!("bytes={from}-")));
         let found = tokio::time::timeout(SILENCE, request.send()).await.map_err(|_| silent())?;
         found.map_err(|error| match error.code() {
-            Some("PreconditionFailed") => refused("it is another one by now: it was replaced since it was first read"),
+            // Nothing is asked for behind the end of the one that was opened: this one is shorter.
+            Some("PreconditionFailed" | "InvalidRange") => refused(REPLACED),
             Some("AccessDenied" | "AllAccessDisabled") => refused(NOT_READABLE),
             Some(_) | None => match sources::unopened(&self.bucket, &error) {
                 Unopened::Refused { failure, .. } => Unread::Refused { why: failure.message },
@@ -72,6 +79,8 @@ impl Object {
 struct Reading {
     object: Object,
     edition: Edition,
+    /// Of all of it, in bytes, if S3 said.
+    length: Option<u64>,
     body: ByteStream,
     read: u64,
     breaks: u32,
@@ -91,9 +100,14 @@ impl InputStream for Reading {
                     (self.read, self.breaks) = (self.read + bytes.len() as u64, 0);
                     return Ok(Some(bytes));
                 }
-                Ok(Some(Err(error))) => Unread::Away { why: error.to_string() },
+                Ok(Some(Err(error))) => Unread::Away { why: DisplayErrorContext(&error).to_string() },
                 Err(_) => silent(),
             };
+            if self.length == Some(self.read) {
+                // Bytes that came wrong do not come right by asking for the rest: all of it is to be read again.
+                let is_damaged = matches!(&broken, Unread::Away { why } if why.contains(DAMAGED));
+                return if is_damaged { Err(broken) } else { Ok(None) };
+            }
             self.breaks += 1;
             if self.breaks > BREAKS {
                 return Err(broken);
@@ -141,10 +155,42 @@ mod tests {
         let asked = service.asked();
         assert!(asked.len() == 2 && asked[1].contains("versionId=v1"), "{asked:?}");
 
-        let service =
-            Service::answering([part(200, "12345").cut_after(3), Canned::of_s3(412, "PreconditionFailed")]).await;
-        let error = whole(&service).await.unwrap_err();
-        assert!(matches!(&error, Unread::Refused { why } if why.contains("replaced")), "{error:?}");
+        // A store may look at the range before it looks at the edition.
+        for (status, code) in [(412, "PreconditionFailed"), (416, "InvalidRange")] {
+            let service = Service::answering([part(200, "12345").cut_after(3), Canned::of_s3(status, code)]).await;
+            let error = whole(&service).await.unwrap_err();
+            assert!(matches!(&error, Unread::Refused { why } if why.contains("replaced")), "{code}: {error:?}");
+            assert_eq!(service.asked().len(), 2, "{code}: it is not asked for again");
+        }
+    }
+
+    /// A body whose connection ends badly behind its last byte.
+    fn ends_with(words: &'static str) -> ByteStream {
+        let pieces = [Ok(Bytes::from_static(b"12345")), Err(std::io::Error::other(words))];
+        let frames = futures_util::stream::iter(pieces.map(|piece| piece.map(hyper::body::Frame::data)));
+        ByteStream::from_body_1_x(http_body_util::StreamBody::new(frames))
+    }
+
+    #[tokio::test]
+    async fn what_breaks_off_behind_its_last_byte_was_read_to_its_end() {
+        let service = Service::answering([Canned::of_s3(416, "InvalidRange")]).await;
+        let reading = |length, words| Reading {
+            object: Object { inner: Arc::clone(&service.fleet.inner), bucket: "up".to_owned(), key: "k".to_owned() },
+            edition: Edition { etag: "e1".to_owned(), version: None },
+            length,
+            body: ends_with(words),
+            read: 0,
+            breaks: 0,
+        };
+        let mut whole = reading(Some(5), "connection reset");
+        assert_eq!(whole.next().await.unwrap().as_deref(), Some(&b"12345"[..]));
+        assert_eq!(whole.next().await, Ok(None));
+        assert!(service.asked().is_empty(), "{:?}", service.asked());
+
+        let mut damaged = reading(Some(5), "body checksum mismatch. expected body checksum to be 00 but it was 01");
+        assert!(damaged.next().await.unwrap().is_some());
+        assert!(matches!(damaged.next().await, Err(Unread::Away { .. })), "it is to be read again, from its beginning");
+        assert!(service.asked().is_empty(), "{:?}", service.asked());
     }
 
     #[tokio::test]

@@ -20,7 +20,7 @@ use super::rows::{self, Row};
 use super::table::{self, number, text};
 use super::told::Told;
 use super::update::{Update, Written};
-use super::{Inner, batches, manifest, trouble};
+use super::{Inner, batches, manifest, mark, trouble};
 use crate::job::ident::{BatchKey, Digest, JobKey};
 use crate::job::lifecycle::State;
 use crate::job::outcome::{Ending, Tally};
@@ -160,6 +160,9 @@ impl Ledger for DynamoLedger {
         let covered = self.announcing.lock().unwrap_or_else(PoisonError::into_inner).get(batch).copied();
         // What nobody asked this process for, it cannot have announced.
         let Some((_, ends)) = covered.filter(|(announcing, _)| *announcing == completion) else { return Ok(()) };
+        // With the rows of its jobs goes the list of them: else the same input would be taken for one that was sent.
+        mark::ends(&self.inner, batch).await?;
+        batches::leaves_index(&self.inner, batch).await?;
         batches::mark_announced(&self.inner, batch, completion, ends).await?;
         let mut announcing = self.announcing.lock().unwrap_or_else(PoisonError::into_inner);
         if announcing.get(batch) == Some(&(completion, ends)) {

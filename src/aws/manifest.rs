@@ -10,12 +10,12 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::batches::Standing;
-use super::rolls::{self, Place, Refused, Rolls};
+use super::rolls::{Place, Refused, Rolls};
 use super::segment_lines::SegmentLines;
 use super::segments::in_key;
 use super::upload::Upload;
 use super::{Inner, look_up, trouble};
-use crate::job::ident::{BatchKey, Digest, JobKey};
+use crate::job::ident::{BatchKey, Digest, JobKey, short_name};
 use crate::job::lifecycle::Status;
 use crate::job::outcome::Pointer;
 use crate::ports::{StoreError, StoreTrouble};
@@ -62,7 +62,7 @@ struct Manifest<'a> {
 
 impl Manifest<'_> {
     async fn write(&mut self, ended: u64) -> Result<(), StoreError> {
-        if let Some(mut rolls) = Rolls::of_batch(self.inner, &self.batch.batch).await? {
+        if let Some(mut rolls) = Rolls::of_batch(self.inner, self.batch).await? {
             while let Some(part) = rolls.next_part().await? {
                 self.write_part(part).await?;
             }
@@ -98,11 +98,11 @@ impl Manifest<'_> {
         let BatchKey { tenant, batch } = self.batch;
         let mut listed = HashSet::new();
         if self.jobs > 0
-            && let Some(mut rolls) = Rolls::of_batch(self.inner, batch).await?
+            && let Some(mut rolls) = Rolls::of_batch(self.inner, self.batch).await?
         {
             while let Some(part) = rolls.next_part().await? {
                 listed.extend(part.iter().filter_map(|place| match place {
-                    Place::Job(JobKey { tenant, id, .. }) => Some(rolls::short(tenant, id)),
+                    Place::Job(JobKey { tenant, id, .. }) => Some(short_name(tenant, id)),
                     Place::Refused(_) => None,
                 }));
             }
@@ -110,7 +110,7 @@ impl Manifest<'_> {
         let mut segments = SegmentLines::of(self.inner, batch, Some(tenant)).await?;
         while let Some(lines) = segments.next().await? {
             for line in lines {
-                if !listed.contains(&rolls::short(&line.job.tenant, &line.job.id)) {
+                if !listed.contains(&short_name(&line.job.tenant, &line.job.id)) {
                     self.write_line(line.job.id.as_str(), line.status, &line.pointer).await?;
                 }
             }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::rolls::{Place, Rolls};
 use super::segment_lines::SegmentLines;
-use super::{Fleet, Inner, look_up, mark, spans, trouble};
+use super::{Fleet, Inner, look_up, spans, trouble};
 use crate::job::ident::BatchName;
 use crate::job::outcome::Pointer;
 use crate::ports::{StoreError, StoreTrouble};
@@ -68,11 +68,10 @@ impl Fleet {
     /// `Other` if there is no such batch, else what table or bucket said.
     pub async fn results(&self, batch: &BatchName, order: Order) -> Result<ResultLines, StoreError> {
         let inner = &self.inner;
-        let newest = mark::read(inner, batch).await?.and_then(|mark| mark.rolls().into_iter().next());
-        if newest.is_none() && !self.has_batch(batch).await? {
+        let roll = Rolls::newest(inner, batch).await?;
+        if roll.is_none() && !self.has_batch(batch).await? {
             return Err(trouble::of_ours(StoreTrouble::Other, DOING, format!("there is no batch {batch}")));
         }
-        let roll = newest.map(|newest| Rolls::new(inner, batch, vec![newest]));
         let source = match (roll, order) {
             (Some(roll), Order::Input) => Source::Roll { roll, listed: VecDeque::new() },
             (Some(roll), Order::Done) => {

@@ -287,7 +287,7 @@ async fn summary(inner: &Inner, key: BatchKey, first: Timestamp) -> Result<Batch
     let sealed = standing.head.seal.as_ref().map(|seal| seal.total);
     let enqueued = match sealed {
         Some(_) => None,
-        None => mark::read(inner, &key.batch).await?.and_then(|mark| mark.totals.get(&key.tenant).copied()),
+        None => mark::of_batch(inner, &key).await?.and_then(|mark| mark.totals.get(&key.tenant).copied()),
     };
     let jobs = sealed.or(enqueued.map(|(jobs, _)| jobs));
     Ok(told(key, first, &standing, jobs))

@@ -5,7 +5,7 @@
 //! s3://bucket/prefix/rolls/batch=reviews/4f0c2a9d11e2b874/000000.jsonl
 //!     {"position":0,"id":"o-1","tenant":"acme"}
 //!     {"position":1,"id":"line-2","tenant":"acme","result":{...}}       (a line that is no job: its result, complete)
-//! pk roll/reviews   sk -   roll=4f0c.. parts=3 lines=15000 dig=.. totals={"acme":[14998,2]} earlier="91b2.." ver=4 own=5f3a..
+//! pk roll/reviews   sk of/acme   roll=4f0c.. parts=3 lines=15000 dig=.. totals={"acme":[14998,2]} earlier="91b2.." ver=4 own=5f3a..
 //! ```
 //!
 //! A part is written when the messages of its lines have been sent, and the mark after it: what the mark counts is sent. A rerun
@@ -22,12 +22,12 @@ use serde_json::value::RawValue;
 
 use super::mark::{self, Mark};
 use super::objects::Objects;
-use super::rolls::{Place, Rolls, short};
+use super::rolls::{Place, Rolls};
 use super::segments::in_key;
 use super::upload::JSON_LINES;
 use super::{Inner, batches, origins, redrive, trouble};
 use crate::job::control::Seal;
-use crate::job::ident::{BatchKey, BatchName, Digest, JobKey, RollId, Tenant};
+use crate::job::ident::{BatchKey, BatchName, Digest, JobKey, RollId, Tenant, short_name};
 use crate::ports::rolls::{self, AlreadySent, LineContent, Origin, Redriven, RollLine};
 use crate::ports::{StoreError, StoreTrouble};
 
@@ -39,8 +39,8 @@ pub(super) struct FleetRolls {
 
 #[async_trait]
 impl rolls::Rolls for FleetRolls {
-    async fn begin(&self, batch: &BatchName) -> Result<Box<dyn rolls::Roll>, StoreError> {
-        let mark = mark::read(&self.inner, batch).await?.unwrap_or_else(Mark::new);
+    async fn begin(&self, batch: &BatchName, of: Option<&Tenant>) -> Result<Box<dyn rolls::Roll>, StoreError> {
+        let mark = mark::to_go_on(&self.inner, batch, of).await?;
         Ok(Box::new(Roll { inner: Arc::clone(&self.inner), batch: batch.clone(), mark, known: None }))
     }
 
@@ -95,6 +95,16 @@ impl rolls::Roll for Roll {
 
     async fn part(&mut self, part: &[RollLine], lines: u64, digest: Digest) -> Result<(), StoreError> {
         let doing = "listing an input";
+        if let Some(of) = &self.mark.of
+            && let Some(line) = part.iter().find(|line| line.tenant != *of)
+        {
+            let why = format!(
+                "the batch is enqueued for tenant {of} alone, and line {} is of {}: name another batch",
+                line.position + 1,
+                line.tenant
+            );
+            return Err(trouble::of_ours(StoreTrouble::Denied, doing, why));
+        }
         let mut next = self.mark.clone();
         let fresh = self.count(part, &mut next.totals).await?;
         let key = part_key(&self.inner, &self.batch, &next.roll, next.parts);
@@ -145,7 +155,7 @@ impl Roll {
             match &line.content {
                 LineContent::Refused { .. } => *refused += 1,
                 LineContent::Job(id) => {
-                    let name = short(&line.tenant, id);
+                    let name = short_name(&line.tenant, id);
                     if self.known.as_ref().is_none_or(|known| !known.contains(&name)) {
                         *jobs += 1;
                         fresh.push(name);
@@ -158,10 +168,10 @@ impl Roll {
 
     async fn earlier_jobs(&self) -> Result<HashSet<u128>, StoreError> {
         let mut known = HashSet::new();
-        let mut earlier = Rolls::new(&self.inner, &self.batch, self.mark.earlier.clone());
+        let mut earlier = Rolls::new(&self.inner, &self.batch, self.mark.earlier.clone(), 0);
         while let Some(part) = earlier.next_part().await? {
             known.extend(part.into_iter().filter_map(|place| match place {
-                Place::Job(JobKey { tenant, id, .. }) => Some(short(&tenant, &id)),
+                Place::Job(JobKey { tenant, id, .. }) => Some(short_name(&tenant, &id)),
                 Place::Refused(_) => None,
             }));
         }

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::listing::Listing;
 use super::objects::{Objects, Part};
 use super::{Inner, mark, roll, trouble};
-use crate::job::ident::{BatchName, Digest, JobId, JobKey, RollId, Tenant};
+use crate::job::ident::{BatchKey, BatchName, Digest, JobId, JobKey, RollId, Tenant, short_name};
 use crate::job::outcome::Pointer;
 use crate::ports::{StoreError, StoreTrouble};
 
@@ -37,37 +37,47 @@ pub(super) struct Refused {
     pub(super) pointer: Pointer,
 }
 
-/// A job's name within its batch, short enough that millions fit in memory, and long enough that no two are alike.
-pub(super) fn short(tenant: &Tenant, id: &JobId) -> u128 {
-    let digest = Digest::of(format!("{tenant}/{id}").as_bytes());
-    let (half, _) = digest.as_bytes().split_at(size_of::<u128>());
-    half.iter().fold(0, |number, byte| number << 8 | u128::from(*byte))
-}
-
 /// The rolls of a batch, on the way through them.
 #[derive(Debug)]
 pub(super) struct Rolls {
     inner: Arc<Inner>,
     batch: BatchName,
     rolls: VecDeque<RollId>,
+    /// So many of those to come, the first, tell of their refused lines.
+    newest: usize,
     parts: Option<Listing>,
     /// Jobs that were there; only where there is more than one roll.
     seen: Option<HashSet<u128>>,
+    /// Whether the one that is being read does.
     is_newest: bool,
 }
 
 impl Rolls {
     /// All rolls of a batch; `None` if it never had one.
-    pub(super) async fn of_batch(inner: &Arc<Inner>, batch: &BatchName) -> Result<Option<Self>, StoreError> {
-        let mark = mark::read(inner, batch).await?;
-        Ok(mark.map(|mark| Self::new(inner, batch, mark.rolls())))
+    pub(super) async fn of_batch(inner: &Arc<Inner>, batch: &BatchKey) -> Result<Option<Self>, StoreError> {
+        let mark = mark::of_batch(inner, batch).await?;
+        Ok(mark.map(|mark| Self::new(inner, &batch.batch, mark.rolls(), 1)))
     }
 
-    /// These rolls, in this order; each job is told once, refused lines only of the first roll.
-    pub(super) fn new(inner: &Arc<Inner>, batch: &BatchName, rolls: Vec<RollId>) -> Self {
+    /// All rolls of all tenants' batches of that name.
+    pub(super) async fn of_all(inner: &Arc<Inner>, batch: &BatchName) -> Result<Self, StoreError> {
+        let marks = mark::all(inner, batch).await?;
+        Ok(Self::new(inner, batch, marks.iter().flat_map(mark::Mark::rolls).collect(), 0))
+    }
+
+    /// The newest roll of each batch of that name; `None` if none has one.
+    pub(super) async fn newest(inner: &Arc<Inner>, batch: &BatchName) -> Result<Option<Self>, StoreError> {
+        let marks = mark::all(inner, batch).await?;
+        let rolls: Vec<_> = marks.iter().filter_map(|mark| mark.rolls().into_iter().next()).collect();
+        let count = rolls.len();
+        Ok((count > 0).then(|| Self::new(inner, batch, rolls, count)))
+    }
+
+    /// These rolls, in this order; each job is told once, refused lines only of the first so many.
+    pub(super) fn new(inner: &Arc<Inner>, batch: &BatchName, rolls: Vec<RollId>, newest: usize) -> Self {
         let seen = (rolls.len() > 1).then(HashSet::new);
         let (inner, batch) = (Arc::clone(inner), batch.clone());
-        Self { inner, batch, rolls: rolls.into(), parts: None, seen, is_newest: true }
+        Self { inner, batch, rolls: rolls.into(), newest, parts: None, seen, is_newest: false }
     }
 
     /// The next part, in order; `None` behind the last.
@@ -77,12 +87,13 @@ impl Rolls {
                 Some(parts) => parts,
                 None => {
                     let Some(roll) = self.rolls.pop_front() else { return Ok(None) };
+                    (self.is_newest, self.newest) = (self.newest > 0, self.newest.saturating_sub(1));
                     let listing = Listing::below(roll::folder(&self.inner, &self.batch, &roll));
                     self.parts.insert(listing)
                 }
             };
             let Some(part) = parts.next(&self.inner, DOING).await? else {
-                (self.parts, self.is_newest) = (None, false);
+                self.parts = None;
                 continue;
             };
             let objects = Objects::new(self.inner.clients.s3.clone(), self.inner.settings.bucket.clone());
@@ -99,9 +110,9 @@ impl Rolls {
 
     fn is_news(&mut self, place: &Place) -> bool {
         match (place, &mut self.seen) {
-            (_, None) => true,
-            (Place::Job(key), Some(seen)) => seen.insert(short(&key.tenant, &key.id)),
-            (Place::Refused(_), Some(_)) => self.is_newest,
+            (Place::Job(_), None) => true,
+            (Place::Job(key), Some(seen)) => seen.insert(short_name(&key.tenant, &key.id)),
+            (Place::Refused(_), _) => self.is_newest,
         }
     }
 }
@@ -197,11 +208,5 @@ mod tests {
             let error = decode("s3://b/part", &batch(), &Bytes::from(bad)).unwrap_err();
             assert_eq!(error.kind, StoreTrouble::Damaged, "{bad}");
         }
-    }
-
-    #[test]
-    fn jobs_of_two_tenants_are_told_apart() {
-        let id = JobId::new("o-1").unwrap();
-        assert_ne!(short(&Tenant::unnamed(), &id), short(&Tenant::new("acme").unwrap(), &id));
     }
 }

@@ -23,7 +23,7 @@
 //! lanes                     us-east-1/m        (see `allowance`)
 //! analysis/acme/-/d-1       -                  st=succeeded by=agent at=s3://.. off=.. len=.. sha=.. doc=(the document's own at, off,
 //!                                              len, sha) cost=.. source=.. run=arn:.. end=.. ttl=..    or st=failed class=.. msg=..
-//! express/acme/-/e-1        -                  st=succeeded model=.. uri=s3://.. run=arn:.. end=.. ttl=..
+//! express/acme/-/e-1        -                  st=succeeded dig=.. model=.. uri=s3://.. run=arn:.. end=.. ttl=..
 //! ```
 //!
 //! The last two are written by the workflows of `statemachine/` and read by nobody here: what became of a document's whole
@@ -148,6 +148,15 @@ pub(super) fn number(value: impl ToString) -> AttributeValue {
 /// Bytes.
 pub(super) fn bytes(value: &[u8]) -> AttributeValue {
     AttributeValue::B(Blob::new(value))
+}
+
+/// A message waits in the queue no longer than this (source: SQS's quotas).
+const LONGEST_WAIT: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+
+/// When DynamoDB may delete what is said of a batch whose jobs are still to be worked: not before their rows. Once all of them have
+/// ended it is [`ttl`] again.
+pub(super) fn ttl_while_open(now: Timestamp, keep: Duration) -> AttributeValue {
+    ttl(now, keep + LONGEST_WAIT)
 }
 
 /// When DynamoDB may delete an item that is kept for so long.

@@ -200,6 +200,7 @@ fn counts_of(parts: &aws::PartsReport) -> Counts {
         failed: ended.failed,
         rejected: ended.rejected,
         expired: ended.expired,
+        partial: ended.partial,
         ..Counts::default()
     }
 }

@@ -244,11 +244,13 @@ impl Desk {
             Some(Err(error)) => return Taken::Later(Some(error.to_string())),
         };
         let file = DroppedFile { folder: folder.to_owned(), name, content };
-        let job = match rule.job_of_file(&file, self.default_model.as_deref()) {
+        let mut job = match rule.job_of_file(&file, self.default_model.as_deref()) {
             Ok(job) => job,
             Err(error) => return Taken::Later(Some(error.to_string())),
         };
         let id = job.key.id.clone();
+        let span = self.context.meter.traces().creates(&job);
+        job.trace = span.context();
         match self.store.take_in(job).await {
             Ok(true) => {
                 tracing::info!(%id, "a file was dropped in and is queued");
@@ -257,10 +259,12 @@ impl Desk {
             // At each start that is all that lies there.
             Ok(false) => {
                 tracing::debug!(%id, "a file that is known already");
+                span.not_sent();
                 Taken::Done
             }
             Err(error) => {
                 self.context.meter.store_trouble(&error);
+                span.not_sent();
                 Taken::NoneNow
             }
         }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
 
 use crate::flow::intake::{Counted, Intake, LOT, Place, Read};
-use crate::flow::roster::chained;
+use crate::flow::roster::Beginning;
 use crate::flow::stop::Stop;
 use crate::job::ident::{BatchName, Digest, Tenant};
 use crate::job::intake::{Draft, Refusal};
@@ -98,16 +98,10 @@ pub(crate) async fn check(source: &Source) -> Result<Option<()>, Report> {
 pub(crate) async fn digest_of(source: &Source, lines: u64) -> Result<Digest, Report> {
     let reader = Reader { source: source.clone(), hint: "nothing was sent" };
     let reading = tokio::task::spawn_blocking(move || {
-        let (mut digest, mut left) = (Digest::of(b""), lines);
-        let source = reader.source.clone();
-        reader.read(|chunk| {
-            for Read { place, parsed } in chunk.into_iter().take(usize::try_from(left).unwrap_or(usize::MAX)) {
-                digest = chained(digest, &source.lines.line(SystemClock.now(), &place, parsed).0);
-                left -= 1;
-            }
-            left > 0
-        })?;
-        Ok(digest)
+        let lines_of = reader.source.lines.clone();
+        let mut beginning = Beginning::of(lines, &lines_of);
+        reader.read(|chunk| beginning.add(SystemClock.now(), chunk))?;
+        Ok(beginning.digest())
     });
     reading.await.map_err(|error| Report::stuck(format!("reading the input: {error}")))?
 }

@@ -156,6 +156,8 @@ struct Row {
     failed: u64,
     rejected: u64,
     expired: u64,
+    /// Documents; a line of its own tells of them where there are any.
+    partial: u64,
     cost_usd: Usd,
     eta_s: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -191,6 +193,7 @@ impl Row {
             failed: counts.failed,
             rejected: counts.rejected,
             expired: counts.expired,
+            partial: counts.partial,
             cost_usd: batch.cost,
             eta_s: eta::of_embedded(batch, now),
             right_sized: RightSized::of(batch.savings),
@@ -210,6 +213,7 @@ impl Row {
             failed: ended.failed,
             rejected: ended.rejected,
             expired: ended.expired,
+            partial: ended.partial,
             cost_usd: ended.cost_usd,
             eta_s: eta::of_fleet(batch, now),
             right_sized: RightSized::of(batch.savings),
@@ -232,7 +236,7 @@ impl Row {
     }
 
     fn unsuccessful(&self) -> u64 {
-        self.failed + self.rejected + self.expired
+        self.failed + self.rejected + self.expired + self.partial
     }
 
     /// Of `total`.
@@ -269,6 +273,11 @@ fn table(rows: &[Row]) -> Vec<Line> {
             row.cost_usd.to_string()
         );
         lines.push(Line { text, weight: row.weight() });
+        if row.partial > 0 {
+            let documents = if row.partial == 1 { "document" } else { "documents" };
+            let text = format!("  {} {documents} ended partial: some of their chunks did not succeed", row.partial);
+            lines.push(Line { text, weight: Weight::Note });
+        }
         if let Some(RightSized { tokens_saved, reruns, rerun_cost_usd }) = &row.right_sized {
             let (saved, s) = (short(tokens_saved.0), if *reruns == 1 { "" } else { "s" });
             let text = format!("  right-sizing: {saved} tokens not reserved, {reruns} rerun{s} for {rerun_cost_usd}");
@@ -276,4 +285,37 @@ fn table(rows: &[Row]) -> Vec<Line> {
         }
     }
     lines
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::embedded::Counts;
+    use crate::job::ident::Tenant;
+    use crate::job::outcome::Usage;
+
+    #[test]
+    fn documents_that_ended_partial_are_told_of_and_are_no_success() {
+        let counts = Counts { succeeded: 4, partial: 2, ..Counts::default() };
+        let batch = BatchSummary {
+            batch: BatchName::new("docs").unwrap(),
+            tenant: Tenant::unnamed(),
+            counts,
+            cost: Usd::ZERO,
+            committed: Usd::ZERO,
+            usage: Usage::default(),
+            savings: Savings::default(),
+            sealed: true,
+            announced: true,
+            first: Timestamp(0),
+            last: Timestamp(0),
+        };
+        let row = Row::of(&batch, false, Timestamp(1));
+        let lines = table(std::slice::from_ref(&row));
+        assert_eq!(lines[1].weight, Weight::Failed);
+        assert!(lines[2].text.contains("2 documents ended partial"), "{}", lines[2].text);
+        let json = serde_json::to_value(&row).unwrap();
+        assert_eq!((&json["total"], &json["succeeded"], &json["partial"]), (&json!(6), &json!(4), &json!(2)));
+    }
 }

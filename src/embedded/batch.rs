@@ -185,6 +185,7 @@ impl BatchRow {
             failed: self.counts.failed,
             rejected: self.counts.rejected + refused,
             expired: self.counts.expired,
+            partial: self.counts.partial,
             usage: self.usage,
             cost_usd: self.spent,
         }

@@ -126,6 +126,12 @@ impl Clerk<'_, '_> {
         };
         let here = self.is_on_roll(row.no)?;
         let redrive = if self.retry_failed && !here { row.state.after(Step::Redrive) } else { None };
+        // It would only expire once more. Under other content it is a job that is not known.
+        let redrive = match redrive {
+            Some(_) if stale && row.digest != digest => return Ok(Standing::StaleDeadline),
+            Some(_) if stale => None,
+            redrive => redrive,
+        };
         let standing = match (redrive, row.state) {
             (Some(state), _) => {
                 let message = self.put(job, message)?;

@@ -18,7 +18,6 @@ use tokio::sync::Mutex;
 use crate::job::batch_request::{Ask, BatchRequest};
 use crate::job::document::Place;
 use crate::job::failure::Class;
-use crate::job::ident::Digest;
 use crate::job::intake::NO_INGESTIONS_HERE;
 use crate::ports::inputs::Inputs;
 use crate::ports::rolls::{Origin, Rolls};
@@ -27,11 +26,11 @@ use crate::ports::{Seals, StoreError, StoreTrouble};
 use super::context::Context;
 use super::intake::{Counted, Intake, Read};
 use super::notify::Announcer;
-use super::patience::{BackOff, by_age, insist};
+use super::patience::{BackOff, KEPT, by_age, insist};
 use super::proof::{Delivery, Exit, Notified};
 use super::reading::{Takes, Whole, read};
 use super::redriver::Redriver;
-use super::roster::{Roster, Sender, chained};
+use super::roster::{Beginning, Roster, Sender};
 
 /// What requests about batches need beyond jobs.
 #[derive(Clone)]
@@ -53,8 +52,6 @@ const AWAY: Duration = Duration::from_secs(60);
 /// Another input of the same batch, of which not all is sent yet, is waited for this long: somebody may be at it.
 /// It may have stood in the queue for hours itself before anybody looked at it.
 const ANOTHER: Duration = Duration::from_secs(6 * 60 * 60);
-/// A queue keeps a message for two weeks at most: half a day before that is over, who waits is told that it cannot be done.
-const KEPT: Duration = Duration::from_secs(27 * 12 * 60 * 60);
 
 /// Proof that what was asked is done, and that who waits is on record or was answered.
 #[derive(Debug)]
@@ -182,17 +179,18 @@ impl Work<'_> {
 
     fn sender(&self) -> Sender {
         let (queue, ledger) = (Arc::clone(&self.context.queue), Arc::clone(&self.context.ledger));
-        Sender { queue, ledger, rolls: Arc::clone(&self.ports.rolls), seals: Arc::clone(&self.ports.seals) }
+        let (rolls, seals) = (Arc::clone(&self.ports.rolls), Arc::clone(&self.ports.seals));
+        Sender { queue, ledger, rolls, seals, until: self.request.deadline }
     }
 
     /// Everything is read to its end before anything is queued, so that an object that breaks off in the middle queues nothing.
     async fn enqueue(&self, source: &str, model: Option<&str>) -> Result<(), Exit> {
         let (context, batch, inputs) = (self.context, &self.request.batch, &*self.ports.inputs);
         let intake = self.intake(model)?;
-        let roster = Roster::begin(self.sender(), &batch.batch).await?;
+        let roster = Roster::begin(self.sender(), &batch.batch, Some(&batch.tenant)).await?;
         let before = roster.sent_before().await;
-        let mut beginning =
-            Beginning { context, intake: &intake, digest: Digest::of(b""), left: before.map_or(0, |(lines, _)| lines) };
+        let lines = before.map_or(0, |(lines, _)| lines);
+        let mut beginning = Checking { context, beginning: Beginning::of(lines, &intake) };
         let Whole { edition, lines, is_json } = read(inputs, source, None, &intake, &mut beginning).await?;
         if lines == 0 {
             return Err(refused(format!("{source} holds no line")));
@@ -201,7 +199,7 @@ impl Work<'_> {
             return Err(refused(format!("{source} is no JSON lines: none of its {lines} lines is JSON")));
         }
         if let Some((_, sent)) = before
-            && let Err(error) = roster.go_on(beginning.left == 0 && beginning.digest == sent).await
+            && let Err(error) = roster.go_on(beginning.beginning.digest() == sent).await
         {
             return Err(self.later(ANOTHER, &error));
         }
@@ -226,30 +224,23 @@ impl Work<'_> {
         let request = self.request.id.as_ref().map_or(self.delivery.message.id.0.as_str(), |id| id.as_str());
         for Origin { uri, edition, model } in origins {
             let intake = self.intake(model.as_deref())?;
-            let mut redriver = Redriver::new(self.sender(), request, class);
+            let mut redriver = Redriver::new(self.sender(), request, class, self.context.now());
             read(&*self.ports.inputs, &uri, Some(&edition), &intake, &mut redriver).await?;
         }
         Ok(())
     }
 }
 
-/// The digest of the first lines, as [`Roster`] counts them.
-struct Beginning<'a> {
+/// Lines that are read to see that they can be, and whether they begin as those that were sent.
+struct Checking<'a> {
     context: &'a Context,
-    intake: &'a Intake,
-    digest: Digest,
-    /// So many lines are still to come.
-    left: u64,
+    beginning: Beginning<'a>,
 }
 
 #[async_trait]
-impl Takes for Beginning<'_> {
+impl Takes for Checking<'_> {
     async fn take(&mut self, lines: Vec<Read>) -> Result<(), Exit> {
-        for line in lines.into_iter().take(usize::try_from(self.left).unwrap_or(usize::MAX)) {
-            let (line, _) = self.intake.line(self.context.now(), &line.place, line.parsed);
-            self.digest = chained(self.digest, &line);
-            self.left -= 1;
-        }
+        self.beginning.add(self.context.now(), lines);
         Ok(())
     }
 }

@@ -243,6 +243,7 @@ fn unreadable(error: &serde_json::Error) -> Exit {
     Exit::Store(StoreError {
         kind: StoreTrouble::Damaged,
         doing,
-        why: format!("a record of ours does not parse: {error}"),
+        // What serde says shows what it met, which may be an answer.
+        why: format!("a record of ours does not parse at line {}, column {}", error.line(), error.column()),
     })
 }

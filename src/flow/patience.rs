@@ -11,6 +11,10 @@ use crate::ports::{StoreError, StoreTrouble};
 
 use super::context::Context;
 
+/// A queue keeps a message for two weeks at most. Half a day before that is over, what could not be done is given up: who waits is told, and
+/// a person finds the message among the dead letters.
+pub const KEPT: Duration = Duration::from_secs(27 * 12 * 60 * 60);
+
 /// How long trouble with a store is borne.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Patience {

@@ -1,6 +1,6 @@
 //! Which of these lines' jobs run again? Those that failed or expired, of one class of failure or of any, each under its next
 //! generation. Its message follows the row: a job that was opened again by a worker that died before it sent the message is found
-//! queued, and is sent then.
+//! queued, and is sent then. One whose own deadline has passed would only expire once more: it stays as it ended.
 
 use async_trait::async_trait;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -9,6 +9,7 @@ use crate::job::failure::Class;
 use crate::job::intake::Draft;
 use crate::job::lifecycle::{State, Status};
 use crate::job::spec::Job;
+use crate::job::units::Timestamp;
 use crate::ports::StoreError;
 use crate::ports::rolls::Redriven;
 
@@ -23,6 +24,7 @@ pub struct Redriver<'a> {
     with: Sender,
     request: &'a str,
     class: Option<Class>,
+    began: Timestamp,
     names: Names,
 }
 
@@ -40,8 +42,8 @@ impl Takes for Redriver<'_> {
 
 impl<'a> Redriver<'a> {
     /// For a request of that name: what was run again for it is not run again for it twice. With a class, only what failed of that.
-    pub fn new(with: Sender, request: &'a str, class: Option<Class>) -> Self {
-        Self { with, request, class, names: Names::default() }
+    pub fn new(with: Sender, request: &'a str, class: Option<Class>, began: Timestamp) -> Self {
+        Self { with, request, class, began, names: Names::default() }
     }
 
     async fn redrive(&self, jobs: Vec<Job>) -> Result<(), StoreError> {
@@ -60,7 +62,8 @@ impl<'a> Redriver<'a> {
             }
         };
         let of = failed.and_then(|row| row.ending.error).map(|failure| failure.class);
-        if self.class.is_some() && of != self.class {
+        let is_stale = job.deadline.is_some_and(|deadline| deadline <= self.began);
+        if is_stale || self.class.is_some() && of != self.class {
             return Ok(false);
         }
         match self.with.rolls.redrive(&job.key, job.digest(), Some(self.request)).await? {

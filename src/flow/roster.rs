@@ -13,11 +13,14 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::Mutex;
 
 use crate::job::control::{Control, Seal};
-use crate::job::ident::{BatchName, Digest, JobId, Tenant};
+use crate::job::ident::{BatchName, Digest, JobId, Tenant, short_name};
 use crate::job::lifecycle::{State, Status};
 use crate::job::spec::{Job, Priority};
+use crate::job::units::Timestamp;
 use crate::ports::rolls::{Entry, Line, LineContent, PART_LINES, Redriven, Roll, RollLine, Rolls, Standing};
 use crate::ports::{BATCH_ENTRIES, Ledger, Outgoing, Queue, Seals, StoreError, StoreTrouble};
+
+use super::intake::{Intake, Read};
 
 /// Batches of messages, and looks at rows, under way at once.
 pub(super) const AT_ONCE: usize = 16;
@@ -33,6 +36,9 @@ pub struct Sender {
     pub rolls: Arc<dyn Rolls>,
     /// Where batches are sealed.
     pub seals: Arc<dyn Seals>,
+    /// Nobody waits for any of it after that: the deadline of jobs that have none of their own, or a later one. It is put on them as
+    /// they are sent and not as they are read, so that an input that is asked for again, until later, is still the same input.
+    pub until: Option<Timestamp>,
 }
 
 impl Sender {
@@ -41,14 +47,17 @@ impl Sender {
     /// # Errors
     /// What the queue said. Some may be sent.
     pub async fn send(&self, jobs: Vec<Job>) -> Result<(), StoreError> {
-        let outgoing = |job: Job| Outgoing {
-            body: job.to_message(),
-            batch: job.key.batch,
-            tenant: job.key.tenant,
-            model: Some(job.model),
-            priority: job.priority,
-            delay: Duration::ZERO,
-            trace: job.trace,
+        let outgoing = |mut job: Job| {
+            job.deadline = job.deadline.into_iter().chain(self.until).min();
+            Outgoing {
+                body: job.to_message(),
+                batch: job.key.batch,
+                tenant: job.key.tenant,
+                model: Some(job.model),
+                priority: job.priority,
+                delay: Duration::ZERO,
+                trace: job.trace,
+            }
         };
         let queue = &self.queue;
         let mut batches = Vec::new();
@@ -74,6 +83,15 @@ pub struct Roster {
     desk: Mutex<Desk>,
 }
 
+/// A job on its way, by its entry's place.
+struct Pending {
+    place: usize,
+    job: Job,
+    /// By an earlier process.
+    is_sent: bool,
+    is_stale: bool,
+}
+
 /// What goes on the roll for a line, and the job that is to be sent.
 type Taken = (Tenant, LineContent, Option<Job>);
 
@@ -92,12 +110,12 @@ struct Desk {
 }
 
 impl Roster {
-    /// Begins, or goes on with, the list of a batch.
+    /// Begins, or goes on with, the list of a batch: of the one tenant for whom all of it is enqueued, or of whoever its lines name.
     ///
     /// # Errors
     /// What a service said.
-    pub async fn begin(with: Sender, batch: &BatchName) -> Result<Self, StoreError> {
-        let roll = with.rolls.begin(batch).await?;
+    pub async fn begin(with: Sender, batch: &BatchName, of: Option<&Tenant>) -> Result<Self, StoreError> {
+        let roll = with.rolls.begin(batch, of).await?;
         let desk = Desk {
             sent_before: 0,
             roll,
@@ -149,6 +167,7 @@ impl Roster {
                 desk.lines = position + 1;
                 desk.digest = chained(desk.digest, &line);
             }
+            let is_stale = matches!(line, Line::Job { stale_deadline: true, .. });
             let (standing, content) = match line {
                 Line::Job { stale_deadline: true, .. } if !is_sent => (Standing::StaleDeadline, None),
                 Line::Job { job, auto_id, .. } => desk.take_in(*job, auto_id, is_sent),
@@ -163,7 +182,7 @@ impl Roster {
             if !is_sent {
                 desk.part.push(RollLine { position, tenant, content });
             }
-            jobs.extend(job.map(|job| (standings.len() - 1, is_sent, job)));
+            jobs.extend(job.map(|job| Pending { place: standings.len() - 1, job, is_sent, is_stale }));
         }
         let mut again = HashSet::new();
         if retry_failed {
@@ -175,8 +194,8 @@ impl Roster {
                 }
             }
         }
-        let to_send = jobs.into_iter().filter(|(place, is_sent, _)| !is_sent || again.contains(place));
-        self.with.send(to_send.map(|(_, _, job)| job).collect()).await?;
+        let to_send = jobs.into_iter().filter(|pending| !pending.is_sent || again.contains(&pending.place));
+        self.with.send(to_send.map(|pending| pending.job).collect()).await?;
         Ok(standings)
     }
 
@@ -218,12 +237,14 @@ impl Roster {
         (desk.jobs, desk.refused)
     }
 
-    /// Opens the next generation of those that failed or expired.
-    async fn redrive(&self, jobs: &[(usize, bool, Job)]) -> Result<Vec<(usize, Standing)>, StoreError> {
-        let named: Vec<_> = jobs.iter().map(|(place, _, job)| (*place, job.key.clone(), job.digest())).collect();
-        let again = named.into_iter().map(|(place, key, content)| async move {
+    /// Opens the next generation of those that failed or expired, but for those that would only expire.
+    async fn redrive(&self, jobs: &[Pending]) -> Result<Vec<(usize, Standing)>, StoreError> {
+        let named =
+            jobs.iter().map(|Pending { place, job, is_stale, .. }| (*place, job.key.clone(), job.digest(), *is_stale));
+        let named: Vec<_> = named.collect();
+        let again = named.into_iter().map(|(place, key, content, is_stale)| async move {
             let standing = match self.with.ledger.look_up(&key).await? {
-                Some((State::Final(Status::Failed | Status::Expired), _)) => {
+                Some((State::Final(Status::Failed | Status::Expired), _)) if !is_stale => {
                     match self.with.rolls.redrive(&key, content, None).await? {
                         Redriven::Queued { .. } => Some(Standing::Redriven),
                         Redriven::NotFrom(State::Final(status)) => Some(Standing::Final(status)),
@@ -287,7 +308,7 @@ impl Names {
     /// # Errors
     /// [`Standing::SameLineTwice`] or [`Standing::Conflict`]: the id was there before.
     pub fn find(&mut self, mut job: Job, auto_id: bool) -> Result<Job, Standing> {
-        let content = short(&job.digest());
+        let content = job.digest().half();
         if auto_id {
             let times = self.repeats.entry(content).or_default();
             *times += 1;
@@ -297,7 +318,7 @@ impl Names {
                 job.key.id = id;
             }
         }
-        let name = short(&Digest::of(format!("{}/{}", job.key.tenant, job.key.id).as_bytes()));
+        let name = short_name(&job.key.tenant, &job.key.id);
         match self.seen.get(&name) {
             Some(first) if *first == content => Err(Standing::SameLineTwice),
             Some(_) => Err(Standing::Conflict { with: State::Queued }),
@@ -309,13 +330,37 @@ impl Names {
     }
 }
 
-fn short(digest: &Digest) -> u128 {
-    let (half, _) = digest.as_bytes().split_at(size_of::<u128>());
-    half.iter().fold(0, |number, byte| number << 8 | u128::from(*byte))
+/// How does an input begin? The digest of its first lines, as a [`Roster`] counts them.
+#[derive(Debug)]
+pub struct Beginning<'a> {
+    intake: &'a Intake,
+    digest: Digest,
+    left: u64,
+}
+
+impl<'a> Beginning<'a> {
+    /// Of so many lines, which are still to come.
+    pub fn of(lines: u64, intake: &'a Intake) -> Self {
+        Self { intake, digest: Digest::of(b""), left: lines }
+    }
+
+    /// These come next; whether more are wanted.
+    pub fn add(&mut self, now: Timestamp, lines: Vec<Read>) -> bool {
+        for Read { place, parsed } in lines.into_iter().take(usize::try_from(self.left).unwrap_or(usize::MAX)) {
+            self.digest = chained(self.digest, &self.intake.line(now, &place, parsed).0);
+            self.left -= 1;
+        }
+        self.left > 0
+    }
+
+    /// The digest; of all of it, if it has fewer lines.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
 }
 
 /// The digest of an input that goes on with this line.
-pub fn chained(digest: Digest, line: &Line) -> Digest {
+fn chained(digest: Digest, line: &Line) -> Digest {
     let line = match line {
         Line::Job { job, .. } => Digest::of(job.to_message().as_bytes()),
         Line::Refused { result_line, .. } => Digest::of(result_line),

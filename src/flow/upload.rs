@@ -15,16 +15,13 @@ use crate::job::upload::{Pipeline, Upload};
 use crate::ports::{BATCH_ENTRIES, Outgoing};
 
 use super::context::Context;
-use super::patience::{by_age, insist};
+use super::patience::{KEPT, by_age, insist};
 use super::proof::{Delivery, Exit, Notified};
 
 /// Why no upload becomes a job on one machine.
 const NO_OBJECTS_HERE: &str = "what lies in S3 is read by the workers of `backend = \"aws\"` alone";
 
 const NO_PIPELINES_HERE: &str = "state machines are begun by the workers of `backend = \"aws\"` alone";
-
-/// A queue keeps a message for two weeks at most: half a day before that is over, a person is to find it among the dead letters.
-const KEPT: Duration = Duration::from_secs(27 * 12 * 60 * 60);
 
 /// Proof that nothing is left to do for a message: it tells of nothing that is wanted, or other messages stand for it.
 #[derive(Debug)]

@@ -6,16 +6,15 @@
 //! {"redrive": {"class": "timeout"}, "batch": "reviews", "callback": {"task_token": "..."}}
 //! ```
 //!
-//! `model` and `class` may be left out, and so may `callback`; `id`, `tenant`, `deadline` and `metadata` may stand there as in a job.
+//! `model` and `class` may be left out, and so may `callback`; `id`, `tenant`, `deadline` and `metadata` may stand there as in a job. The
+//! deadline is that of the jobs that are sent for the request, too, unless their own is sooner.
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::Value;
 
-use super::control::token;
 use super::failure::Class;
 use super::ident::{BatchKey, BatchName, JobId, Tenant};
-use super::intake::{NO_DEADLINE, moment};
+use super::intake::{Fault, Field, callback, deadline, model, name, of_object, unknown_key_among};
 use super::spec::TaskToken;
 use super::units::Timestamp;
 
@@ -30,7 +29,7 @@ pub struct BatchRequest {
     pub ask: Ask,
     /// Who waits until it is complete.
     pub waits: Option<TaskToken>,
-    /// Nobody wants it any more after that.
+    /// Nobody wants it any more after that, nor any of the jobs that are sent for it.
     pub deadline: Option<Timestamp>,
 }
 
@@ -73,73 +72,80 @@ impl BatchRequest {
         }
         let claim: Claim = serde_json::from_str(body).ok()?;
         claim.enqueue.or(claim.redrive)?;
-        let read = serde_json::from_str::<Wire>(body).map_err(|error| error.to_string());
-        Some(read.and_then(Wire::check).map_err(NotARequest))
+        Some(read(body).map_err(|fault| NotARequest(fault.reason)))
     }
 }
 
-/// As it is read, before it is checked.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Wire {
-    id: Option<JobId>,
-    tenant: Option<Tenant>,
-    batch: BatchName,
-    enqueue: Option<WireEnqueue>,
-    redrive: Option<WireRedrive>,
-    /// Read by hand: what serde says of a value that does not fit shows it, and a task token is not for logs.
-    callback: Option<Value>,
-    deadline: Option<String>,
-    #[serde(rename = "metadata")]
-    _metadata: Option<IgnoredAny>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WireEnqueue {
-    source: String,
-    model: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WireRedrive {
-    class: Option<String>,
-}
-
-impl Wire {
-    fn check(self) -> Result<BatchRequest, String> {
-        let Self { id, tenant, batch, enqueue, redrive, callback, deadline, _metadata: _ } = self;
-        if batch == BatchName::none() || batch.is_of_parts() {
-            return Err(format!("`{batch}` is no batch that can be asked about"));
+/// By hand, as jobs are: what serde says of a value that does not fit shows the value.
+fn read(body: &str) -> Result<BatchRequest, Fault> {
+    const KEYS: [&str; 8] = ["id", "tenant", "batch", "enqueue", "redrive", "callback", "deadline", "metadata"];
+    let (mut id, mut tenant, mut batch) = (None, Tenant::unnamed(), None);
+    let (mut asks, mut waits, mut until) = (Vec::new(), None, None);
+    for field in of_object(body, 0)? {
+        match field.key.as_str() {
+            key if !KEYS.contains(&key) => return Err(unknown_key_among(&field, &KEYS, "such a message")),
+            _ if field.is_unset() => {}
+            "id" => id = Some(name(&field, JobId::new)?),
+            "tenant" => tenant = name(&field, Tenant::new)?,
+            "batch" => batch = Some(name(&field, BatchName::new)?),
+            "enqueue" => asks.push(enqueue(&field)?),
+            "redrive" => asks.push(redrive(&field)?),
+            "callback" => waits = Some(callback(&field)?.token),
+            "deadline" => until = Some(deadline(&field)?),
+            // It is for whoever sent it.
+            _ => {}
         }
-        let ask = match (enqueue, redrive) {
-            (Some(WireEnqueue { source, model }), None) => Ask::Enqueue { source: object(source)?, model },
-            (None, Some(WireRedrive { class })) => Ask::Redrive { class: class.map(class_of).transpose()? },
-            (Some(_), Some(_)) | (None, None) => return Err("one message asks for one of them".to_owned()),
-        };
-        Ok(BatchRequest {
-            id,
-            batch: BatchKey { tenant: tenant.unwrap_or_else(Tenant::unnamed), batch },
-            ask,
-            waits: callback.map(token).transpose()?,
-            deadline: deadline.map(|text| moment(&text).ok_or_else(|| NO_DEADLINE.to_owned())).transpose()?,
-        })
     }
+    let batch: BatchName = batch.ok_or_else(|| Fault::nowhere("there is no `batch`"))?;
+    if batch == BatchName::none() || batch.is_of_parts() {
+        return Err(Fault::nowhere(format!("`{batch}` is no batch that can be asked about")));
+    }
+    let (Some(ask), true) = (asks.pop(), asks.is_empty()) else {
+        return Err(Fault::nowhere("one message asks for one of them"));
+    };
+    Ok(BatchRequest { id, batch: BatchKey { tenant, batch }, ask, waits, deadline: until })
 }
 
-fn object(source: String) -> Result<String, String> {
-    let place = source.strip_prefix("s3://").and_then(|place| place.split_once('/'));
-    match place {
+fn enqueue(field: &Field<'_>) -> Result<Ask, Fault> {
+    const KEYS: [&str; 2] = ["source", "model"];
+    let (mut source, mut named) = (None, None);
+    for field in field.fields()? {
+        match field.key.as_str() {
+            key if !KEYS.contains(&key) => return Err(unknown_key_among(&field, &KEYS, "`enqueue`")),
+            _ if field.is_unset() => {}
+            "model" => named = Some(model(&field)?),
+            _ => source = Some(object(&field)?),
+        }
+    }
+    let source = source.ok_or_else(|| Fault::nowhere("`enqueue` has no `source`"))?;
+    Ok(Ask::Enqueue { source, model: named })
+}
+
+fn redrive(field: &Field<'_>) -> Result<Ask, Fault> {
+    const KEYS: [&str; 1] = ["class"];
+    let mut class = None;
+    for field in field.fields()? {
+        match field.key.as_str() {
+            key if !KEYS.contains(&key) => return Err(unknown_key_among(&field, &KEYS, "`redrive`")),
+            _ if field.is_unset() => {}
+            _ => class = Some(class_of(&field)?),
+        }
+    }
+    Ok(Ask::Redrive { class })
+}
+
+fn object(field: &Field<'_>) -> Result<String, Fault> {
+    let source = field.text()?;
+    match source.strip_prefix("s3://").and_then(|place| place.split_once('/')) {
         Some((bucket, key)) if !bucket.is_empty() && !key.is_empty() => Ok(source),
-        Some(_) | None => Err("`source` names no object: write it as s3://bucket/key".to_owned()),
+        Some(_) | None => Err(field.fault("`source` names no object: write it as s3://bucket/key")),
     }
 }
 
-fn class_of(word: String) -> Result<Class, String> {
-    Class::from_word(&word).ok_or_else(|| {
+fn class_of(field: &Field<'_>) -> Result<Class, Fault> {
+    Class::from_word(&field.text()?).ok_or_else(|| {
         let known: Vec<_> = Class::ALL.iter().map(|class| class.word()).collect();
-        format!("`class` is none of {}", known.join(", "))
+        field.fault(format!("`class` is none of {}", known.join(", ")))
     })
 }
 
@@ -181,16 +187,27 @@ mod tests {
     #[test]
     fn what_asks_and_cannot_be_meant_is_refused_by_name() {
         for (body, said) in [
-            (r#"{"enqueue":{"source":"s3://b/k"}}"#, "missing field `batch`"),
+            (r#"{"enqueue":{"source":"s3://b/k"}}"#, "there is no `batch`"),
             (r#"{"enqueue":{"source":"s3://b"},"batch":"b"}"#, "`source` names no object"),
-            (r#"{"enqueue":{},"batch":"b"}"#, "missing field `source`"),
-            (r#"{"enqueue":{"source":"s3://b/k","modle":"m"},"batch":"b"}"#, "unknown field `modle`"),
+            (r#"{"enqueue":{},"batch":"b"}"#, "`enqueue` has no `source`"),
+            (
+                r#"{"enqueue":{"source":"s3://b/k","modle":"m"},"batch":"b"}"#,
+                "unknown key `modle` in `enqueue`; did you mean `model`?",
+            ),
             (r#"{"enqueue":{"source":"s3://b/k"},"redrive":{},"batch":"b"}"#, "one of them"),
-            (r#"{"enqueue":{"source":"s3://b/k"},"batch":"b","prompt":"x"}"#, "unknown field `prompt`"),
+            (r#"{"enqueue":{"source":"s3://b/k"},"batch":"b","prompt":"x"}"#, "unknown key `prompt`"),
             (r#"{"enqueue":{"source":"s3://b/k"},"batch":"-"}"#, "no batch that can be asked about"),
             (r#"{"redrive":{"class":"bad luck"},"batch":"b"}"#, "`class` is none of"),
-            (r#"{"redrive":{},"batch":"b","callback":"secret"}"#, "`callback` is not"),
+            (r#"{"redrive":{},"batch":"b","callback":"secret"}"#, "`callback` must be an object, found a string"),
+            (r#"{"redrive":{},"batch":"b","callback":{"task_token":["secret"]}}"#, "`callback.task_token` must be"),
             (r#"{"redrive":{},"batch":"b","deadline":"soon"}"#, "`deadline` must be"),
+            (r#"{"enqueue":"secret","batch":"b"}"#, "`enqueue` must be an object, found a string"),
+            (r#"{"enqueue":["secret"],"batch":"b"}"#, "`enqueue` must be an object, found an array"),
+            (r#"{"redrive":"secret","batch":"b"}"#, "`redrive` must be an object, found a string"),
+            (r#"{"enqueue":{"source":{"secret":1}},"batch":"b"}"#, "`source` must be a string, found an object"),
+            (r#"{"redrive":{"class":"secret"},"batch":"b"}"#, "`class` is none of"),
+            (r#"{"redrive":{},"batch":["secret"]}"#, "`batch` must be a string, found an array"),
+            (r#"{"redrive":{},"batch":"b","id":{"secret":1}}"#, "`id` must be a string, found an object"),
         ] {
             let error = BatchRequest::parse(body).unwrap().unwrap_err().to_string();
             assert!(error.contains(said) && !error.contains("secret"), "{body}: {error}");

@@ -16,9 +16,9 @@ use std::collections::BTreeMap;
 
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize, Serializer};
-use serde_json::Value;
 
 use super::ident::{BatchKey, BatchName, RollId, Tenant};
+use super::intake::{self, Fault, Field, name, of_object, unknown_key_among};
 use super::spec::TaskToken;
 
 /// A message that is no job.
@@ -93,58 +93,47 @@ impl Control {
         }
         let claim: Claim = serde_json::from_str(body).ok()?;
         claim.aquifer?;
-        let read = serde_json::from_str::<Wire>(body).map_err(|error| NotControl(error.to_string()));
-        Some(read.and_then(|Wire::Seal(wire)| wire.check().map(Self::Seal).map_err(NotControl)))
+        Some(read(body).map(Self::Seal).map_err(|fault| NotControl(fault.reason)))
     }
 }
 
-/// As it is read, before it is checked.
-#[derive(Deserialize)]
-#[serde(tag = "aquifer", rename_all = "lowercase")]
-enum Wire {
-    Seal(WireSeal),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WireSeal {
-    batch: BatchName,
-    total: BTreeMap<Tenant, u64>,
-    #[serde(default)]
-    refused: BTreeMap<Tenant, u64>,
-    roll: Option<RollId>,
-    /// Read by hand: what serde says of a value that does not fit shows it, and a task token is not for logs.
-    callback: Option<Value>,
-}
-
-impl WireSeal {
-    fn check(self) -> Result<Seal, String> {
-        let Self { batch, total, refused, roll, callback } = self;
-        if total.is_empty() {
-            return Err("`total` names no tenant".to_owned());
+/// By hand, as jobs are: what serde says of a value that does not fit shows the value.
+fn read(body: &str) -> Result<Seal, Fault> {
+    const KEYS: [&str; 6] = ["aquifer", "batch", "total", "refused", "roll", "callback"];
+    let (mut batch, mut total, mut refused) = (None, BTreeMap::new(), BTreeMap::new());
+    let (mut roll, mut waits) = (None, None);
+    for field in of_object(body, 0)? {
+        match field.key.as_str() {
+            key if !KEYS.contains(&key) => return Err(unknown_key_among(&field, &KEYS, "a seal")),
+            _ if field.is_unset() => {}
+            "batch" => batch = Some(name(&field, BatchName::new)?),
+            "total" => total = by_tenant(&field)?,
+            "refused" => refused = by_tenant(&field)?,
+            "roll" => roll = Some(name(&field, RollId::new)?),
+            "callback" => waits = Some(intake::callback(&field)?.token),
+            _ if field.text()? == "seal" => {}
+            _ => return Err(field.fault("the one that there is, is `\"aquifer\": \"seal\"`")),
         }
-        if let Some(tenant) = refused.keys().find(|tenant| !total.contains_key(tenant)) {
-            return Err(format!("`refused` names {tenant}, and `total` does not"));
-        }
-        let callback = callback.map(token).transpose()?;
-        if callback.is_some() && total.len() > 1 {
-            return Err(format!("`callback` goes with one tenant, and `total` names {}", total.len()));
-        }
-        Ok(Seal { batch, total, refused, roll, callback })
     }
+    let batch = batch.ok_or_else(|| Fault::nowhere("there is no `batch`"))?;
+    if total.is_empty() {
+        return Err(Fault::nowhere("`total` names no tenant"));
+    }
+    if let Some(tenant) = refused.keys().find(|tenant| !total.contains_key(tenant)) {
+        return Err(Fault::nowhere(format!("`refused` names {tenant}, and `total` does not")));
+    }
+    if waits.is_some() && total.len() > 1 {
+        return Err(Fault::nowhere(format!("`callback` goes with one tenant, and `total` names {}", total.len())));
+    }
+    Ok(Seal { batch, total, refused, roll, callback: waits })
 }
 
-/// Who waits, as `callback` says it.
-pub(super) fn token(callback: Value) -> Result<TaskToken, String> {
-    let token = match &callback {
-        Value::Object(keys) if keys.len() == 1 => keys.get("task_token").and_then(Value::as_str),
-        _ => None,
+fn by_tenant(field: &Field<'_>) -> Result<BTreeMap<Tenant, u64>, Fault> {
+    let count = |field: Field<'_>| {
+        let tenant = Tenant::new(&field.key).map_err(|error| field.fault(error.to_string()))?;
+        Ok((tenant, field.count()?))
     };
-    let token = token.and_then(TaskToken::new);
-    token.ok_or_else(|| {
-        let longest = TaskToken::LONGEST;
-        format!("`callback` is not {{ \"task_token\": ... }} with a string of 1 to {longest} characters")
-    })
+    field.fields()?.into_iter().map(count).collect()
 }
 
 fn callback<S: Serializer>(token: &Option<TaskToken>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -222,23 +211,40 @@ mod tests {
     #[test]
     fn what_claims_to_be_one_and_is_not_is_refused_by_name() {
         for (body, said) in [
-            (r#"{"aquifer":"open","batch":"b","total":{"a":1}}"#, "unknown variant `open`"),
-            (r#"{"aquifer":7,"batch":"b","total":{"a":1}}"#, "aquifer"),
-            (r#"{"aquifer":"seal","total":{"a":1}}"#, "missing field `batch`"),
+            (r#"{"aquifer":"open","batch":"b","total":{"a":1}}"#, "`\"aquifer\": \"seal\"`"),
+            (r#"{"aquifer":7,"batch":"b","total":{"a":1}}"#, "`aquifer` must be a string"),
+            (r#"{"aquifer":"seal","total":{"a":1}}"#, "there is no `batch`"),
             (r#"{"aquifer":"seal","batch":"a/b","total":{"a":1}}"#, "`batch` holds '/'"),
             (r#"{"aquifer":"seal","batch":"b","total":{}}"#, "`total` names no tenant"),
-            (r#"{"aquifer":"seal","batch":"b","total":{"a":-1}}"#, "-1"),
+            (r#"{"aquifer":"seal","batch":"b","total":{"a":-1}}"#, "`a` must be a whole number from 0"),
             (r#"{"aquifer":"seal","batch":"b","total":{"a b":1}}"#, "`tenant` holds ' '"),
             (r#"{"aquifer":"seal","batch":"b","total":{"a":1,"c":1},"callback":{"task_token":"t"}}"#, "one tenant"),
             (
                 r#"{"aquifer":"seal","batch":"b","total":{"a":1},"callback":{"task_token":"t","more":1}}"#,
-                "`callback` is not",
+                "`callback` has no key `more`",
             ),
             (r#"{"aquifer":"seal","batch":"b","total":{"a":1},"refused":{"c":0}}"#, "`refused` names c"),
-            (r#"{"aquifer":"seal","batch":"b","total":{"a":1},"sealed":true}"#, "unknown field `sealed`"),
+            (r#"{"aquifer":"seal","batch":"b","total":{"a":1},"sealed":true}"#, "unknown key `sealed`"),
         ] {
             let error = Control::parse(body).unwrap().unwrap_err().to_string();
             assert!(error.contains(said), "{body}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_stands_in_the_wrong_place_is_not_shown() {
+        for body in [
+            r#"{"aquifer":"secret","batch":"b","total":{"a":1}}"#,
+            r#"{"aquifer":{"secret":1},"batch":"b","total":{"a":1}}"#,
+            r#"{"aquifer":"seal","batch":["secret"],"total":{"a":1}}"#,
+            r#"{"aquifer":"seal","batch":"b","total":"secret"}"#,
+            r#"{"aquifer":"seal","batch":"b","total":{"a":"secret"}}"#,
+            r#"{"aquifer":"seal","batch":"b","total":{"a":1},"refused":["secret"]}"#,
+            r#"{"aquifer":"seal","batch":"b","total":{"a":1},"roll":{"secret":1}}"#,
+            r#"{"aquifer":"seal","batch":"b","total":{"a":1},"callback":{"task_token":["secret"]}}"#,
+        ] {
+            let error = Control::parse(body).unwrap().unwrap_err().to_string();
+            assert!(!error.contains("secret"), "{body}: {error}");
         }
     }
 }

@@ -150,6 +150,11 @@ pub struct BatchKey {
     pub batch: BatchName,
 }
 
+/// A job's name within the batches of that name, as short as [`Digest::half`].
+pub fn short_name(tenant: &Tenant, id: &JobId) -> u128 {
+    Digest::of(format!("{tenant}/{id}").as_bytes()).half()
+}
+
 /// The identity of a job.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct JobKey {
@@ -201,6 +206,12 @@ impl Digest {
         Some(Self(bytes))
     }
 
+    /// Half of it: short enough that millions fit in memory, and long enough that no two are alike.
+    pub fn half(&self) -> u128 {
+        let (half, _) = self.0.split_at(size_of::<u128>());
+        half.iter().fold(0, |number, byte| number << 8 | u128::from(*byte))
+    }
+
     /// The raw 32 bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
@@ -226,6 +237,7 @@ impl Serialize for Digest {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
@@ -236,6 +248,13 @@ mod tests {
         assert_eq!(JobId::new(""), Err(NameError::Empty { field: "id" }));
         assert_eq!(JobId::new(&"x".repeat(129)), Err(NameError::TooLong { field: "id", length: 129 }));
         assert!(matches!(JobId::new("a b"), Err(NameError::Character { found: ' ', .. })));
+    }
+
+    #[test]
+    fn jobs_of_two_tenants_are_told_apart_by_their_short_names() {
+        let id = JobId::new("o-1").unwrap();
+        assert_ne!(short_name(&Tenant::unnamed(), &id), short_name(&Tenant::new("acme").unwrap(), &id));
+        assert_eq!(Digest::of(b"").half(), 0xe3b0_c442_98fc_1c14_9afb_f4c8_996f_b924);
     }
 
     #[test]

@@ -18,8 +18,9 @@ mod wire;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-pub(in crate::job) use self::contract::{NO_DEADLINE, moment};
 pub use self::contract::{PAYLOAD_BYTES, REQUESTS};
+pub(in crate::job) use self::contract::{callback, deadline, model, name, unknown_key_among};
+pub(in crate::job) use self::fields::{Fault, Field, of_object};
 pub use self::model_id::is_plausible_model_id;
 pub use self::template::template_of;
 pub use self::upload_event::{NotAnUpload, UploadEvent, parse_upload_event};
@@ -29,7 +30,7 @@ pub use self::wire::{
 };
 
 use self::contract::Found;
-use self::fields::{Fault, Field, Kind, shown};
+use self::fields::{Kind, shown};
 use super::agent::names_an_agent;
 use super::document::Place;
 use super::failure::{Class, Failure};
@@ -194,8 +195,8 @@ struct Parts {
 }
 
 /// Who waits, and where the line says so.
-struct Callback {
-    token: TaskToken,
+pub(in crate::job) struct Callback {
+    pub(in crate::job) token: TaskToken,
     at: usize,
 }
 

@@ -56,7 +56,7 @@ pub struct BatchNotice {
     pub batch: BatchName,
     /// Whose batch it is.
     pub tenant: Tenant,
-    /// `succeeded` if every job did, `failed` if none did, else `partial`.
+    /// `succeeded` if every job did, `failed` if none did, not even in part, else `partial`.
     pub status: Status,
     /// Counts and sums over its jobs.
     #[serde(flatten)]
@@ -95,6 +95,8 @@ pub struct BatchSums {
     pub rejected: u64,
     /// Of these, expired.
     pub expired: u64,
+    /// Of these, documents of which a part succeeded.
+    pub partial: u64,
     /// Tokens of the returned answers.
     pub usage: Usage,
     /// The sum over every billed call.
@@ -106,7 +108,7 @@ impl BatchSums {
     pub fn status(&self) -> Status {
         if self.succeeded == self.total {
             Status::Succeeded
-        } else if self.succeeded == 0 {
+        } else if self.succeeded + self.partial == 0 {
             Status::Failed
         } else {
             Status::Partial
@@ -158,5 +160,24 @@ impl Notice {
             until: until.map(|until| until.to_string()),
             at: at.to_string(),
         })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    /// The premise: documents that ended partial stood in `total` and in no other count, so that a batch of theirs did not add up, and
+    /// one that had nothing else was called failed.
+    #[test]
+    fn w4_the_counts_of_a_batch_add_up_and_what_succeeded_in_part_is_no_failure() {
+        let sums = BatchSums { total: 3, partial: 3, ..BatchSums::default() };
+        assert_eq!(sums.status(), Status::Partial);
+        assert_eq!(BatchSums { failed: 3, partial: 0, ..sums }.status(), Status::Failed);
+        let said = serde_json::to_value(BatchSums { succeeded: 1, partial: 2, ..sums }).unwrap();
+        let count = |name: &str| said[name].as_u64().unwrap();
+        let all: u64 = ["succeeded", "failed", "rejected", "expired", "partial"].map(count).iter().sum();
+        assert_eq!((all, count("partial")), (count("total"), 2));
     }
 }

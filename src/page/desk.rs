@@ -45,6 +45,8 @@ pub struct BatchProgress {
     pub rejected: u64,
     /// Jobs whose deadline passed.
     pub expired: u64,
+    /// Documents of which a part succeeded.
+    pub partial: u64,
     /// Whether all its jobs are said to be there.
     pub sealed: bool,
     /// What its calls cost.

@@ -136,8 +136,10 @@ pub struct Origin {
 /// Where the rolls of batches are kept, and jobs run again.
 #[async_trait]
 pub trait Rolls: Send + Sync {
-    /// Begins, or goes on with, the roll of a batch: see [`Roll::already_sent`].
-    async fn begin(&self, batch: &BatchName) -> Result<Box<dyn Roll>, StoreError>;
+    /// Begins, or goes on with, the roll of a batch: see [`Roll::already_sent`]. Inputs that are enqueued for one tenant have a roll of
+    /// his own, which other tenants' inputs of a batch of that name do not touch, unless the batch was begun by an input that may be of
+    /// several. `Denied` for such an input if several tenants have theirs.
+    async fn begin(&self, batch: &BatchName, of: Option<&Tenant>) -> Result<Box<dyn Roll>, StoreError>;
 
     /// Opens the next generation of a job that failed or expired, under this content, and takes it out of its batch's counts. Its
     /// message is to be sent again afterwards. Repeated after an error, it may find the job queued already. What was run again for
@@ -166,7 +168,8 @@ pub trait Roll: Send + Sync {
     fn start_over(&mut self) -> Result<(), StoreError>;
 
     /// Puts lines on the roll, whose jobs are all sent. With them, `lines` lines of the input are read, whose digest is `digest`:
-    /// anything that is the same for the same lines read in the same way. May be repeated, but not after `Denied`.
+    /// anything that is the same for the same lines read in the same way. May be repeated, but not after `Denied`, which it also is for
+    /// lines of others than the one tenant whose roll it is.
     async fn part(&mut self, part: &[RollLine], lines: u64, digest: Digest) -> Result<(), StoreError>;
 
     /// All lines are on it: how many jobs the batch has by now. `Other` if nothing was ever put on it.

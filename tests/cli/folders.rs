@@ -1,6 +1,9 @@
 //! A folder that a worker watches: one run for each file that is put into it, whoever dies.
 
 use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use serde_json::Value;
@@ -38,6 +41,30 @@ fn worker(place: &Place, simulate: &str) -> Running {
     let mut worker = Running::start(place.command(["worker", simulate, "--listen", "127.0.0.1:0"]));
     worker.until_said(&["watching"]);
     worker
+}
+
+/// Takes traces; where, and what it was sent, in which names stand as they are.
+fn collector() -> (String, Arc<Mutex<Vec<u8>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let heard = Arc::<Mutex<Vec<u8>>>::default();
+    let hears = Arc::clone(&heard);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            let (mut head, mut length) = (String::new(), 0);
+            while stream.read_line(&mut head).unwrap() > 2 {
+                let line = head.lines().last().unwrap_or_default().to_ascii_lowercase();
+                length = line.strip_prefix("content-length: ").map_or(length, |length| length.parse().unwrap());
+            }
+            let mut body = vec![0; length];
+            stream.read_exact(&mut body).unwrap();
+            hears.lock().unwrap().extend(body);
+            let reply = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            let _ = stream.get_mut().write_all(reply);
+        }
+    });
+    (url, heard)
 }
 
 /// Returns once so many files are known. Each look is a process that reads the state.
@@ -116,7 +143,10 @@ fn w8_files_that_are_dropped_in_are_run_once_each_though_the_worker_is_killed() 
 fn a_folder_that_is_not_there_is_said_once_and_taken_up_when_it_comes() {
     let place = inbox();
     std::fs::remove_dir_all(place.path("inbox")).unwrap();
-    let mut worker = worker(&place, "--simulate");
+    let (url, heard) = collector();
+    let mut command = place.command(["worker", "--simulate", "--listen", "127.0.0.1:0"]);
+    command.env("AQUIFER_TELEMETRY_TRACES", url);
+    let mut worker = Running::start(command);
     worker.until_said(&["it is waited for"]);
     std::fs::create_dir(place.path("inbox")).unwrap();
     place.write("inbox/a.txt", "All is well.");
@@ -125,6 +155,9 @@ fn a_folder_that_is_not_there_is_said_once_and_taken_up_when_it_comes() {
     worker.signal("TERM");
     let ended = worker.finish().exits(0);
     assert_eq!(ended.stderr.matches("it is waited for").count(), 1, "{}", ended.stderr);
+    let heard = String::from_utf8_lossy(&heard.lock().unwrap()).into_owned();
+    assert!(heard.contains("process ") && heard.contains("inbox:a.txt-"), "the document is traced");
+    assert!(heard.contains("create "), "from the file on");
 }
 
 #[test]

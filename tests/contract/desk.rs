@@ -105,6 +105,26 @@ async fn a_deadline_in_the_past_stops_only_what_is_not_known() {
     assert_eq!(standings, [Standing::Queued, Standing::StaleDeadline]);
 }
 
+/// The premise: `--retry-failed` ran jobs again whose deadline had passed, only for each to expire once more.
+#[tokio::test]
+async fn what_would_only_expire_again_is_not_run_again() {
+    let w = embedded().await;
+    let (_, standings) = run(&w, vec![named(0, "a", "A"), named(1, "b", "B")]).await;
+    assert_eq!(standings, [Standing::New, Standing::New]);
+    work(&w, "a", "A", Status::Expired).await;
+    work(&w, "b", "B", Status::Expired).await;
+    let late = |position, id: &str, prompt: &str| {
+        let line = Line::Job { job: Box::new(job(id, prompt)), auto_id: false, stale_deadline: true };
+        Entry { position, line }
+    };
+    let desk = w.store.begin_run(&batch()).await.unwrap();
+    let standings = desk.enrol(vec![late(0, "a", "A"), late(1, "b", "other")], true).await.unwrap();
+    assert_eq!(standings, [Standing::Final(Status::Expired), Standing::StaleDeadline]);
+    // With a deadline that is still to come it is another matter.
+    let desk = w.store.begin_run(&batch()).await.unwrap();
+    assert_eq!(desk.enrol(vec![named(0, "a", "A")], true).await.unwrap(), [Standing::Redriven]);
+}
+
 #[tokio::test]
 async fn an_edited_input_pays_only_for_its_own_lines() {
     let w = embedded().await;

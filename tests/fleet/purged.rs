@@ -25,7 +25,7 @@ impl Place {
     /// Enqueued, worked and announced, as a whole.
     async fn complete(&self, jobs: &[JobKey]) {
         let lines: Vec<_> = jobs.iter().enumerate().map(|(place, job)| listed(place, job)).collect();
-        let mut roll = self.fleet.rolls().begin(&batch()).await.unwrap();
+        let mut roll = self.fleet.rolls().begin(&batch(), None).await.unwrap();
         enqueue(&mut *roll, &lines, 40).await;
         self.seal(&mut *roll).await;
         self.finish_all(jobs).await;
@@ -70,7 +70,7 @@ async fn a_batch_that_is_not_complete_or_not_announced_is_left_alone() {
     let place = Place::new().await;
     let all: Vec<JobKey> = (0..3).map(|n| job("acme", n)).collect();
     let lines: Vec<_> = all.iter().enumerate().map(|(place, job)| listed(place, job)).collect();
-    let mut roll = place.fleet.rolls().begin(&batch()).await.unwrap();
+    let mut roll = place.fleet.rolls().begin(&batch(), None).await.unwrap();
     enqueue(&mut *roll, &lines, 40).await;
     place.finish_all(&all[..2]).await;
     let why = async || place.fleet.forget(&batch()).await.unwrap_err().why;

@@ -169,7 +169,7 @@ async fn o6_results_come_in_the_order_of_the_input_or_as_they_ended() {
     let mut lines: Vec<RollLine> = jobs.iter().enumerate().map(|(n, job)| listed(n, job)).collect();
     let (bad, bad_result) = refused(230, "acme");
     lines.insert(40, bad);
-    let mut roll = place.fleet.rolls().begin(&batch()).await.unwrap();
+    let mut roll = place.fleet.rolls().begin(&batch(), None).await.unwrap();
     enqueue(&mut *roll, &lines, 100).await;
 
     // A worker died after it had written this line; the row never said so.
@@ -199,7 +199,7 @@ async fn d8_a_manifest_lists_each_tenants_batch_in_the_order_of_its_input() {
     let jobs: Vec<JobKey> = (0..150).map(|n| job(if n % 3 == 0 { "acme" } else { "beta" }, n)).collect();
     let mut lines: Vec<RollLine> = jobs.iter().enumerate().map(|(n, job)| listed(n, job)).collect();
     lines.insert(1, refused(150, "acme").0);
-    let mut roll = place.fleet.rolls().begin(&batch()).await.unwrap();
+    let mut roll = place.fleet.rolls().begin(&batch(), None).await.unwrap();
     enqueue(&mut *roll, &lines, 64).await;
     place.seal(&mut *roll).await;
     let backwards: Vec<JobKey> = jobs.iter().rev().cloned().collect();
@@ -232,7 +232,7 @@ async fn what_producers_sent_is_in_the_manifest_without_a_roll_and_beside_one() 
     assert_eq!(place.results(Order::Input).await.len(), 50, "without an input, as they ended");
 
     let lines: Vec<RollLine> = jobs[60..].iter().enumerate().map(|(n, job)| listed(n, job)).collect();
-    let mut roll = place.fleet.rolls().begin(&batch()).await.unwrap();
+    let mut roll = place.fleet.rolls().begin(&batch(), None).await.unwrap();
     enqueue(&mut *roll, &lines, 100).await;
     roll.seal().await.unwrap();
     place.finish_all(&jobs[60..]).await;
@@ -249,7 +249,7 @@ async fn what_producers_sent_is_in_the_manifest_without_a_roll_and_beside_one() 
 async fn a_manifest_of_more_than_a_part_is_whole() {
     let place = Place::new().await;
     let (lines, results): (Vec<RollLine>, Vec<Bytes>) = (0..45_000).map(|n| refused(n, "acme")).unzip();
-    let mut roll = place.fleet.rolls().begin(&batch()).await.unwrap();
+    let mut roll = place.fleet.rolls().begin(&batch(), None).await.unwrap();
     let mut read = 0;
     for part in lines.chunks(5_000) {
         read += part.len() as u64;
@@ -267,18 +267,18 @@ async fn a_manifest_of_more_than_a_part_is_whole() {
 async fn an_enqueue_that_died_goes_on_where_it_was() {
     let place = Place::new().await;
     let lines: Vec<RollLine> = (0..150).map(|n| listed(n, &job("acme", n))).collect();
-    let mut died = place.fleet.rolls().begin(&batch()).await.unwrap();
+    let mut died = place.fleet.rolls().begin(&batch(), None).await.unwrap();
     assert_eq!(died.already_sent(), None);
     enqueue(&mut *died, &lines[..100], 50).await;
     drop(died);
 
     let fleet = place.another_process();
-    let mut other = fleet.rolls().begin(&batch()).await.unwrap();
+    let mut other = fleet.rolls().begin(&batch(), None).await.unwrap();
     let refused = other.start_over().unwrap_err();
     assert_eq!(refused.kind, StoreTrouble::Denied);
     assert!(refused.why.contains("100 lines of another input"), "{refused}");
 
-    let mut rerun = fleet.rolls().begin(&batch()).await.unwrap();
+    let mut rerun = fleet.rolls().begin(&batch(), None).await.unwrap();
     let sent = rerun.already_sent().unwrap();
     assert_eq!((sent.lines, sent.digest, sent.sealed), (100, digest(&lines[..100]), false));
     rerun.part(&lines[100..], 150, digest(&lines)).await.unwrap();
@@ -286,7 +286,7 @@ async fn an_enqueue_that_died_goes_on_where_it_was() {
     assert_eq!(seal.total, BTreeMap::from([(Tenant::new("acme").unwrap(), 150)]));
 
     // Whoever runs it once more has nothing to send but the seal.
-    let mut again = fleet.rolls().begin(&batch()).await.unwrap();
+    let mut again = fleet.rolls().begin(&batch(), None).await.unwrap();
     assert_eq!(again.already_sent().map(|sent| (sent.lines, sent.sealed)), Some((150, true)));
     assert_eq!(again.seal().await.unwrap(), seal);
 }
@@ -296,11 +296,11 @@ async fn another_input_of_a_batch_counts_only_the_jobs_that_are_new() {
     let place = Place::new().await;
     let jobs: Vec<JobKey> = (0..90).map(|n| job("acme", n)).collect();
     let lines = |jobs: &[JobKey]| jobs.iter().enumerate().map(|(n, job)| listed(n, job)).collect::<Vec<_>>();
-    let mut first = place.fleet.rolls().begin(&batch()).await.unwrap();
+    let mut first = place.fleet.rolls().begin(&batch(), None).await.unwrap();
     enqueue(&mut *first, &lines(&jobs[..60]), 25).await;
     place.seal(&mut *first).await;
 
-    let mut second = place.fleet.rolls().begin(&batch()).await.unwrap();
+    let mut second = place.fleet.rolls().begin(&batch(), None).await.unwrap();
     second.start_over().unwrap();
     enqueue(&mut *second, &lines(&jobs[40..]), 25).await;
     let seal = second.seal().await.unwrap();
@@ -318,19 +318,135 @@ async fn another_input_of_a_batch_counts_only_the_jobs_that_are_new() {
 async fn two_that_enqueue_to_one_batch_do_not_mix_their_lists() {
     let place = Place::new().await;
     let lines: Vec<RollLine> = (0..20).map(|n| listed(n, &job("acme", n))).collect();
-    let mut one = place.fleet.rolls().begin(&batch()).await.unwrap();
-    let mut other = place.another_process().rolls().begin(&batch()).await.unwrap();
+    let mut one = place.fleet.rolls().begin(&batch(), None).await.unwrap();
+    let mut other = place.another_process().rolls().begin(&batch(), None).await.unwrap();
     enqueue(&mut *one, &lines[..10], 10).await;
     let refused = other.part(&lines[10..], 10, digest(&lines[10..])).await.unwrap_err();
     assert_eq!(refused.kind, StoreTrouble::Denied, "{refused}");
     enqueue(&mut *one, &lines[..], 10).await;
 }
 
+/// The premise: tenants whose workflows called their batches alike shared one list. Whoever came second waited for the first, and took
+/// the refused lines of the first out of his manifest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_tenants_who_call_their_batches_alike_have_a_list_each() {
+    let place = Place::new().await;
+    let of = |name: &str| {
+        let jobs: Vec<JobKey> = (1..21).map(|n| job(name, n)).collect();
+        let mut lines: Vec<RollLine> = jobs.iter().enumerate().map(|(n, job)| listed(n + 1, job)).collect();
+        lines.insert(0, refused(0, name).0);
+        (Tenant::new(name).unwrap(), jobs, lines)
+    };
+    let ((acme, jobs, lines), (beta, others, other_lines)) = (of("acme"), of("beta"));
+    let mut died = place.fleet.rolls().begin(&batch(), Some(&acme)).await.unwrap();
+    let mut other = place.another_process().rolls().begin(&batch(), Some(&beta)).await.unwrap();
+    enqueue(&mut *died, &lines[..10], 5).await;
+    assert_eq!(other.already_sent(), None);
+    enqueue(&mut *other, &other_lines, 7).await;
+    place.seal(&mut *other).await;
+    let mut rerun = place.another_process().rolls().begin(&batch(), Some(&acme)).await.unwrap();
+    assert_eq!(rerun.already_sent().map(|sent| (sent.lines, sent.sealed)), Some((10, false)));
+    rerun.part(&lines[10..], 21, digest(&lines)).await.unwrap();
+    let seal = rerun.seal().await.unwrap();
+    assert_eq!((seal.total, seal.refused), (BTreeMap::from([(acme.clone(), 20)]), BTreeMap::from([(acme.clone(), 1)])));
+    place.seal(&mut *rerun).await;
+
+    place.finish_all(&jobs).await;
+    place.finish_all(&others).await;
+    for tenant in ["acme", "beta"] {
+        let listed: Vec<Value> = place.manifest(tenant).await.into_iter().map(|(line, _)| line["id"].clone()).collect();
+        let mut expected = vec!["line-0".to_owned()];
+        expected.extend((1..21).map(|n| format!("o-{n}")));
+        assert_eq!(listed, expected, "{tenant}");
+    }
+    assert_eq!(place.results(Order::Input).await.len(), 42);
+    assert_eq!(place.results(Order::Done).await.len(), 42);
+    // A person's file may hold anybody's lines: on which list would they stand?
+    let refused = place.fleet.rolls().begin(&batch(), None).await.err().unwrap();
+    assert_eq!(refused.kind, StoreTrouble::Denied, "{refused}");
+    for tenant in [&acme, &beta] {
+        let key = BatchKey { tenant: tenant.clone(), batch: batch() };
+        place.fleet.ledger().mark_announced(&key, 0).await.unwrap();
+    }
+    assert_eq!(place.fleet.forget(&batch()).await.unwrap().jobs, 40);
+    let person = place.fleet.rolls().begin(&batch(), None).await.unwrap();
+    assert_eq!(person.already_sent(), None, "no mark is left");
+}
+
+/// The premise: the mark of a batch outlived the rows of its jobs, so that its input, enqueued again long after, was taken for one that
+/// was sent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_kept_of_a_batch_goes_together() {
+    let place = Place::new().await;
+    let acme = Tenant::new("acme").unwrap();
+    let jobs = [job("acme", 0), job("acme", 1)];
+    let lines: Vec<RollLine> = jobs.iter().enumerate().map(|(n, job)| listed(n, job)).collect();
+    let mut roll = place.fleet.rolls().begin(&batch(), Some(&acme)).await.unwrap();
+    enqueue(&mut *roll, &lines, 10).await;
+    place.seal(&mut *roll).await;
+    let until = async || -> BTreeMap<String, u64> {
+        let dynamodb = aws_sdk_dynamodb::Client::new(&ministack::sdk(ministack::url()));
+        let items = dynamodb.scan().table_name(&place.settings.table).send().await.unwrap().items.unwrap_or_default();
+        let named = items.iter().map(|item| {
+            let name = [&item["pk"], &item["sk"]].map(|part| part.as_s().unwrap().as_str()).join(" ");
+            (name, item.get("ttl").map_or(u64::MAX, |ttl| ttl.as_n().unwrap().parse().unwrap()))
+        });
+        named.collect()
+    };
+    let gone = u64::try_from(Wall.now().after(place.settings.keep).0).unwrap() / 1_000;
+    let open = until().await;
+    assert_eq!(open.len(), 4, "the mark, the word that there is one, the head, the list: {open:?}");
+    assert!(open.values().all(|at| *at == gone + 14 * 86_400), "a message may wait for so long: {open:?}");
+    place.finish_all(&jobs).await;
+    place.manifest("acme").await;
+    place.fleet.ledger().mark_announced(&jobs[0].batch_key(), 0).await.unwrap();
+    let ended = until().await;
+    let name = batch();
+    for named in [
+        format!("batch/acme/{name} head"),
+        format!("batches acme/{name}"),
+        format!("job/acme/{name}/o-0 -"),
+        format!("roll/{name} of/acme"),
+    ] {
+        assert_eq!(ended.get(&named), Some(&gone), "{named}: {ended:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_has_one_list_whoever_began_it() {
+    let acme = Tenant::new("acme").unwrap();
+    let lines: Vec<RollLine> = (0..20).map(|n| listed(n, &job("acme", n))).collect();
+    // What a workflow enqueued, a person enqueues again; but no other tenant's lines.
+    let place = Place::new().await;
+    let mut workflow = place.fleet.rolls().begin(&batch(), Some(&acme)).await.unwrap();
+    let mut late = place.another_process().rolls().begin(&batch(), None).await.unwrap();
+    enqueue(&mut *workflow, &lines, 10).await;
+    place.seal(&mut *workflow).await;
+    let refused = late.part(&lines[..10], 10, digest(&lines[..10])).await.unwrap_err();
+    assert_eq!(refused.kind, StoreTrouble::Denied, "they began at the same time: {refused}");
+    let mut person = place.another_process().rolls().begin(&batch(), None).await.unwrap();
+    let sent = person.already_sent().unwrap();
+    assert_eq!((sent.lines, sent.digest, sent.sealed), (20, digest(&lines), true));
+    person.start_over().unwrap();
+    let refused = person.part(&[listed(0, &job("beta", 0))], 1, digest(&lines)).await.unwrap_err();
+    assert!(refused.kind == StoreTrouble::Denied && refused.why.contains("tenant acme alone"), "{refused}");
+
+    // And the other way round.
+    let place = Place::new().await;
+    let mut person = place.fleet.rolls().begin(&batch(), None).await.unwrap();
+    let mut late = place.another_process().rolls().begin(&batch(), Some(&acme)).await.unwrap();
+    enqueue(&mut *person, &lines, 10).await;
+    let refused = late.part(&lines[..10], 10, digest(&lines[..10])).await.unwrap_err();
+    assert_eq!(refused.kind, StoreTrouble::Denied, "{refused}");
+    let workflow = place.another_process().rolls().begin(&batch(), Some(&acme)).await.unwrap();
+    assert_eq!(workflow.already_sent().map(|sent| sent.lines), Some(20));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_segment_is_an_error_and_not_a_result() {
     let place = Place::new().await;
     let jobs: Vec<JobKey> = (0..5).map(|n| job("acme", n)).collect();
-    let mut roll = place.fleet.rolls().begin(&batch()).await.unwrap();
+    let mut roll = place.fleet.rolls().begin(&batch(), None).await.unwrap();
     enqueue(&mut *roll, &jobs.iter().enumerate().map(|(n, job)| listed(n, job)).collect::<Vec<_>>(), 10).await;
     place.finish_all(&jobs).await;
     let report = place.fleet.jobs(Some(&batch()), &jobs[0].id, None).await.unwrap().remove(0);
@@ -355,7 +471,7 @@ async fn o3_status_and_explain_read_what_the_table_says() {
     let jobs: Vec<JobKey> = (0..10).map(|n| job("acme", n)).collect();
     let mut lines: Vec<RollLine> = jobs.iter().enumerate().map(|(n, job)| listed(n, job)).collect();
     lines.push(refused(10, "acme").0);
-    let mut roll = place.fleet.rolls().begin(&batch()).await.unwrap();
+    let mut roll = place.fleet.rolls().begin(&batch(), None).await.unwrap();
     enqueue(&mut *roll, &lines, 100).await;
     let nobody = BatchName::new("nobody").unwrap();
     let unknown = place.fleet.results(&nobody, Order::Input).await.unwrap_err();

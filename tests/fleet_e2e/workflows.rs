@@ -79,7 +79,7 @@ impl<'w> Machine<'w> {
     }
 
     /// With what is played in a case.
-    fn start_case(&self, case: &str, input: &Value) -> String {
+    fn start_case(&self, case: &str, input: &impl ToString) -> String {
         let arn = if case.is_empty() { self.arn.clone() } else { format!("{}#{case}", self.arn) };
         let started = self.sfn.start_execution().state_machine_arn(arn).input(input.to_string());
         self.world.wait(started.send()).unwrap().execution_arn
@@ -409,6 +409,17 @@ fn w2_an_express_job_is_answered_once_or_handed_to_the_workers() {
     assert_eq!(again.output, first.output);
     assert!(again.states.iter().all(|state| state != "Invoke"), "{again:?}");
 
+    // In another order it is the same content; anything else under the id is a conflict, and nobody gets another's answer.
+    let turned = r#"{"job":{"invoke":{"messages":[{"role":"user","content":"Summarise review number 7."}],
+        "max_tokens":100,"anthropic_version":"bedrock-2023-05-31"},"id":"e-1"}}"#;
+    let again = machine.end(&machine.start_case("throttled", &turned));
+    assert_eq!(again.output, first.output, "{again:?}");
+    let mut conflict = input.clone();
+    conflict["job"]["invoke"]["messages"][0]["content"] = json!("Summarise review number 8.");
+    let refused = machine.end(&machine.start_case("answered", &conflict));
+    refused.assert_failed("id_conflict");
+    assert!(refused.states.iter().all(|state| state != "Invoke"), "{refused:?}");
+
     let other = json!({ "job": { "id": "e-2", "invoke": body } });
     // What was handed over stays with the workers, though it could be answered here now.
     for case in ["throttled", "answered"] {
@@ -430,6 +441,7 @@ fn w2_an_express_job_is_answered_once_or_handed_to_the_workers() {
         late.assert_succeeded();
         assert_eq!(&late.output, output, "{case}: {late:?}");
     }
+    machine.end(&machine.start_case("answered", &conflict)).assert_failed("id_conflict");
     assert_eq!(row(&world, "express/default/-/e-1"), recorded);
     machine.end(&machine.start(&json!({ "prompt": "?" }))).assert_failed("bad_input");
     let alive = vec![world.worker()];

@@ -244,7 +244,7 @@ struct Shared(Arc<Paper>);
 
 #[async_trait]
 impl Rolls for Shared {
-    async fn begin(&self, _batch: &BatchName) -> Result<Box<dyn Roll>, StoreError> {
+    async fn begin(&self, _batch: &BatchName, _of: Option<&Tenant>) -> Result<Box<dyn Roll>, StoreError> {
         Ok(Box::new(PaperRoll(Arc::clone(&self.0))))
     }
     async fn redrive(&self, job: &JobKey, _content: Digest, request: Option<&str>) -> Result<Redriven, StoreError> {
@@ -563,6 +563,47 @@ async fn w5_what_failed_of_the_class_that_is_meant_runs_again_once_for_a_request
     assert_eq!(world.sent(), HashMap::from(["o-0", "o-3"].map(|id| (id.to_owned(), 1))));
     assert_eq!(world.paper.facts().waiting, [TaskToken::new("t").unwrap()]);
     assert_eq!(JobId::new("o-0").unwrap().as_str(), world.paper.facts().sent[0]["id"].as_str().unwrap());
+}
+
+/// The premise: what was queued for an execution that had ended was worked and paid for; and jobs that had expired were run again only
+/// to expire again, with another notice each.
+#[tokio::test(start_paused = true)]
+async fn w6_jobs_are_worth_nothing_once_nobody_waits_for_them_and_none_runs_again_that_would_only_expire() {
+    let (own, until) = ("2127-01-01T00:00:00Z", "2127-01-02T00:00:00Z");
+    let asks = |body: String, until: &str| body.replacen('{', &format!("{{\"deadline\":\"{until}\","), 1);
+    let line = |id: &str, deadline: &str| format!("{{\"id\":\"{id}\",\"prompt\":\"x\"{deadline}}}\n");
+    let content = [
+        line("none", ""),
+        line("sooner", &format!(",\"deadline\":\"{own}\"")),
+        line("later", ",\"deadline\":\"2128-01-01T00:00:00Z\""),
+    ];
+    let world = World::new(content.concat()).await;
+    let sent = || -> HashMap<String, String> {
+        let facts = world.paper.facts();
+        let text = |body: &Value, key: &str| body[key].as_str().unwrap().to_owned();
+        facts.sent.iter().map(|body| (text(body, "id"), text(body, "deadline"))).collect()
+    };
+    assert_eq!(world.deliver(&asks(enqueue("t"), until)).await, End::Deleted);
+    let deadlines = [("none", until), ("sooner", own), ("later", until)].map(|(id, at)| (id.to_owned(), at.to_owned()));
+    assert_eq!(sent(), HashMap::from(deadlines));
+    // Asked for again by an execution that waits for longer, it is the same input: nothing is sent twice.
+    let number = world.paper.facts().sent.len();
+    assert_eq!(world.deliver(&asks(enqueue("u"), "2127-02-01T00:00:00Z")).await, End::Deleted);
+    assert_eq!(world.paper.facts().sent.len(), number);
+
+    let past = ",\"deadline\":\"2001-01-01T00:00:00Z\"";
+    let world = World::new([line("none", ""), line("past", past)].concat()).await;
+    {
+        let mut facts = world.paper.facts();
+        facts.is_unfinished = true;
+        facts.rows = ["none", "past"].map(|id| (id.to_owned(), (JobState::Final(Status::Expired), None))).into();
+        let edition = Edition { etag: "e".to_owned(), version: None };
+        facts.origins = vec![Origin { uri: SOURCE.to_owned(), edition, model: Some("m".to_owned()) }];
+    }
+    assert_eq!(world.deliver(&asks(redrive("t", ""), until)).await, End::Deleted);
+    let facts = world.paper.facts();
+    assert_eq!(facts.redriven, ["none for redrive-1"]);
+    assert_eq!((facts.sent.len(), facts.sent[0]["deadline"].as_str()), (1, Some(until)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -154,9 +154,13 @@ async fn a_document_ends_with_its_chunks_answers_in_order_and_one_notice() {
 
 #[tokio::test(start_paused = true)]
 async fn w4_f11_throttled_parts_wait_and_failed_ones_make_it_partial_and_are_listed() {
-    let (results, _) = ended_as(vec![document("a", |_| {})], failing("a.pdf 2", Class::Invalid), &Shelf::of(3)).await;
+    let (results, state) =
+        ended_as(vec![document("a", |_| {})], failing("a.pdf 2", Class::Invalid), &Shelf::of(3)).await;
     let result = only(&results);
     assert_eq!(result.status, Status::Partial);
+    let notices = notices(&state);
+    let batch = notices.iter().find(|notice| notice["kind"] == "batch").unwrap();
+    assert_eq!((&batch["status"], &batch["partial"], &batch["total"]), (&"partial".into(), &1.into(), &1.into()));
     assert_eq!(result.document.as_ref().unwrap().failed, ["a#2"]);
     assert_eq!(result.text.as_deref(), Some("A.PDF 1\n\nA.PDF 3"), "the answers of its siblings are kept");
     let error = result.error.as_ref().unwrap();

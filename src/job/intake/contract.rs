@@ -110,7 +110,7 @@ fn unread_payload(field: &Field<'_>, found: Found) -> Fault {
 }
 
 /// `{ "task_token": "..." }` and nothing else.
-fn callback(field: &Field<'_>) -> Result<Callback, Fault> {
+pub(in crate::job) fn callback(field: &Field<'_>) -> Result<Callback, Fault> {
     let mut object = field.object()?;
     let token = match object.remove("task_token") {
         Some(Value::String(token)) => TaskToken::new(&token),
@@ -188,7 +188,7 @@ pub(super) fn invoke(body: Map<String, Value>, field: &Field<'_>) -> Result<Requ
 }
 
 /// An id of another form, held to the same rule.
-pub(super) fn name<T>(
+pub(in crate::job) fn name<T>(
     field: &Field<'_>,
     new: impl Fn(&str) -> Result<T, crate::job::ident::NameError>,
 ) -> Result<T, Fault> {
@@ -196,7 +196,7 @@ pub(super) fn name<T>(
 }
 
 /// The key is not one of `of`'s; says which was perhaps meant.
-pub(super) fn unknown_key_among(field: &Field<'_>, known: &[&str], of: &str) -> Fault {
+pub(in crate::job) fn unknown_key_among(field: &Field<'_>, known: &[&str], of: &str) -> Fault {
     let key = shown_key(&field.key);
     let reason = match closest(&field.key, known) {
         Some(meant) => format!("unknown key `{key}` in {of}; did you mean `{meant}`?"),
@@ -232,7 +232,7 @@ fn closest<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
         .map(|(_, candidate)| candidate)
 }
 
-fn model(field: &Field<'_>) -> Result<String, Fault> {
+pub(in crate::job) fn model(field: &Field<'_>) -> Result<String, Fault> {
     const LIMIT: usize = 2_048; // the service's, for ARNs
     let model = field.text()?;
     if model.trim().is_empty() {
@@ -275,19 +275,12 @@ fn priority(field: &Field<'_>) -> Result<Priority, Fault> {
     priority.ok_or_else(|| field.fault(format!("`priority` must be {expected}, found {number}")))
 }
 
-/// What is wrong with a `deadline` that is none.
-pub(in crate::job) const NO_DEADLINE: &str =
-    "`deadline` must be an RFC 3339 time with its offset, such as 2026-11-21T18:00:00Z";
-
-fn deadline(field: &Field<'_>) -> Result<Timestamp, Fault> {
-    let text = field.text()?;
-    moment(&text).ok_or_else(|| field.fault(NO_DEADLINE))
-}
-
 /// An RFC 3339 time.
-pub(in crate::job) fn moment(text: &str) -> Option<Timestamp> {
-    let time = is_rfc_3339(text).then(|| text.parse::<jiff::Timestamp>().ok()).flatten();
+pub(in crate::job) fn deadline(field: &Field<'_>) -> Result<Timestamp, Fault> {
+    let text = field.text()?;
+    let time = is_rfc_3339(&text).then(|| text.parse::<jiff::Timestamp>().ok()).flatten();
     time.map(|time| Timestamp(time.as_millisecond()))
+        .ok_or_else(|| field.fault("`deadline` must be an RFC 3339 time with its offset, such as 2026-11-21T18:00:00Z"))
 }
 
 /// The shape alone: the parser behind it takes other notations too, which other readers of the same job would not.

@@ -9,9 +9,9 @@ use serde_json::{Map, Value};
 
 /// What is wrong, and at which byte of the text.
 #[derive(Debug)]
-pub(super) struct Fault {
+pub(in crate::job) struct Fault {
     pub(super) at: Option<usize>,
-    pub(super) reason: String,
+    pub(in crate::job) reason: String,
 }
 
 impl Fault {
@@ -19,7 +19,7 @@ impl Fault {
         Self { at: Some(byte), reason: reason.into() }
     }
 
-    pub(super) fn nowhere(reason: impl Into<String>) -> Self {
+    pub(in crate::job) fn nowhere(reason: impl Into<String>) -> Self {
         Self { at: None, reason: reason.into() }
     }
 
@@ -92,8 +92,8 @@ pub(super) fn kind(json: &str) -> Kind {
 
 /// One field of an object.
 #[derive(Clone, Debug)]
-pub(super) struct Field<'a> {
-    pub(super) key: String,
+pub(in crate::job) struct Field<'a> {
+    pub(in crate::job) key: String,
     /// The byte at which its key begins.
     pub(super) key_at: usize,
     /// The byte at which its value begins.
@@ -112,24 +112,31 @@ impl<'a> Field<'a> {
     }
 
     /// Generators of JSON write null for "not set".
-    pub(super) fn is_unset(&self) -> bool {
+    pub(in crate::job) fn is_unset(&self) -> bool {
         self.kind() == Kind::Null
     }
 
-    pub(super) fn fault(&self, reason: impl Into<String>) -> Fault {
+    pub(in crate::job) fn fault(&self, reason: impl Into<String>) -> Fault {
         Fault::at(self.at, reason)
     }
 
-    pub(super) fn wrong_kind(&self, expected: &str) -> Fault {
+    pub(in crate::job) fn wrong_kind(&self, expected: &str) -> Fault {
         self.fault(format!("`{}` must be {expected}, found {}", shown_key(&self.key), self.kind().words()))
     }
 
-    pub(super) fn text(&self) -> Result<String, Fault> {
+    pub(in crate::job) fn text(&self) -> Result<String, Fault> {
         self.read(Kind::Text, "a string")
     }
 
     pub(super) fn boolean(&self) -> Result<bool, Fault> {
         self.read(Kind::Boolean, "true or false")
+    }
+
+    /// A number that counts something.
+    pub(in crate::job) fn count(&self) -> Result<u64, Fault> {
+        const EXPECTED: &str = "a whole number from 0";
+        let number: serde_json::Number = self.read(Kind::Number, EXPECTED)?;
+        number.as_u64().ok_or_else(|| self.fault(format!("`{}` must be {EXPECTED}", shown_key(&self.key))))
     }
 
     pub(super) fn object(&self) -> Result<Map<String, Value>, Fault> {
@@ -145,7 +152,7 @@ impl<'a> Field<'a> {
     }
 
     /// The fields of this field's object.
-    pub(super) fn fields(&self) -> Result<Vec<Field<'a>>, Fault> {
+    pub(in crate::job) fn fields(&self) -> Result<Vec<Field<'a>>, Fault> {
         if self.kind() == Kind::Object { of_object(self.json, self.at) } else { Err(self.wrong_kind("an object")) }
     }
 
@@ -172,7 +179,7 @@ pub(super) fn shown(text: &str, limit: usize) -> String {
 }
 
 /// The fields of a JSON object, in their order. `base` is where `json` begins in the text.
-pub(super) fn of_object(json: &str, base: usize) -> Result<Vec<Field<'_>>, Fault> {
+pub(in crate::job) fn of_object(json: &str, base: usize) -> Result<Vec<Field<'_>>, Fault> {
     let mut fields = Vec::new();
     collect(json, base, &mut fields)?;
     let mut seen = HashSet::new();

@@ -268,7 +268,7 @@ function showTables(status) {
   const batches = status.batches?.known ?? [];
   const trouble = status.batches?.unknown;
   say(by('batches-note'), trouble ? `Not known just now: ${trouble}` : batches.length ? 'The newest 50, on record.' : 'None yet.');
-  const ended = (b) => b.succeeded + b.failed + b.rejected + b.expired;
+  const ended = (b) => b.succeeded + b.failed + b.rejected + b.expired + b.partial;
   showRows(by('batches'), batches, (b) => `${b.tenant}/${b.batch}`, [
     ['batch', (b) => b.batch, true],
     ['tenant', (b) => b.tenant, true],

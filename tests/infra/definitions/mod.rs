@@ -49,6 +49,8 @@ enum Rule {
     Timeout,
     /// A task that waits gives its token away, and in an Express workflow none waits.
     Token,
+    /// What a task waits for bears a deadline before its timeout, so that nothing is paid for that nobody waits for any more.
+    Deadline,
     /// The machine as a whole outlives its tasks, so that none of them is cut off before its `Catch`.
     Overtime,
     /// The action exists, and the role may take it.
@@ -76,12 +78,13 @@ enum Rule {
 }
 
 impl Rule {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::Retry,
         Self::RetriesTransient,
         Self::Catch,
         Self::Timeout,
         Self::Token,
+        Self::Deadline,
         Self::Overtime,
         Self::Action,
         Self::Reached,

@@ -36,6 +36,11 @@ const PLANTED: &[Planted] = &[
         states["Queue"]["Resource"] = json!("arn:aws:states:::sqs:sendMessage.waitForTaskToken");
         states["Queue"]["Arguments"]["MessageBody"] = json!("{% $states.context.Task.Token %}");
     }),
+    (Rule::Deadline, BATCH, |states| {
+        let body = &mut states["Redrive"]["Arguments"]["MessageBody"];
+        *body = json!(body.as_str().unwrap().replace("'deadline'", "'until'"));
+    }),
+    (Rule::Deadline, DOCUMENT, |states| states["Document"]["TimeoutSeconds"] = json!(604_800)),
     (Rule::Overtime, DOCUMENT, |states| states["Document"]["TimeoutSeconds"] = json!(864_000)),
     (Rule::Overtime, EXPRESS, |states| states["Invoke"]["TimeoutSeconds"] = json!(120)),
     (Rule::Action, DOCUMENT, |states| states["Record"]["Resource"] = json!("arn:aws:states:::dynamodb:putItems")),

@@ -65,13 +65,14 @@ const ROUNDS: u64 = 10;
 /// An Express workflow ends after this (source: Step Functions, quotas), in seconds.
 const EXPRESS_SECONDS: u64 = 300;
 /// What is picked of a worker's answer or a service's: none of it grows with the work.
-const PICKED: [&str; 12] = [
+const PICKED: [&str; 13] = [
     "ContentLength",
     "cost_usd",
     "expired",
     "failed",
     "manifest",
     "model_used",
+    "partial",
     "rejected",
     "result",
     "status",
@@ -152,6 +153,9 @@ fn time(machine: &Machine) -> Vec<Fault> {
         if gives != waits(state) || (waits(state) && machine.kind == Kind::Express) {
             faults.push(fault(Rule::Token, name));
         }
+        if waits(state) && !deadline(state).is_some_and(|deadline| (1..seconds).contains(&deadline)) {
+            faults.push(fault(Rule::Deadline, name));
+        }
         let tries = |timed: bool| {
             let of = |retrier: &&Value| !timed || errors(retrier).any(|error| error == "States.Timeout");
             entries(state, "Retry").filter(of).filter_map(|retrier| retrier["MaxAttempts"].as_u64()).sum::<u64>()
@@ -172,6 +176,13 @@ fn time(machine: &Machine) -> Vec<Fault> {
         faults.push(fault(Rule::Overtime, format!("{all} s for {longest} s of tasks")));
     }
     faults
+}
+
+/// After so many seconds what a message asks for is worth nothing: before nobody waits for it any more.
+fn deadline(state: &Value) -> Option<u64> {
+    let body = state["Arguments"]["MessageBody"].as_str()?;
+    let (_, millis) = body.split_once("'deadline': $fromMillis($millis() + ")?;
+    millis.split_once(')')?.0.parse::<u64>().ok().map(|millis| millis / 1_000)
 }
 
 fn actions(machine: &Machine) -> Vec<Fault> {
@@ -278,8 +289,8 @@ fn data(machine: &Machine) -> Vec<Fault> {
             let field = rest.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap_or_default();
             // A sum of two of them stands in brackets.
             let is_picked = PICKED.contains(&field) || rest.starts_with("(failed + expired)");
-            // Of a row, whether it is there, and where a result lies.
-            let is_of_row = ["Item)", "Item.uri.S"].iter().any(|picked| rest.starts_with(picked));
+            // Of a row, whether it is there, of which content it is, and where a result lies.
+            let is_of_row = ["Item)", "Item.dig.S", "Item.uri.S"].iter().any(|picked| rest.starts_with(picked));
             if !is_picked && !is_of_row {
                 faults.push(fault(Rule::Data, format!("{name}: {field:?}")));
             }
