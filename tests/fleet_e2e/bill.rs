@@ -92,7 +92,7 @@ fn costs(model: &str) -> (World, Vec<Value>) {
     (world, results)
 }
 
-/// What the fleet has worked and learned tells of the next batch, at the price of some reads.
+/// What the fleet has worked tells of the next batch, at the price of some reads.
 fn plans_the_next(world: &World, results: &[Value]) {
     world.proxy.count_anew();
     let plan = world.run(&["plan", "demo.jsonl", "--json"]).exits(0).json();
