@@ -116,7 +116,8 @@ impl History {
         };
         history.unknown = match tokio::time::timeout(PATIENCE, asked).await {
             Ok(Ok(())) => None,
-            Ok(Err(report)) => Some(report.into_parts().0),
+            // The SDK lists on lines of their own where it looked for credentials.
+            Ok(Err(report)) => Some(report.into_parts().0.split_whitespace().collect::<Vec<_>>().join(" ")),
             Err(_) => Some(format!("the fleet has not told within {} s", PATIENCE.as_secs())),
         };
         history
