@@ -41,7 +41,7 @@ use crate::ports::{Allowance, LANE_STATE_BYTES, LaneId, Shared, StoreError, Stor
 
 const READING: &str = "reading the state of a lane";
 /// A swap is a write of the whole row: what it costs does not hang on how many calls it is for.
-const PACE: Duration = Duration::from_secs(1);
+pub(super) const PACE: Duration = Duration::from_secs(1);
 const WRITING: &str = "writing the state of a lane";
 
 /// The lanes of one table, and what this process remembers of them.

@@ -16,7 +16,7 @@ use super::trouble;
 use crate::ports::{StoreError, StoreTrouble};
 
 /// Between the starts of two calls that are not full.
-const APART: Duration = Duration::from_millis(500);
+pub(super) const APART: Duration = Duration::from_millis(500);
 /// Calls under way at once; more would be answered no sooner.
 const UNDER_WAY: usize = 8;
 

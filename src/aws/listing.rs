@@ -31,25 +31,42 @@ impl Listing {
     pub(super) async fn next(&mut self, inner: &Inner, doing: &str) -> Result<Option<Listed>, StoreError> {
         while self.page.is_empty() {
             let Some(token) = self.more.take() else { return Ok(None) };
-            let list = inner.clients.s3.list_objects_v2().bucket(&inner.settings.bucket).prefix(&self.prefix);
-            let list = list.set_continuation_token(token.clone());
-            let listed = match list.send().await {
-                Ok(listed) => listed,
+            match page(inner, doing, &self.prefix, token.clone()).await {
+                Ok((page, next)) => {
+                    self.page = page.into();
+                    self.more = next.map(Some);
+                }
                 Err(error) => {
                     // Whoever asks again gets the same page.
                     self.more = Some(token);
-                    return Err(trouble::of_sdk(doing, &error));
+                    return Err(error);
                 }
-            };
-            self.more = listed.next_continuation_token().map(|token| Some(token.to_owned()));
-            self.page.extend(listed.contents().iter().filter_map(|object| {
-                let written_s = object.last_modified().map_or(0, aws_smithy_types::DateTime::secs);
-                let bytes = object.size().unwrap_or_default().unsigned_abs();
-                Some(Listed { written_s, key: object.key()?.into(), bytes })
-            }));
+            }
         }
         Ok(self.page.pop_front())
     }
+}
+
+/// The first objects below a prefix, a thousand at most.
+pub(super) async fn first(inner: &Inner, doing: &str, prefix: &str) -> Result<Vec<Listed>, StoreError> {
+    page(inner, doing, prefix, None).await.map(|(listed, _)| listed)
+}
+
+/// The page that begins there, and from where the next goes on.
+async fn page(
+    inner: &Inner,
+    doing: &str,
+    prefix: &str,
+    from: Option<String>,
+) -> Result<(Vec<Listed>, Option<String>), StoreError> {
+    let list = inner.clients.s3.list_objects_v2().bucket(&inner.settings.bucket).prefix(prefix);
+    let listed = list.set_continuation_token(from).send().await.map_err(|error| trouble::of_sdk(doing, &error))?;
+    let objects = listed.contents().iter().filter_map(|object| {
+        let written_s = object.last_modified().map_or(0, aws_smithy_types::DateTime::secs);
+        let bytes = object.size().unwrap_or_default().unsigned_abs();
+        Some(Listed { written_s, key: object.key()?.into(), bytes })
+    });
+    Ok((objects.collect(), listed.next_continuation_token().map(str::to_owned)))
 }
 
 /// The names right below a prefix that lead further down, each with its `/`.

@@ -16,6 +16,7 @@
 mod allowance;
 mod batch_calls;
 mod batches;
+mod bill;
 mod callbacks;
 mod calls;
 #[cfg(test)]
@@ -54,6 +55,7 @@ mod report;
 mod roll;
 mod rolls;
 mod rows;
+mod samples;
 #[cfg(test)]
 mod scripted;
 mod segment_lines;
@@ -75,6 +77,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use batches::Seal;
+pub use bill::{Bill, Traffic, prices};
 pub use check::Expected;
 pub use clients::{ConnectError, Emulated, Results, Settings};
 pub use dead::{DeadLetters, FleetLetter, PutBack};
@@ -82,6 +85,7 @@ pub use forget::Forgotten;
 pub use provision::Created;
 pub use reader::{Order, ResultLines};
 pub use report::{BatchSummary, JobOwner, JobReport, LaneGate, LaneRow, PartsReport};
+pub use samples::Sample;
 
 use crate::job::ident::{BatchKey, Digest, JobKey};
 use crate::ports::inputs::Inputs;

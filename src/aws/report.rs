@@ -268,7 +268,7 @@ async fn parts(inner: &Inner, job: &JobReport) -> Result<Vec<PartsReport>, Store
 }
 
 /// Every batch, and when it was first heard of.
-async fn index(inner: &Inner) -> Result<Vec<(BatchKey, Timestamp)>, StoreError> {
+pub(super) async fn index(inner: &Inner) -> Result<Vec<(BatchKey, Timestamp)>, StoreError> {
     let items = look_up::partition(inner, "listing batches", BATCHES).await?;
     items.iter().map(indexed).collect()
 }

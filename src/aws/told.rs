@@ -18,12 +18,12 @@ use crate::job::units::Timestamp;
 use crate::ports::StoreError;
 
 /// Between two writes.
-const WRITTEN_EVERY: Duration = Duration::from_secs(5);
+pub(super) const WRITTEN_EVERY: Duration = Duration::from_secs(5);
 /// Jobs to an item at most: 160 KB, of the 400 KB that DynamoDB allows one.
 const GROUP: usize = 10_000;
 /// Bytes of a job: of the digest of its name, and the moment in milliseconds.
 const HASH: usize = 10;
-const ENTRY: usize = HASH + 6;
+pub(super) const ENTRY: usize = HASH + 6;
 /// Items that are read to find a job: what was made known later than about so many writes after its end is not found.
 const LOOKED_AT: i32 = 100;
 

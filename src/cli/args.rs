@@ -167,7 +167,7 @@ pub struct PlanArgs {
     /// Files of jobs, one a line (.jsonl, also .gz and .zst); `-` reads standard input
     #[arg(required = true, value_name = "INPUT")]
     pub inputs: Vec<PathBuf>,
-    /// The length of an answer, in tokens [default: as in the answers that the state directory holds, else the cap]
+    /// The length of an answer, in tokens [default: as in earlier answers, of the state directory or of the fleet, else the cap]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub output_tokens: Option<u32>,
     /// The model of jobs that name none: a configured name, or a model or inference-profile id
@@ -188,8 +188,9 @@ pub struct PlanArgs {
 }
 
 const PLAN_HELP: &str = "\
-Nothing is sent, and no account is needed. The finish time is that of a rehearsal: the rules that pace real calls are run
-on a clock of their own. It is as good as what is known of the answers, so run a few hundred jobs first and plan the rest.
+Nothing is sent, and no account is needed: a fleet is asked for its earlier answers, and planned for without them if it does
+not tell. The finish time is that of a rehearsal: the rules that pace real calls are run on a clock of their own. It is as
+good as what is known of the answers, so run a few hundred jobs first and plan the rest.
 
 Examples:
   aquifer plan reviews.jsonl                         by the answers of earlier runs

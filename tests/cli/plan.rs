@@ -95,6 +95,45 @@ fn in_words_it_says_what_the_figures_rest_on() {
 }
 
 #[test]
+fn a_fleet_that_cannot_be_asked_is_planned_for_all_the_same_and_it_is_said_why() {
+    let place = Place::new();
+    place.write(
+        "aquifer.toml",
+        "backend = 'aws'\n[aws]\nqueue_url = 'https://sqs.us-east-1.amazonaws.com/1/jobs'\n\
+         dead_letter_url = 'https://sqs.us-east-1.amazonaws.com/1/dead'\nbucket = 'results'\n\
+         topic_arn = 'arn:aws:sns:us-east-1:1:ends'\n[[model]]\nname = 'one'\nid = 'vendor.one-v1:0'\n\
+         max_tokens = 100\nprice = { input = 1.0, output = 10.0 }\n[[endpoint]]\nregion = 'us-east-1'\n",
+    );
+    place.write_jobs("demo.jsonl", 40);
+    // Nobody listens on that port.
+    let unreachable = ("AWS_ENDPOINT_URL", "http://127.0.0.1:9");
+    let keys = [("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"), ("AWS_SECRET_ACCESS_KEY", "none")];
+    let region = ("AWS_REGION", "us-east-1");
+    for (environment, why) in [
+        (vec![], "no region"),
+        (vec![region], "no AWS credentials"),
+        ([vec![region, unreachable], keys.to_vec()].concat(), "reading what is known of lanes"),
+    ] {
+        let mut command = place.command(["plan", "demo.jsonl", "--json"]);
+        command.envs(environment);
+        let began = std::time::Instant::now();
+        let ended = crate::support::Running::start(command).finish().exits(0);
+        assert!(began.elapsed() < std::time::Duration::from_secs(30), "{why}: {:?}", began.elapsed());
+        let said = &ended.stderr;
+        assert!(said.starts_with("note: ") && said.contains(why) && said.lines().count() == 1, "{said}");
+        let plan = ended.json();
+        assert!(plan["history_unknown"].as_str().unwrap().contains(why), "{plan}");
+        assert_eq!(plan["output_tokens"], 4_000, "as long as the cap: {plan}");
+        let parts =
+            ["sqs_usd", "dynamodb_usd", "s3_usd", "sns_usd"].map(|part| plan["plumbing"][part].as_f64().unwrap());
+        let total = plan["plumbing_usd"].as_f64().unwrap();
+        assert!((parts.iter().sum::<f64>() - total).abs() < 1e-9 && parts.iter().all(|part| *part > 0.0), "{plan}");
+    }
+    let simulated = plan(&place, &[]);
+    assert_eq!((&simulated["plumbing_usd"], &simulated["history_unknown"]), (&Value::Null, &Value::Null));
+}
+
+#[test]
 fn completions_and_manual_pages_know_every_command() {
     let place = Place::new();
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {

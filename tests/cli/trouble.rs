@@ -254,3 +254,19 @@ fn a_results_file_outlives_the_state_that_it_came_from() {
     run_with_credentials(&place, &[]).exits(2).says(&["results.jsonl"]);
     assert_eq!(place.read("results.jsonl"), results);
 }
+
+#[test]
+fn a_collector_that_needs_no_certificates_is_sent_to_from_a_machine_that_has_none() {
+    let place = Place::new();
+    place.write_jobs("demo.jsonl", 2);
+    place.write("none.pem", "");
+    let run = |collector: &str| {
+        let mut command = place.command(["run", "demo.jsonl", "--simulate"]);
+        command.env("SSL_CERT_FILE", place.path("none.pem")).env("SSL_CERT_DIR", place.path("none"));
+        // Nobody listens on that port.
+        command.env("AQUIFER_TELEMETRY_TRACES", format!("{collector}://127.0.0.1:9"));
+        Running::start(command).finish()
+    };
+    run("https").exits(2).says(&["certificates"]);
+    run("http").exits(0).says(&["the collector at 127.0.0.1:9 takes no traces"]);
+}

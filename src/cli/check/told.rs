@@ -82,7 +82,7 @@ pub(super) fn caps(settings: &Settings, places: &Places) -> Vec<Finding> {
     };
     let catalogue = wiring::catalogue(settings, &endpoints);
     // What is wrong with the state directory is for its own check to say.
-    let Ok(history) = History::read(&places.state, &catalogue, &BatchName::none()) else { return Vec::new() };
+    let Ok(history) = History::of_state(&places.state, &catalogue, &BatchName::none()) else { return Vec::new() };
     let capped = settings.models.iter().filter_map(|model| {
         let answers = history.of(&model.name).calls.iter().map(|call| call.output).collect();
         cap(&model.name, model.max_tokens.get(), answers)

@@ -1,5 +1,8 @@
-//! How did earlier calls turn out? Read from the results in the state directory, newest batches first: how many bytes a
-//! token has, how long answers are and how long they take. A batch of the same name says more than all others.
+//! How did earlier calls turn out? Read from the results in the state directory, or from some of a fleet's, newest batches first:
+//! how many bytes a token has, how long answers are and how long they take. A batch of the same name says more than all others.
+//!
+//! A plan is made where work is thought of, which may be far from the fleet: what cannot be read of that within [`PATIENCE`] is
+//! not known, and said to be.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,13 +11,18 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::aws::{Fleet, Sample};
+use crate::cli::backend::of_fleet;
 use crate::cli::exit::Report;
+use crate::cli::wiring;
+use crate::config::AwsSettings;
 use crate::embedded::{LaneRow, Order, Reader};
 use crate::flow::lanes::Catalogue;
 use crate::job::ident::BatchName;
 use crate::job::lifecycle::Status;
 use crate::job::outcome::{Timing, Usage};
 use crate::job::units::Tokens;
+use crate::ports::StoreError;
 use crate::rules::estimate::InputEstimate;
 use crate::rules::forecast::Experience;
 
@@ -25,12 +33,17 @@ const LINES: usize = 10_000;
 /// With so many answers of its own a batch is judged by them alone.
 const OWN: usize = 50;
 
-/// What the state directory knows.
+/// A fleet that has not told by then is asked no longer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is known of earlier calls.
 #[derive(Default)]
 pub(crate) struct History {
     calls: HashMap<Arc<str>, Vec<Past>>,
-    /// What is known of lanes.
-    pub(super) lanes: Vec<LaneRow>,
+    /// What workers have written of each lane, by the lane as it is displayed.
+    pub(super) lanes: HashMap<String, Vec<u8>>,
+    /// Why there may be more that is not known.
+    pub(super) unknown: Option<String>,
 }
 
 /// A line of a result, as far as it tells of the next one.
@@ -68,16 +81,17 @@ pub(crate) struct Known {
 }
 
 impl History {
-    /// Reads it; nothing if there is no state yet.
+    /// Of the state directory; nothing if there is none yet.
     ///
     /// # Errors
     /// A report: there is one, and it cannot be read.
-    pub(crate) fn read(state: &Path, catalogue: &Catalogue, batch: &BatchName) -> Result<Self, Report> {
+    pub(crate) fn of_state(state: &Path, catalogue: &Catalogue, batch: &BatchName) -> Result<Self, Report> {
+        let mut history = Self::default();
         if !state.join("aquifer.db").exists() {
-            return Ok(Self::default());
+            return Ok(history);
         }
         let reader = Reader::open(state)?;
-        let mut history = Self { lanes: reader.lanes()?, calls: HashMap::new() };
+        history.lanes = reader.lanes()?.into_iter().map(|LaneRow { lane, state }| (lane, state)).collect();
         let mut batches = reader.batches()?;
         batches.sort_by_key(|summary| (summary.batch != *batch, std::cmp::Reverse(summary.last)));
         let mut names: Vec<BatchName> = batches.into_iter().map(|summary| summary.batch).collect();
@@ -91,6 +105,35 @@ impl History {
             }
         }
         Ok(history)
+    }
+
+    /// Of the fleet, as far as it tells.
+    pub(super) async fn of_fleet(aws: &AwsSettings, keep: Duration, catalogue: &Catalogue, batch: &BatchName) -> Self {
+        let mut history = Self::default();
+        let asked = async {
+            let fleet = wiring::fleet(aws, keep).await?;
+            history.ask(&fleet, catalogue, batch).await.map_err(of_fleet)
+        };
+        history.unknown = match tokio::time::timeout(PATIENCE, asked).await {
+            Ok(Ok(())) => None,
+            // The SDK lists on lines of their own where it looked for credentials.
+            Ok(Err(report)) => Some(report.into_parts().0.split_whitespace().collect::<Vec<_>>().join(" ")),
+            Err(_) => Some(format!("the fleet has not told within {} s", PATIENCE.as_secs())),
+        };
+        history
+    }
+
+    async fn ask(&mut self, fleet: &Fleet, catalogue: &Catalogue, batch: &BatchName) -> Result<(), StoreError> {
+        let lanes = fleet.lanes().await?.into_iter();
+        self.lanes = lanes.map(|row| (row.lane.to_string(), row.state.to_vec())).collect();
+        for Sample { batch: name, lines } in fleet.samples(batch).await? {
+            for line in lines {
+                if !self.note(&line, name == *batch, catalogue) {
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Whether the next line is worth reading.

@@ -48,6 +48,8 @@ pub(super) struct ModelLoad {
     pub(super) known: Known,
     pub(super) source: Source,
     pub(super) jobs: u64,
+    /// Of their texts.
+    pub(super) bytes: u64,
     pub(super) input: Range,
     pub(super) output: Range,
     /// The sum of the caps, which the service reserves.
@@ -114,6 +116,7 @@ impl ModelLoad {
             known,
             source,
             jobs: 0,
+            bytes: 0,
             input: Range::default(),
             output: Range::default(),
             caps: 0,
@@ -141,6 +144,7 @@ impl ModelLoad {
         });
         let output = self.output_under(size.full_cap);
         self.output.add(output);
+        self.bytes += size.text.bytes;
         self.caps += u64::from(size.full_cap);
         self.deadlines += u64::from(job.deadline.is_some());
         self.auto += u64::from(size.least_cap.is_some());

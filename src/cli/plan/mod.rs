@@ -2,23 +2,29 @@
 //!
 //! Four steps, one file each: what earlier calls say ([`history`]), what the input holds ([`load`]), how its drain goes by the
 //! rules that pace real calls ([`crate::rules::forecast`]), rehearsed three times ([`outlook`]): as it is, with twice the quota,
-//! and with `max_tokens = "auto"`; and what of that a person wants to know ([`tell`]).
+//! and with `max_tokens = "auto"`; and what of that a person wants to know ([`tell`]). A fleet's services have a price of their
+//! own ([`plumbing`]).
 
 mod history;
 mod load;
 mod outlook;
+mod plumbing;
 mod tell;
 
-use crate::config::EndpointSettings;
+use tokio::runtime::Handle;
+
+use crate::config::{Backend, EndpointSettings};
 use crate::job::ident::BatchName;
 use crate::ports::Clock;
 
 use super::args::PlanArgs;
+use super::backend::state_dir;
 use super::default_model::{check_models, default_model};
 use super::exit::{Exit, Report};
 use super::input::{batch_name_of, check_inputs};
 use super::survey::Survey;
-use super::wiring::{self, SIMULATED};
+use super::terminal::say;
+use super::wiring;
 use super::{SystemClock, out};
 
 pub(crate) use history::History;
@@ -49,13 +55,23 @@ fn reckon(args: &PlanArgs) -> Result<Exit, Report> {
         configured => configured.to_vec(),
     };
     let catalogue = wiring::catalogue(&settings, &endpoints);
-    let state = if args.simulate { args.places.state.join(SIMULATED) } else { args.places.state.clone() };
-    let history = History::read(&state, &catalogue, &batch)?;
+    // What is simulated never leaves this machine.
+    let fleet = match &settings.backend {
+        Backend::Aws(aws) if !args.simulate => Some(aws),
+        Backend::Aws(_) | Backend::Embedded => None,
+    };
+    let history = match fleet {
+        Some(aws) => Handle::current().block_on(History::of_fleet(aws, settings.keep, &catalogue, &batch)),
+        None => History::of_state(&state_dir(&args.places, args.simulate), &catalogue, &batch)?,
+    };
+    if let Some(why) = &history.unknown {
+        say(&format!("note: what the fleet has learned is not known, or not all of it: {why}"));
+    }
     let mut load = Load::new(&history, args.output_tokens);
     let survey =
         Survey { inputs: &args.inputs, batch: &batch, named: args.model.as_deref(), default: default.as_deref() };
     let refused = survey.read(&catalogue, |plan, job, size| load.add(plan, job, size))?;
-    let outlook = Outlook::of(&settings, &history, load, SystemClock.now());
+    let outlook = Outlook::of(&settings, fleet, &history, load, SystemClock.now());
     if args.json {
         out::line(&tell::json(&outlook, refused).to_string())?;
     } else {

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::thread;
 
+use crate::aws::Bill;
 use crate::cli::wiring;
-use crate::config::Settings;
+use crate::config::{AwsSettings, Settings};
 use crate::flow::lanes::{Plan, Route};
 use crate::flow::patience::Patience;
 use crate::job::units::{PerDay, PerMinute, Timestamp};
@@ -18,6 +19,7 @@ use crate::rules::route::RoutingRules;
 
 use super::history::History;
 use super::load::{KEPT, Load, ModelLoad};
+use super::plumbing;
 
 /// What comes of the input.
 pub(super) struct Outlook {
@@ -28,6 +30,10 @@ pub(super) struct Outlook {
     pub(super) doubled: Forecast,
     /// `None` if all jobs are right-sized already, or none can be.
     pub(super) auto: Option<Forecast>,
+    /// Of a fleet: what its services cost beside the models.
+    pub(super) plumbing: Option<Bill>,
+    /// Why more may have happened before than is known.
+    pub(super) history_unknown: Option<String>,
 }
 
 /// A lane or an account, as it is rehearsed.
@@ -50,7 +56,14 @@ pub(super) enum Counted {
 }
 
 impl Outlook {
-    pub(super) fn of(settings: &Settings, history: &History, load: Load<'_>, start: Timestamp) -> Self {
+    /// Of what is worked by this fleet, or on one machine.
+    pub(super) fn of(
+        settings: &Settings,
+        fleet: Option<&AwsSettings>,
+        history: &History,
+        load: Load<'_>,
+        start: Timestamp,
+    ) -> Self {
         let models = load.models;
         let flow = wiring::flow_settings(settings, false, None, Patience::Bounded);
         let rules = RoutingRules {
@@ -77,7 +90,9 @@ impl Outlook {
             // Only a rule that panics ends a rehearsal early.
             (now, doubled.join().unwrap_or_default(), auto)
         });
-        Self { models, lanes, slots: flow.slots, now, doubled, auto }
+        let plumbing = fleet.map(|fleet| plumbing::bill(settings, fleet, &models, &lanes, &now));
+        let history_unknown = history.unknown.clone();
+        Self { models, lanes, slots: flow.slots, now, doubled, auto, plumbing, history_unknown }
     }
 }
 
@@ -119,10 +134,9 @@ impl Lanes<'_> {
         }
         let mut book = lane.state().book.clone();
         let told = book.ledger.standing();
-        let row = self.history.lanes.iter().find(|row| row.lane == lane.id.to_string());
-        if let Some(row) = row {
+        if let Some(row) = self.history.lanes.get(&lane.id.to_string()) {
             // One that another version has written says nothing.
-            let _ = book.load(&row.state);
+            let _ = book.load(row);
         }
         self.lanes.push(self.terms(lane, &mut book, &told));
         self.found.insert(lane.id.clone(), self.lanes.len() - 1);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::aws::Bill;
 use crate::cli::exit::Report;
 use crate::cli::out;
 use crate::cli::run::{short, span};
@@ -72,6 +73,13 @@ pub(super) fn json(outlook: &Outlook, refused: u64) -> Value {
         "cost_usd": dollars(0),
         "cost_usd_range": totals.cost.map(|[_, low, high]| [low, high]),
         "batch_cost_usd": dollars(0).map(half),
+        "plumbing_usd": outlook.plumbing.map(|bill| bill.total()),
+        "plumbing": outlook.plumbing.map(|bill| json!({
+            "sqs_usd": bill.sqs,
+            "dynamodb_usd": bill.dynamodb,
+            "s3_usd": bill.s3,
+            "sns_usd": bill.sns,
+        })),
         "finish_s": seconds(outlook.now.finish),
         "binding": binding(outlook, &outlook.now),
         "max_tokens": {
@@ -108,6 +116,7 @@ pub(super) fn json(outlook: &Outlook, refused: u64) -> Value {
             "steady_requests_per_minute": told.steady_requests,
             "peak_requests_per_minute": told.peak_requests,
         })).collect::<Vec<_>>(),
+        "history_unknown": outlook.history_unknown,
         "assumptions": assumptions(outlook),
     })
 }
@@ -126,6 +135,13 @@ pub(super) fn tell(outlook: &Outlook, refused: u64) -> Result<(), Report> {
     out::line(&format!("input tokens   {}", tokens(&totals.input)))?;
     out::line(&format!("output tokens  {}", tokens(&totals.output)))?;
     out::line(&format!("cost           {}", cost(&totals)))?;
+    if let Some(bill) = &outlook.plumbing {
+        let Bill { sqs, dynamodb, s3, sns } = bill;
+        out::line(&format!(
+            "plumbing       about {} beside that: SQS {sqs}, DynamoDB {dynamodb}, S3 {s3}, SNS {sns}; list prices of us-east-1",
+            bill.total()
+        ))?;
+    }
     out::line(&format!("finish         {}", finish(outlook, &outlook.now)))?;
     out::line(&format!("max_tokens     {}", reserved(outlook, &totals)))?;
     out::line(&format!("twice the quota  {}", finish(outlook, &outlook.doubled)))?;

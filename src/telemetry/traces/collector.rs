@@ -3,6 +3,7 @@
 //!
 //! A collector is no part of the work: while it is away its spans are lost, which is said once, and once when it is back.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -10,9 +11,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, Response, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use opentelemetry::Key;
 use opentelemetry_http::{HttpClient, HttpError};
@@ -45,7 +46,16 @@ pub enum NoCollector {
 /// Everything that the library needs. How much is kept and sent at once, which traces are recorded, what else is said of this
 /// process and in which headers: in the library's own variables, and their defaults.
 pub(super) fn provider(collector: &Uri) -> Result<SdkTracerProvider, NoCollector> {
-    let connector = HttpsConnectorBuilder::new().with_native_roots()?.https_or_http().enable_http1().build();
+    // Where nothing is encrypted this machine may be without certificates, as a small container is.
+    if collector.scheme_str() == Some("https") {
+        let connector = HttpsConnectorBuilder::new().with_native_roots()?.https_only().enable_http1().build();
+        through(connector, collector)
+    } else {
+        through(HttpConnector::new(), collector)
+    }
+}
+
+fn through<C: Connector>(connector: C, collector: &Uri) -> Result<SdkTracerProvider, NoCollector> {
     let client = Client::builder(TokioExecutor::new()).build(connector);
     let link = Link { client, runtime: Handle::current(), is_away: AtomicBool::new(false) };
     let exporter = SpanExporter::builder().with_http().with_http_client(link).with_timeout(PATIENCE);
@@ -63,23 +73,33 @@ fn resource() -> Resource {
     if is_named { told } else { Resource::builder().with_service_name("aquifer").build() }
 }
 
+/// Its query stays: some services know by it who sends.
 fn endpoint(collector: &Uri) -> String {
-    match collector.path() {
-        "" | "/" => format!("{}{PATH}", collector.to_string().trim_end_matches('/')),
-        _ => collector.to_string(),
+    let typed = collector.to_string();
+    if !matches!(collector.path(), "" | "/") {
+        return typed;
+    }
+    match typed.split_once('?') {
+        Some((host, query)) => format!("{}{PATH}?{query}", host.trim_end_matches('/')),
+        None => format!("{}{PATH}", typed.trim_end_matches('/')),
     }
 }
 
+/// What reaches a server, encrypted or not.
+trait Connector: Connect + Clone + fmt::Debug + Send + Sync + 'static {}
+
+impl<C: Connect + Clone + fmt::Debug + Send + Sync + 'static> Connector for C {}
+
 /// The way to the collector. The library's thread has no runtime, so that each call is made on ours and waited for there.
 #[derive(Debug)]
-struct Link {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+struct Link<C> {
+    client: Client<C, Full<Bytes>>,
     runtime: Handle,
     is_away: AtomicBool,
 }
 
 #[async_trait]
-impl HttpClient for Link {
+impl<C: Connector> HttpClient for Link<C> {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let (client, host) = (self.client.clone(), request.uri().authority().map(ToString::to_string));
         let exchange =
@@ -104,8 +124,8 @@ impl HttpClient for Link {
     }
 }
 
-async fn exchange(
-    client: &Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+async fn exchange<C: Connector>(
+    client: &Client<C, Full<Bytes>>,
     request: Request<Bytes>,
 ) -> Result<Response<Bytes>, HttpError> {
     let (head, body) = client.request(request.map(Full::new)).await?.into_parts();
@@ -130,6 +150,9 @@ mod tests {
             ("http://collector:4318", "http://collector:4318/v1/traces"),
             ("http://collector:4318/", "http://collector:4318/v1/traces"),
             ("https://collector.example/own/path", "https://collector.example/own/path"),
+            ("http://collector:4318?dataset=jobs", "http://collector:4318/v1/traces?dataset=jobs"),
+            ("http://collector:4318/?dataset=a/b", "http://collector:4318/v1/traces?dataset=a/b"),
+            ("https://collector.example/own/path?dataset=jobs", "https://collector.example/own/path?dataset=jobs"),
         ] {
             assert_eq!(endpoint(&typed.parse().unwrap()), asked);
         }
