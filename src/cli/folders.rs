@@ -31,7 +31,7 @@ use super::wiring;
 /// Between two looks at a folder. A file is whole when two found it the same, so that this is also how long a program that
 /// writes may pause.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Of a processor's time, looking takes no more than one part in so many.
+/// Of the time, looking takes no more than one part in so many.
 const SHARE: u32 = 20;
 const SUBJECT: &str = "folder";
 
@@ -199,6 +199,7 @@ impl Desk {
     async fn watch(self) {
         let stop = &self.context.stop;
         let mut drops = Drops::new(&self.folder.root, self.folder.ours.clone());
+        let mut took = Duration::ZERO;
         loop {
             let began = Instant::now();
             let looked = blocking(stop, move || {
@@ -206,7 +207,7 @@ impl Desk {
                 (drops, look)
             });
             let Some((back, look)) = looked.await else { return };
-            let pause = LOOK_EVERY.max(began.elapsed().saturating_mul(SHARE));
+            let before = std::mem::replace(&mut took, began.elapsed());
             drops = back;
             look.news.iter().for_each(tell);
             for dropped in look.whole {
@@ -219,7 +220,7 @@ impl Desk {
             }
             tokio::select! {
                 () = stop.drained() => return,
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(pause_after(before, took)) => {}
             }
         }
     }
@@ -269,6 +270,12 @@ impl Desk {
             }
         }
     }
+}
+
+/// Between a look and the next, when this one and the one before took so long. Of a large folder, or one on a slow mount, every
+/// look takes long; if one alone did, the machine stood still, and a folder is not left for a minute because of that.
+fn pause_after(before: Duration, took: Duration) -> Duration {
+    LOOK_EVERY.max(took.min(before).saturating_mul(SHARE))
 }
 
 /// What became of a file that was offered.
@@ -334,4 +341,18 @@ fn real(path: &Path) -> PathBuf {
         }
     }
     path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A machine that stood still for three seconds during a look left the folder alone for a minute.
+    #[test]
+    fn one_look_that_took_long_does_not_put_off_the_next() {
+        let (quick, slow) = (Duration::from_millis(1), Duration::from_secs(3));
+        assert_eq!(pause_after(quick, slow), LOOK_EVERY);
+        assert_eq!(pause_after(slow, quick), LOOK_EVERY);
+        assert_eq!(pause_after(slow, slow), slow * SHARE);
+    }
 }
