@@ -33,9 +33,9 @@ pub struct Delivery {
     pub message: Message,
     /// Extended until dropped; tells when it is lost.
     pub lease: Lease,
-    /// Given back when the delivery ends.
+    /// Given back when the delivery ends, or is over but for a call that it shares with others.
     pub slot: OwnedSemaphorePermit,
-    /// Where it stands among the jobs that wait; left when the delivery ends.
+    /// Where it stands among the jobs that wait; left likewise.
     pub place: Place,
     /// What it leaves of itself in a trace.
     pub span: JobSpan,

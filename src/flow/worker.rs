@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::job::notice::Notice;
-use crate::ports::{Message, StoreError, StoreTrouble};
+use crate::ports::{BATCH_ENTRIES, Message, StoreError, StoreTrouble};
 use crate::telemetry::in_hand::{InHand, Step};
 
 use super::acknowledge::acknowledge;
@@ -36,6 +36,8 @@ use super::upload;
 #[derive(Clone, Debug)]
 pub struct Worker {
     context: Arc<Context>,
+    /// Room for deliveries that are over, and only wait for the call that says so to the queue.
+    aside: Arc<Semaphore>,
 }
 
 /// Questions to the queue in flight at once; one is too few when each brings ten messages and takes a sync to disk.
@@ -46,11 +48,14 @@ const TROUBLES_EVERY: Duration = Duration::from_secs(5);
 const SAY_AGAIN: Duration = Duration::from_secs(1);
 /// A message whose delivery failed in the back end comes back after this.
 const AFTER_TROUBLE: Duration = Duration::from_secs(1);
+/// So many deliveries that are over give up their slots at most: two calls full of them, so that one is always full soon.
+const ASIDE: usize = 2 * BATCH_ENTRIES;
 
 impl Worker {
     /// With everything it needs.
     pub fn new(context: Arc<Context>) -> Self {
-        Self { context }
+        let aside = if context.queue.gathers().is_zero() { 0 } else { ASIDE };
+        Self { context, aside: Arc::new(Semaphore::new(aside)) }
     }
 
     /// Works until [`Context::stop`] drains, then through the phases of shutdown: stop receiving; finish the calls
@@ -142,11 +147,22 @@ impl Worker {
             Err(exit) => self.disposition(exit, claim.as_ref()),
         };
         at(Step::Acknowledge, &delivery, in_hand);
+        self.step_aside(&mut delivery);
         let (span, word) = (std::mem::take(&mut delivery.span), disposition.word());
         if let Err(error) = acknowledge(&self.context, delivery, disposition).await {
             self.context.meter.store_trouble(&error);
         }
         span.end(word);
+    }
+
+    /// Where every call costs, what tells the queue of an end waits for others to share its call. They would all wait in slots,
+    /// and of few slots most would be taken by what is over: so it waits without one, unless so many do that a call of
+    /// theirs is full anyway.
+    fn step_aside(&self, delivery: &mut Delivery) {
+        if let Ok(aside) = Arc::clone(&self.aside).try_acquire_owned() {
+            delivery.slot = aside;
+            delivery.place.leave();
+        }
     }
 
     /// The steps. Each needs what only the one before it can give.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::Notify;
 
 use aquifer::flow::context::Context;
 use aquifer::flow::stop::Reason;
@@ -14,7 +15,9 @@ use aquifer::job::lifecycle::Status;
 use aquifer::job::outcome::JobResult;
 use aquifer::job::spec::Job;
 use aquifer::job::units::PerMinute;
-use aquifer::ports::{Billing, Depth, Entry, Message, MessageId, Outgoing, Queue, ReceiptHandle, StoreError};
+use aquifer::ports::{
+    BATCH_ENTRIES, Billing, Depth, Entry, Message, MessageId, Outgoing, Queue, ReceiptHandle, StoreError,
+};
 use aquifer::rules::pace::Limits;
 
 use crate::harness::*;
@@ -116,13 +119,34 @@ async fn jobs_that_were_throttled_together_leave_half_of_the_slots_to_a_model_th
     assert_eq!(results.iter().map(|result| result.attempts).sum::<u32>(), 0);
 }
 
-/// A queue that cannot select, and of which questions are gathered for so long.
-struct Deaf(Arc<dyn Queue>, Duration);
+/// A queue that cannot select, and of which questions are gathered for so long. What is told to it waits for a full call, or
+/// else for as long.
+struct Deaf {
+    queue: Arc<dyn Queue>,
+    gathers: Duration,
+    told: AtomicU64,
+    is_full: Notify,
+}
+
+impl Deaf {
+    fn over(queue: &Arc<dyn Queue>, gathers: Duration) -> Arc<Self> {
+        Arc::new(Self { queue: Arc::clone(queue), gathers, told: AtomicU64::new(0), is_full: Notify::new() })
+    }
+
+    async fn company(&self) {
+        let full = self.is_full.notified();
+        if (self.told.fetch_add(1, Ordering::SeqCst) + 1).is_multiple_of(BATCH_ENTRIES as u64) {
+            self.is_full.notify_waiters();
+            return;
+        }
+        let _ = tokio::time::timeout(self.gathers, full).await;
+    }
+}
 
 #[async_trait]
 impl Queue for Deaf {
     async fn send(&self, entries: Vec<Outgoing>) -> Result<Vec<Entry<MessageId>>, StoreError> {
-        self.0.send(entries).await
+        self.queue.send(entries).await
     }
     async fn receive(
         &self,
@@ -131,22 +155,24 @@ impl Queue for Deaf {
         visibility: Duration,
         wait: Duration,
     ) -> Result<Vec<Message>, StoreError> {
-        self.0.receive(max, &[], visibility, wait).await
+        self.queue.receive(max, &[], visibility, wait).await
     }
     async fn change_visibility(&self, entries: Vec<(ReceiptHandle, Duration)>) -> Result<Vec<Entry>, StoreError> {
-        self.0.change_visibility(entries).await
+        self.company().await;
+        self.queue.change_visibility(entries).await
     }
     async fn delete(&self, handles: Vec<ReceiptHandle>) -> Result<Vec<Entry>, StoreError> {
-        self.0.delete(handles).await
+        self.company().await;
+        self.queue.delete(handles).await
     }
     async fn dead_letter(&self, message: &Message, reason: &str) -> Result<Entry, StoreError> {
-        self.0.dead_letter(message, reason).await
+        self.queue.dead_letter(message, reason).await
     }
     fn gathers(&self) -> Duration {
-        self.1
+        self.gathers
     }
     async fn depth(&self) -> Result<Depth, StoreError> {
-        self.0.depth().await
+        self.queue.depth().await
     }
 }
 
@@ -159,8 +185,8 @@ async fn a_worker_of_few_slots_whose_queue_fell_silent_takes_what_comes_next() {
     let mut setup = Setup::default();
     setup.settings.slots = 6;
     let context = context(&store, &state, Scripted::answering(), setup);
-    let deaf = Deaf(Arc::clone(&context.queue), SECOND / 2);
-    let context = Arc::new(Context { queue: Arc::new(deaf), ..Arc::into_inner(context).unwrap() });
+    let deaf = Deaf::over(&context.queue, SECOND / 2);
+    let context = Arc::new(Context { queue: deaf, ..Arc::into_inner(context).unwrap() });
     let worker = Worker::new(Arc::clone(&context));
     let working = tokio::spawn(async move { worker.run().await });
     ended(&store, &run, 1).await;
@@ -172,16 +198,34 @@ async fn a_worker_of_few_slots_whose_queue_fell_silent_takes_what_comes_next() {
     working.await.unwrap();
 }
 
+/// Hundreds of documents took a worker of six slots ten minutes: most of each second, all slots were held by messages that were
+/// done with and waited for others to share the call that deletes them, or hands them back.
+#[tokio::test(start_paused = true)]
+async fn what_is_done_with_holds_no_slot_while_it_waits_for_others_to_share_its_call() {
+    const JOBS: usize = 400;
+    let state = State::new();
+    let store = state.open().await;
+    let (run, _) = enrol(&store, jobs(JOBS)).await;
+    let mut setup = Setup::default();
+    setup.settings.slots = 6;
+    let context = context(&store, &state, Scripted::answering(), setup);
+    let deaf = Deaf::over(&context.queue, SECOND / 2);
+    let context = Arc::new(Context { queue: deaf, ..Arc::into_inner(context).unwrap() });
+    let start = tokio::time::Instant::now();
+    let (results, depth) = work_until(&context, ended(&store, &run, JOBS), 0).await;
+    assert_eq!((results.len(), depth.in_flight), (JOBS, 0));
+    // Waiting in their slots, six at a time, they take more than twenty seconds.
+    assert!(start.elapsed() < 10 * SECOND, "{:?}", start.elapsed());
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_a_queue_that_cannot_select_delivers_all_the_same_is_handed_back_for_a_while() {
     let state = State::new();
     let store = state.open().await;
     let (run, _) = enrol(&store, jobs_of_two(200, 50)).await;
     let context = context(&store, &state, Scripted::answering(), one_a_minute());
-    let context = Arc::new(Context {
-        queue: Arc::new(Deaf(Arc::clone(&context.queue), Duration::ZERO)),
-        ..Arc::into_inner(context).unwrap()
-    });
+    let deaf = Deaf::over(&context.queue, Duration::ZERO);
+    let context = Arc::new(Context { queue: deaf, ..Arc::into_inner(context).unwrap() });
     let start = tokio::time::Instant::now();
     let (results, depth) = work_until(&context, ended(&store, &run, 51), 199).await;
     assert_eq!(of_other(&results), 50);
