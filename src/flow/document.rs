@@ -23,8 +23,9 @@ use super::proof::{Claim, Delivery, Exit, Verdict};
 
 /// A document whose chunks are at work is looked at again after this share of its age: they wake it when the last one ends,
 /// and this is for what happens in between. Hundreds of documents that are looked at too often would fill the hands of
-/// those who are to work their chunks, which stand behind them in the queue.
-const REST_SHARE: u32 = 4;
+/// those who are to work their chunks, which stand behind them in the queue; and where its message cannot be woken, but another
+/// is sent, it lies about for as long after the end.
+const REST_SHARE: u32 = 2;
 /// One whose file is away is looked for again after this share of its age. A queue counts its deliveries, and at a thousand takes
 /// it for dead: so it has half of them in the two weeks that it may wait at most.
 const AWAY_SHARE: u32 = 20;

@@ -2,8 +2,8 @@
 //! what real files hold is asked in `tests/documents`.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,11 +14,15 @@ use aquifer::flow::context::{Context, DocumentPorts};
 use aquifer::flow::worker::Worker;
 use aquifer::job::document::{Document, Partial, Place};
 use aquifer::job::failure::{Class, Failure};
+use aquifer::job::ident::{BatchKey, JobId};
 use aquifer::job::lifecycle::Status;
-use aquifer::job::outcome::JobResult;
+use aquifer::job::outcome::{JobResult, Tally};
 use aquifer::job::spec::{Job, Request};
-use aquifer::job::units::Usd;
-use aquifer::ports::{Billing, Documents, ModelCall, Opened, OpenedChunk, Unopened};
+use aquifer::job::units::{Timestamp, Usd};
+use aquifer::ports::{
+    Billing, Clock, Documents, Fence, FinalRow, MessageId, ModelCall, Opened, OpenedChunk, Parts, Round, RoundStanding,
+    StoreError, Unopened,
+};
 
 use crate::common::mortal::make_mortal;
 use crate::harness::*;
@@ -238,6 +242,56 @@ async fn a_document_that_cannot_be_read_is_rejected_with_its_type_and_told_of() 
     let notices = notices(&state);
     let notice = notices.iter().find(|notice| notice["kind"] == "job").unwrap();
     assert_eq!(notice["error"]["class"], "no_text");
+}
+
+/// Parts of which it is written down when somebody asks how they stand.
+struct Watched {
+    parts: Arc<dyn Parts>,
+    looks: Mutex<Vec<Timestamp>>,
+    clock: Arc<dyn Clock>,
+}
+
+#[async_trait]
+impl Parts for Watched {
+    async fn standing(&self, job: &Fence, generation: u32, round: u32) -> Result<Option<RoundStanding>, StoreError> {
+        self.looks.lock().unwrap().push(self.clock.now());
+        self.parts.standing(job, generation, round).await
+    }
+    async fn hand_out(&self, job: &Fence, nth: u32, message: &MessageId, round: Round) -> Result<bool, StoreError> {
+        self.parts.hand_out(job, nth, message, round).await
+    }
+    async fn ends(&self, batch: &BatchKey, ids: &[JobId]) -> Result<Vec<Option<FinalRow>>, StoreError> {
+        self.parts.ends(batch, ids).await
+    }
+    async fn sum(&self, job: &Fence) -> Result<Tally, StoreError> {
+        self.parts.sum(job).await
+    }
+    async fn wake(&self, batch: &BatchKey) -> Result<(), StoreError> {
+        self.parts.wake(batch).await
+    }
+}
+
+/// Hundreds that were looked at after a quarter of their age took most of the deliveries from their own chunks.
+#[tokio::test(start_paused = true)]
+async fn a_document_whose_chunks_are_at_work_is_not_looked_at_before_it_is_half_as_old_again() {
+    let (state, hour) = (State::new(), Duration::from_secs(3_600));
+    let store = state.open().await;
+    let (run, _) = enrol(&store, vec![document("a", |_| {})]).await;
+    let slow = Scripted::new(hour, |_, _| Reply::Text("at last"));
+    let mut context = with_documents(&store, &state, slow, &Shelf::of(1), Setup::default());
+    let (looks, clock) = (Mutex::default(), Arc::clone(&context.clock));
+    let began = clock.now();
+    let watched = Arc::new(Watched { parts: store.parts(), looks, clock });
+    let ports = Arc::get_mut(&mut context).unwrap().documents.as_mut().unwrap();
+    ports.parts = Arc::clone(&watched) as Arc<dyn Parts>;
+    let results = drain(&context, &store, &run, 1).await;
+    assert_eq!(only(&results).status, Status::Succeeded);
+    let looks: Vec<Duration> = watched.looks.lock().unwrap().iter().map(|look| look.since(began)).collect();
+    assert!(looks.len() <= 24, "{looks:?}");
+    // It was woken for the last one; the first is before its chunks are handed out, the second behind that.
+    for pair in looks[1..looks.len() - 1].windows(2) {
+        assert!(pair[1] >= (pair[0] * 3 / 2).max(pair[0] + Duration::from_secs(1)), "{looks:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
