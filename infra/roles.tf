@@ -36,10 +36,12 @@ locals {
 
 # -------------------------------------------------------------------------------------------------------- producer
 
+# A service that sends by itself, and `aquifer enqueue`; but not `--retry-failed`, which opens rows of jobs again and is the
+# operator's. Nothing here reads a job, a row of one, or a result.
 data "aws_iam_policy_document" "producer" {
   statement {
     sid       = "Send"
-    actions   = ["sqs:SendMessage", "sqs:GetQueueUrl", "sqs:GetQueueAttributes"]
+    actions   = ["sqs:SendMessage", "sqs:GetQueueUrl"]
     resources = [aws_sqs_queue.jobs.arn]
   }
   # Jobs too large for a message, and what an input held in its order.
@@ -47,6 +49,63 @@ data "aws_iam_policy_document" "producer" {
     sid       = "Put"
     actions   = ["s3:PutObject", "s3:AbortMultipartUpload"]
     resources = ["${local.store}jobs/*", "${local.store}rolls/*"]
+  }
+  # A batch that gets another input counts no job twice.
+  statement {
+    sid       = "ReadRolls"
+    actions   = ["s3:GetObject"]
+    resources = ["${local.store}rolls/*"]
+  }
+  statement {
+    sid       = "ListRolls"
+    actions   = ["s3:ListBucket"]
+    resources = [aws_s3_bucket.store.arn]
+
+    condition {
+      test     = "StringLike"
+      variable = "s3:prefix"
+      values   = ["${var.prefix}rolls/*"]
+    }
+  }
+  # How far an input was sent; so that one that was broken off goes on there.
+  statement {
+    sid       = "Mark"
+    actions   = ["dynamodb:Query", "dynamodb:PutItem"]
+    resources = [aws_dynamodb_table.ledger.arn]
+
+    condition {
+      test     = "ForAllValues:StringLike"
+      variable = "dynamodb:LeadingKeys"
+      values   = ["roll/*"]
+    }
+  }
+  # How many jobs a batch has, and that there is such a batch.
+  statement {
+    sid       = "Seal"
+    actions   = ["dynamodb:UpdateItem"]
+    resources = [aws_dynamodb_table.ledger.arn]
+
+    condition {
+      test     = "ForAllValues:StringLike"
+      variable = "dynamodb:LeadingKeys"
+      values   = ["batch/*", "batches"]
+    }
+  }
+  # Whether what the configuration names is there, before anything is sent.
+  statement {
+    sid       = "LookAtQueues"
+    actions   = ["sqs:GetQueueAttributes"]
+    resources = local.queue_arns
+  }
+  statement {
+    sid       = "LookAtTable"
+    actions   = ["dynamodb:DescribeTable"]
+    resources = [aws_dynamodb_table.ledger.arn]
+  }
+  statement {
+    sid       = "FindBucket"
+    actions   = ["s3:GetBucketLocation"]
+    resources = [aws_s3_bucket.store.arn]
   }
 }
 
@@ -295,7 +354,7 @@ data "aws_iam_policy_document" "operator" {
       values   = ["${var.prefix}*"]
     }
   }
-  # `aquifer enqueue` announces a batch of which no job is left to be worked, `aquifer lanes` a breaker that it turned.
+  # `aquifer lanes` announces a breaker that it turned.
   statement {
     sid       = "Announce"
     actions   = ["sns:Publish"]

@@ -11,7 +11,7 @@ use crate::job::spec::{Job, Request, TaskToken};
 use crate::ports::{ClaimReply, Claimed, StoreError};
 
 use super::context::Context;
-use super::patience::{BackOff, by_age};
+use super::patience::{BackOff, by_age, no_longer};
 use super::proof::{Claim, Delivery, Exit, Journey, Receipt, Verdict};
 
 /// What a delivery turned out to be.
@@ -46,8 +46,10 @@ pub async fn admit(context: &Context, delivery: &Delivery) -> Result<Admitted, E
     }
     match context.catalogue.find(&job.model) {
         Some(own) if !delivery.place.turned_out(&own) => {
-            let after = by_age(context.now().since(message.sent));
-            return Err(Exit::HandBack { after });
+            let deadline = job.deadline.map(|at| at.since(context.now()));
+            let rest = no_longer(own.line.rest(Instant::now().into_std()), deadline);
+            delivery.place.put_away(rest);
+            return Err(Exit::HandBack { after: rest.max(by_age(context.now().since(message.sent))) });
         }
         Some(_) => {}
         // It will not stand in any line.

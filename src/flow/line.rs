@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::job::units::Tokens;
 
@@ -16,6 +17,8 @@ pub struct Line {
 struct Waiting {
     next: u64,
     sizes: BTreeMap<u64, Tokens>,
+    /// Not before that can whoever is first be sent, as far as is known.
+    until: Option<Instant>,
 }
 
 /// A place in a line, until it is dropped.
@@ -33,6 +36,16 @@ impl Line {
         waiting.next += 1;
         waiting.sizes.insert(number, size);
         InLine { line: self, number }
+    }
+
+    /// Whoever is first cannot be sent before that, nor could anybody else; `None`: he can, or is about to ask again.
+    pub fn waits_until(&self, until: Option<Instant>) {
+        self.lock().until = until;
+    }
+
+    /// How long nobody of this line can be sent, as far as is known.
+    pub fn rest(&self, now: Instant) -> Duration {
+        self.lock().until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -72,5 +85,19 @@ mod tests {
         assert_eq!(second.behind(1), [Tokens(4)]);
         drop(first);
         assert_eq!(fourth.behind(1), []);
+    }
+
+    #[test]
+    fn what_is_known_of_the_first_is_good_until_that_moment_or_until_he_says_otherwise() {
+        let (line, now) = (Line::default(), Instant::now());
+        let hour = Duration::from_secs(3_600);
+        assert_eq!(line.rest(now), Duration::ZERO);
+        line.waits_until(Some(now + hour));
+        assert_eq!(
+            (line.rest(now), line.rest(now + hour), line.rest(now + 2 * hour)),
+            (hour, Duration::ZERO, Duration::ZERO)
+        );
+        line.waits_until(None);
+        assert_eq!(line.rest(now), Duration::ZERO);
     }
 }

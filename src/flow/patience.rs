@@ -72,6 +72,12 @@ const AGAIN_SHARE: u32 = 50;
 const AGAIN_LEAST: Duration = Duration::from_secs(5);
 const AGAIN_MOST: Duration = Duration::from_secs(60 * 60);
 
+/// When a message comes again that cannot be worked for that long: not later than its deadline, when somebody has to say so, and not
+/// later than this either, since what is known may change: a quota is raised, a lane is asked again.
+pub(super) fn no_longer(rest: Duration, deadline: Option<Duration>) -> Duration {
+    rest.min(AGAIN_MOST).min(deadline.unwrap_or(Duration::MAX))
+}
+
 /// When a message of that age comes again.
 pub(super) fn by_age(age: Duration) -> Duration {
     (age / AGAIN_SHARE).clamp(AGAIN_LEAST, AGAIN_MOST)

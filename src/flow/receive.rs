@@ -3,7 +3,7 @@
 //!
 //! Where every question costs, they are asked one after the other: each waits until it can bring a whole batch, but not for
 //! long; nobody else asks while the queue has nothing; and a model that is passed over, which such a queue cannot do, is not
-//! looked behind more often than once a second.
+//! looked behind more often than once a second, unless the last look was worth it.
 //!
 //! A receive in flight is not cancelled when the worker drains: no new one starts, and what the open one brings is handed on
 //! like the rest, to be released at once by whoever works it. Only an abort cuts it off.
@@ -172,7 +172,10 @@ async fn gather<'a>(
     if !question.passing_over.is_empty() {
         if let Some(last) = asked.passed_over {
             drop(question);
-            tokio::time::sleep_until(last + PAUSE).await;
+            tokio::select! {
+                () = tokio::time::sleep_until(last + PAUSE) => {}
+                () = shares.worth_a_look() => {}
+            }
             question = shares.ask(permits.len());
         }
         asked.passed_over = Some(Instant::now());

@@ -184,6 +184,7 @@ async fn take_turn(
                 let asked = Asked { tokens: size.reserve(), behind: place.behind(plan.routes.len()) };
                 match Held::take(&*context.allowance, route, &asked).await {
                     Ok(Got::Place(held)) => {
+                        plan.line.waits_until(None);
                         if claim.journey.last_lane.as_ref().is_some_and(|last| *last != route.lane.id) {
                             leave_last_lane(context, claim, plan);
                             claim.journey.last_lane = None;
@@ -219,6 +220,9 @@ async fn take_turn(
             }
         };
         gates::shut(context, plan, &standing.gates).await;
+        // What keeps this one from some of the lanes need not keep others.
+        let is_anyones = plan.routes.iter().all(|route| claim.may_use(&route.lane.id));
+        plan.line.waits_until(is_anyones.then(|| now() + until.since(time)));
         let rest = (until_asked(context, plan, until.since(time)), standing.reason());
         if let Some(verdict) = wait(context, delivery, claim, rest, For::Quota(&plan.routes)).await? {
             return Ok(Turn::Over(verdict));

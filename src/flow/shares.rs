@@ -18,12 +18,20 @@ use super::lanes::Plan;
 /// Who stands in line for longer than this, waits.
 pub const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Who cannot run for so long waits for no quota of a minute: to put such messages away, one after the other, is soon done with.
+const FOR_LONG: Duration = Duration::from_secs(15 * 60);
+/// With so many put away in a row there may be nothing behind them: the rest is put away more slowly. A queue in which a hundred thousand
+/// messages are hidden gives no more.
+const PUT_AWAY: usize = 10_000;
+
 /// The slots of one worker, by whom they are held. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Shares {
     lines: Arc<Mutex<Lines>>,
     /// Told when a job leaves a line while others wait.
     left: Arc<Notify>,
+    /// Told when it was worth it to look behind what is passed over.
+    worth: Arc<Notify>,
     /// So many jobs of one model may wait.
     most: usize,
 }
@@ -52,6 +60,8 @@ struct Lines {
     standing: BTreeMap<u64, Standing>,
     /// How many of them wait: while none does, there is nothing to count.
     waiting: usize,
+    /// Messages that were put away for long since the last one came that could run.
+    put_away: usize,
 }
 
 #[derive(Debug)]
@@ -75,7 +85,7 @@ enum Who {
 impl Shares {
     /// Of so many slots.
     pub fn of(slots: usize) -> Self {
-        Self { lines: Arc::default(), left: Arc::default(), most: (slots / 2).max(1) }
+        Self { lines: Arc::default(), left: Arc::default(), worth: Arc::default(), most: (slots / 2).max(1) }
     }
 
     /// What to ask the queue with so many free slots.
@@ -103,6 +113,12 @@ impl Shares {
         self.left.notified().await;
     }
 
+    /// Waits until a look behind what is passed over has brought something that was not, or has put away for long what was: then
+    /// the next may bring more. Of several who wait, one is told.
+    pub async fn worth_a_look(&self) {
+        self.worth.notified().await;
+    }
+
     fn lock(&self) -> MutexGuard<'_, Lines> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -115,7 +131,24 @@ impl Place {
         let own = self.own.get_or_init(|| Arc::clone(own));
         let mut lines = self.shares.lock();
         lines.stand(Some(self.number), Who::Job { own: Arc::clone(own), line: Arc::clone(own) });
-        !lines.makes_wait(own) || lines.before(self.number) < self.shares.most
+        let waits = lines.makes_wait(own);
+        if !waits && lines.waiting > 0 {
+            lines.put_away = 0;
+            self.shares.worth.notify_one();
+        }
+        !waits || lines.before(self.number) < self.shares.most
+    }
+
+    /// The job may not stay, and its message comes again after this.
+    pub fn put_away(&self, rest: Duration) {
+        if rest < FOR_LONG {
+            return;
+        }
+        let mut lines = self.shares.lock();
+        lines.put_away += 1;
+        if lines.put_away <= PUT_AWAY {
+            self.shares.worth.notify_one();
+        }
     }
 
     /// The job stands in this model's line from now on, if it does not already.
@@ -248,6 +281,8 @@ impl Standing {
 mod tests {
     use std::num::NonZeroU32;
 
+    use futures_util::FutureExt as _;
+
     use super::*;
     use crate::flow::lanes::{CallTimeout, Catalogue, PlanSpec};
     use crate::job::units::Timestamp;
@@ -328,6 +363,33 @@ mod tests {
         let places = shares.ask(2).places;
         assert!(!places[0].turned_out(&a));
         assert!(places[1].turned_out(&b));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_is_worth_it_that_brings_what_can_run_or_puts_away_for_long_what_cannot() {
+        let [a, b, _] = plans();
+        let shares = Shares::of(4);
+        let is_worth = || shares.worth_a_look().now_or_never().is_some();
+        let waiting = stand(&shares, 2, &a, &a);
+        for place in &waiting {
+            place.waits().await;
+        }
+        assert!(!is_worth());
+        let put_away = |rest| {
+            let places = shares.ask(1).places;
+            assert!(!places[0].turned_out(&a));
+            places[0].put_away(rest);
+        };
+        put_away(FOR_LONG - PATIENCE);
+        assert!(!is_worth(), "it comes again soon");
+        (0..PUT_AWAY).for_each(|_| put_away(FOR_LONG));
+        assert!(is_worth());
+        put_away(FOR_LONG);
+        assert!(!is_worth(), "nothing else came between so many");
+        assert!(shares.ask(1).places[0].turned_out(&b));
+        assert!(is_worth());
+        put_away(FOR_LONG);
+        assert!(is_worth());
     }
 
     #[tokio::test(start_paused = true)]

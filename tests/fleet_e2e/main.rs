@@ -10,7 +10,8 @@
 //! Moments are random but seeded. The seed is printed; `CRASH_SEED` sets it. The long forms are
 //! `FLEET_JOBS=10000 FLEET_KILLS=100 FLEET_SLOTS=64 cargo test --release --test fleet_e2e kills -- --nocapture` and
 //! `FLEET_UPLOADS=500 FLEET_UPLOAD_KILLS=20 FLEET_LIMIT_S=900 cargo test --release --test fleet_e2e uploads -- --nocapture` and
-//! `FLEET_AWAY_S=120 cargo test --release --test fleet_e2e away -- --nocapture`.
+//! `FLEET_AWAY_S=120 cargo test --release --test fleet_e2e away -- --nocapture` and
+//! `FLEET_JOBS=5000 FLEET_SLOTS=256 FLEET_LIMIT_S=900 cargo test --release --test fleet_e2e parked -- --nocapture`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -34,6 +35,7 @@ mod made;
 #[allow(dead_code, reason = "shared with the tests of single ports, which use all of it")]
 #[path = "../common/ministack/mod.rs"]
 mod ministack;
+mod parked;
 #[allow(dead_code, reason = "shared with the tests of single ports, which use all of it")]
 #[path = "../common/proxy/mod.rs"]
 mod proxy;

@@ -9,7 +9,17 @@
 mod code;
 mod definitions;
 mod metrics;
+#[allow(dead_code, reason = "shared with the tests of the fleet, which use all of it")]
+#[path = "../common/ministack/mod.rs"]
+mod ministack;
+mod producer;
+#[allow(dead_code, reason = "likewise")]
+#[path = "../common/proxy/mod.rs"]
+mod proxy;
 mod reader;
+#[allow(dead_code, reason = "shared with the command line's tests, which use all of it")]
+#[path = "../cli/support.rs"]
+mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -191,7 +201,7 @@ fn a_worker_is_allowed_what_the_code_asks_of_the_services() {
 #[test]
 fn an_operator_is_allowed_what_check_dead_and_forget_ask_of_the_services() {
     assert_allowed("operator", &operators_operations());
-    // `enqueue` and `lanes` share the code of workers for that.
+    // `lanes` shares the code of workers for that.
     assert!(actions_of("operator").contains("sns:Publish"));
 }
 

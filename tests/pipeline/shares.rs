@@ -234,6 +234,28 @@ async fn what_a_queue_that_cannot_select_delivers_all_the_same_is_handed_back_fo
     assert_eq!(results.iter().map(|result| result.attempts).sum::<u32>(), 0);
 }
 
+/// The premise: behind a model whose day was used up no more than ten messages a second were looked at, each of its own came back
+/// after five, and so what could run was never reached.
+#[tokio::test(start_paused = true)]
+async fn f16_what_waits_for_a_day_is_put_away_once_and_what_stands_behind_it_is_reached() {
+    let (parked, well) = (1_000, 200);
+    let state = State::new();
+    let store = state.open().await;
+    let model = Scripted::new(Duration::from_millis(20), |_, call| match &*call.lane.model_id {
+        "vendor.m" => Reply::Fail(Class::QuotaDay, Billing::Nothing),
+        _ => Reply::Text("well"),
+    });
+    let (run, _) = enrol(&store, jobs_of_two(parked, well)).await;
+    let context = context(&store, &state, model, Setup { others: vec!["other"], ..Setup::default() });
+    let deaf = Deaf(Arc::clone(&context.queue), SECOND / 2);
+    let context = Arc::new(Context { queue: Arc::new(deaf), ..Arc::into_inner(context).unwrap() });
+    let start = tokio::time::Instant::now();
+    let (results, depth) = work_until(&context, ended(&store, &run, well), parked as u64).await;
+    assert_eq!(of_other(&results), well);
+    assert!(start.elapsed() < 20 * SECOND, "{:?}", start.elapsed());
+    assert_eq!((depth.ready, depth.in_flight), (0, parked as u64), "none of them came back meanwhile");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_model_alone_is_not_slowed_down_by_the_half_it_may_not_wait_with() {
     for (slots, jobs_in_all, at_most) in [(16, 160, 16 * SECOND), (2, 10, 8 * SECOND), (1, 5, 6 * SECOND)] {

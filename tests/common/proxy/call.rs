@@ -1,7 +1,7 @@
 //! Which call is this, and what does it carry? Read from the wire formats of the services: JSON with a target header,
 //! a form with an action, and the methods and paths of S3 and of knowledge bases.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use bytes::Bytes;
@@ -100,6 +100,42 @@ fn s3_operation(head: &Parts) -> &'static str {
         (&Method::POST, false) if asks("uploads") => "CreateMultipartUpload",
         (&Method::POST, false) => "CompleteMultipartUpload",
         _ => "other",
+    }
+}
+
+/// What it touches, each once; see [`Proxy::touched`](super::Proxy::touched).
+pub(super) fn places(call: &Call, head: &Parts, body: &[u8]) -> BTreeSet<String> {
+    let mut places = BTreeSet::new();
+    match call.service {
+        Service::DynamoDb => {
+            collect_partitions(&serde_json::from_slice(body).unwrap_or_default(), &mut places);
+        }
+        Service::S3 => {
+            // Behind the bucket.
+            let key: Vec<&str> = head.uri.path().trim_matches('/').split('/').skip(1).take(2).collect();
+            places.insert(key.join("/"));
+        }
+        Service::Sqs => {
+            let body: Value = serde_json::from_slice(body).unwrap_or_default();
+            places.extend(body["QueueUrl"].as_str().and_then(|url| url.rsplit('/').next()).map(str::to_owned));
+        }
+        Service::Sns | Service::Sfn | Service::BedrockAgent => {}
+    }
+    places
+}
+
+/// What stands before the first `/` of every partition key, also of one that is asked for as `:pk`.
+fn collect_partitions(body: &Value, found: &mut BTreeSet<String>) {
+    match body {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let key = value["S"].as_str().filter(|_| name == "pk" || name == ":pk");
+                found.extend(key.and_then(|key| key.split('/').next()).map(str::to_owned));
+                collect_partitions(value, found);
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| collect_partitions(value, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 

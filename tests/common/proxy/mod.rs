@@ -132,6 +132,7 @@ struct State {
     upstream: SocketAddr,
     orders: Mutex<Orders>,
     seen: Mutex<BTreeMap<Call, Seen>>,
+    touched: Mutex<BTreeMap<(Call, String), u64>>,
 }
 
 struct Orders {
@@ -151,7 +152,8 @@ impl Proxy {
             odds: Odds::default(),
             chance: StdRng::seed_from_u64(seed),
         };
-        let state = Arc::new(State { upstream, orders: Mutex::new(orders), seen: Mutex::default() });
+        let state =
+            Arc::new(State { upstream, orders: Mutex::new(orders), seen: Mutex::default(), touched: Mutex::default() });
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -200,9 +202,16 @@ impl Proxy {
         self.seen().remove(&Call::new(service, operation)).unwrap_or_default()
     }
 
+    /// Calls by what they touched, as far as that tells one permission from another: of a row what its partition begins with, of
+    /// an object its two outer folders, of a queue its name. A call that touches several counts for each.
+    pub(crate) fn touched(&self) -> BTreeMap<(Call, String), u64> {
+        self.state.touched.lock().unwrap().clone()
+    }
+
     /// Forgets what was seen.
     pub(crate) fn count_anew(&self) {
         self.state.seen.lock().unwrap().clear();
+        self.state.touched.lock().unwrap().clear();
     }
 }
 
@@ -243,6 +252,9 @@ async fn answer(state: &State, upstream: &Upstream, request: Request<Incoming>) 
     let (mut head, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| Lost)?.to_bytes();
     let call = call::of(&head, &body);
+    for place in call::places(&call, &head, &body) {
+        *state.touched.lock().unwrap().entry((call.clone(), place)).or_default() += 1;
+    }
     let fault = state.fault(&call, &body);
     if let Some(Fault::Delay(time)) = fault {
         tokio::time::sleep(time).await;
