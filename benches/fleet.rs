@@ -1,6 +1,7 @@
 //! How fast does one worker of a fleet drain a queue, and what does a job cost it in processor time? The real binary, a model
-//! that answers at once and has no quota, and ministack for the services. That is one Python process, so it is what binds: what
-//! it uses of a core while the worker works is printed beside the rate.
+//! that answers at once and has no quota, and ministack for the services. That is one Python process: what it uses of a core
+//! while the worker works is printed beside the rate. As long as that is far from all of it, what binds are the slots: each job
+//! waits in one for the company of others, in one shared call after the other.
 
 #![allow(
     clippy::unwrap_used,
@@ -57,10 +58,12 @@ async fn main() {
     }
     let (took, ours) = (began.elapsed(), process::user_cpu(working.id()));
     let theirs = process::cpu(ministack::process()) - theirs;
+    let memory = process::peak_memory(working.id()).unwrap();
     assert!(Command::new("kill").arg(working.id().to_string()).status().unwrap().success());
     assert!(working.wait().unwrap().success());
     figure("jobs worked by one worker", rate(jobs, took), None);
     figure("user time a job, the worker", each(ours, jobs), Some("<= 500 us"));
+    figure("peak memory, the worker", format!("{memory:.1} MiB"), None);
     figure("CPU a job, ministack", each(theirs, jobs), None);
     let busy = theirs.as_secs_f64() / took.as_secs_f64();
     figure("ministack, of the one core it can use", format!("{:.0} %", 100.0 * busy), None);

@@ -106,8 +106,10 @@ fn strangers(place: &Path) -> Check {
             let share = refused as f64 / (outcome.report.calls - first.calls).max(1) as f64;
             let minutes = (stop.at - first.at).as_secs_f64() / 60.0;
             let used = (stop.settled - first.settled) as f64 / (minutes * LIMIT as f64 / 2.0);
-            let left = case.backlog.settled.saturating_sub(back.settled) as f64;
-            let full = left / LIMIT as f64 / ((seconds(outcome) - back.at.as_secs_f64() - ONE_CALL) / 60.0);
+            // By whole minutes: each has a quota of its own, wherever it begins and however it is counted.
+            let whole = ((seconds(outcome) - back.at.as_secs_f64()) / 60.0).floor().max(1.0);
+            let then = at(outcome, back.at + Duration::from_secs_f64(60.0 * whole));
+            let full = (then.settled - back.settled) as f64 / (whole * LIMIT as f64);
             Verdict {
                 measured: format!(
                     "{}; {:.1} % refused, {:.0} % used; then {:.0} %",
