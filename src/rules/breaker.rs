@@ -16,7 +16,7 @@ use crate::job::units::Timestamp;
 /// When a breaker opens, and how it closes again.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct BreakerRules {
-    /// So many failures in a row that count ([`Class::trips_breaker`]) open it.
+    /// So many failures in a row that count ([`Class::trips_breaker`]) open it: in the order in which the calls were sent.
     pub failures: NonZeroU32,
     /// It stays open for so long.
     pub open_for: Duration,
@@ -94,6 +94,9 @@ pub struct Standing {
 enum State {
     Closed {
         failures: u32,
+        /// When the newest call was sent that has been answered.
+        #[serde(default)]
+        answered: Timestamp,
     },
     Open {
         until: Timestamp,
@@ -108,7 +111,7 @@ enum State {
 
 impl Default for State {
     fn default() -> Self {
-        Self::Closed { failures: 0 }
+        Self::Closed { failures: 0, answered: Timestamp::default() }
     }
 }
 
@@ -161,8 +164,8 @@ impl Standing {
     /// In words.
     pub fn describe(&self, now: Timestamp) -> String {
         match &self.state {
-            State::Closed { failures: 0 } => "closed".to_owned(),
-            State::Closed { failures } => format!("closed, {failures} failed in a row"),
+            State::Closed { failures: 0, .. } => "closed".to_owned(),
+            State::Closed { failures, .. } => format!("closed, {failures} failed in a row"),
             State::Open { until } if *until > now => format!("open until {until}"),
             State::Open { .. } => "open, the next call is a probe".to_owned(),
             State::HalfOpen { .. } => "half-open, a probe is out".to_owned(),
@@ -227,9 +230,11 @@ impl Breaker {
             return Turn::Stays;
         }
         match &mut self.standing.state {
-            State::Closed { failures } => *failures = 0,
+            State::Closed { failures, answered } => {
+                (*failures, *answered) = (0, permit.made.max(*answered));
+            }
             State::HalfOpen { .. } => {
-                self.standing.enter(State::Closed { failures: 0 });
+                self.standing.enter(State::Closed { failures: 0, answered: permit.made });
                 return Turn::Closed;
             }
             State::Open { .. } | State::Held => {}
@@ -247,14 +252,17 @@ impl Breaker {
             self.on_abandoned(permit);
             return Turn::Stays;
         }
-        let failures = match &self.standing.state {
-            State::Closed { failures } => failures.saturating_add(1),
-            State::HalfOpen { .. } => self.rules.failures.get(),
+        match &mut self.standing.state {
+            // What was sent after it has been answered since: that it hung until now is no news of the service.
+            State::Closed { answered, .. } if permit.made < *answered => return Turn::Stays,
+            State::Closed { failures, .. } => {
+                *failures = failures.saturating_add(1);
+                if *failures < self.rules.failures.get() {
+                    return Turn::Stays;
+                }
+            }
+            State::HalfOpen { .. } => {}
             State::Open { .. } | State::Held => return Turn::Stays,
-        };
-        if failures < self.rules.failures.get() {
-            self.standing.state = State::Closed { failures };
-            return Turn::Stays;
         }
         let until = now + self.rules.open_for;
         self.standing.enter(State::Open { until });
@@ -330,6 +338,23 @@ mod tests {
             assert_eq!(fail(&mut breaker, now, class), Turn::Stays);
         }
         assert_eq!(fail(&mut breaker, now, Class::Timeout), Turn::Opened { until: now + OPEN_FOR });
+    }
+
+    /// The premise: one call in ten failed, those that hung came to their time-out together, long after the others of their
+    /// minute had been answered, and five of them shut a lane for a minute that was no worse than before.
+    #[test]
+    fn b1_calls_that_hung_while_later_ones_were_answered_are_no_failures_in_a_row() {
+        let (sent, later) = (START, START + Duration::from_secs(1));
+        let mut breaker = breaker(2, 1);
+        let hung: Vec<_> = (0..5).map(|_| pass(breaker.may_call(sent))).collect();
+        let answered = pass(breaker.may_call(later));
+        assert_eq!(breaker.on_success(answered), Turn::Stays);
+        let end = START + Duration::from_secs(20);
+        for call in hung {
+            assert_eq!(breaker.on_failure(call, end, Class::Timeout), Turn::Stays);
+        }
+        assert_eq!(fail(&mut breaker, end, Class::Timeout), Turn::Stays);
+        assert_eq!(fail(&mut breaker, end, Class::Timeout), Turn::Opened { until: end + OPEN_FOR });
     }
 
     #[test]

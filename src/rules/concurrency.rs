@@ -5,6 +5,10 @@
 //! number is halved, and grows by one a round, for a minute not quite up to where it was too much. A quota throttle says
 //! nothing about how much the service can do at once and leaves it alone; the quota itself bounds what is open, because
 //! every open call holds its reservation.
+//!
+//! A service that is not there for a call may be short of room, too, or fails now and then for other reasons. The number
+//! shrinks for such a call, and for the next. If they go on to fail where fewer are open, and few of them, then it is not
+//! the number: it is given back, and grows as if nothing had happened.
 
 use std::time::Duration;
 
@@ -22,8 +26,13 @@ const AFTER_OVERLOAD: f64 = 0.5;
 /// a call, and where there is another lane this one cools for it.
 const NEARLY: f64 = 0.9;
 const HELD_FOR: Duration = Duration::from_secs(60);
-/// And when it is only not there: that has other reasons too, and a service that fails one call in ten is no slower for it.
+/// And when it is only not there.
 const AFTER_ABSENCE: f64 = 0.8;
+/// Fewer are open now, if no more than this part of what was open when it was first not there.
+const FEWER: f64 = 0.9;
+/// And few fail if no more than one in so many does, of those heard of since.
+const FEW: u32 = 4;
+const LATELY: u32 = 32;
 
 /// The number of calls that may be open on one lane.
 #[derive(Clone, Debug)]
@@ -35,6 +44,40 @@ pub struct Concurrency {
     shrunk: Option<Timestamp>,
     /// Where the service last said that it was overloaded, and when.
     ceiling: Option<(f64, Timestamp)>,
+    /// How many could be open when it was first not there, and were.
+    absence: Option<Absence>,
+    heard: Heard,
+}
+
+/// The service was not there for a call.
+#[derive(Clone, Copy, Debug)]
+struct Absence {
+    since: Timestamp,
+    /// The number, and how many were open.
+    limit: f64,
+    open: f64,
+    /// Whether it was so again where fewer were open.
+    again: bool,
+}
+
+/// What became of the latest calls.
+#[derive(Clone, Copy, Debug, Default)]
+struct Heard {
+    settled_in: u32,
+    failed: u32,
+}
+
+impl Heard {
+    fn one_more(&mut self, of: impl Fn(&mut Self) -> &mut u32) {
+        *of(self) += 1;
+        if self.settled_in + self.failed >= LATELY {
+            *self = Self { settled_in: self.settled_in / 2, failed: self.failed / 2 };
+        }
+    }
+
+    fn few_failed(self) -> bool {
+        self.failed * FEW <= self.settled_in + self.failed
+    }
 }
 
 impl Default for Concurrency {
@@ -46,7 +89,7 @@ impl Default for Concurrency {
 impl Concurrency {
     /// A few calls.
     pub fn new() -> Self {
-        Self { limit: FIRST, doubling: true, shrunk: None, ceiling: None }
+        Self { limit: FIRST, doubling: true, shrunk: None, ceiling: None, absence: None, heard: Heard::default() }
     }
 
     /// As many as anybody likes, for what is no service: the account behind several.
@@ -62,6 +105,10 @@ impl Concurrency {
 
     /// A call settled in while `open` were open, itself included. A number that is not used does not grow.
     pub fn settled_in(&mut self, now: Timestamp, open: usize) {
+        // Of calls that were sent before it shrank nothing is learned of the smaller number.
+        if self.shrunk.is_none_or(|shrunk| shrunk.after(SETTLED_IN) < now) {
+            self.heard.one_more(|heard| &mut heard.settled_in);
+        }
         if open.saturating_mul(2) < self.limit() {
             return;
         }
@@ -75,19 +122,48 @@ impl Concurrency {
     /// once.
     pub fn failed(&mut self, sent: Timestamp, now: Timestamp, class: Class, open: usize) {
         let Some(left) = left_after(class) else { return };
-        self.doubling = false;
+        self.heard.one_more(|heard| &mut heard.failed);
         if self.shrunk.is_some_and(|shrunk| sent <= shrunk) {
+            self.doubling = false;
+            return;
+        }
+        let used = self.limit.min(f64::from(u32::try_from(open).unwrap_or(u32::MAX)));
+        if class == Class::Unavailable && self.is_absent_anyway(now, used) {
             return;
         }
         self.shrunk = Some(now);
+        self.doubling = false;
         if class == Class::Overloaded {
-            let used = self.limit.min(f64::from(u32::try_from(open).unwrap_or(u32::MAX)));
+            self.absence = None;
             // A service that says so now and then, however few are open, is not found out by ever fewer.
             let known =
                 self.ceiling.filter(|(_, found)| now < found.after(HELD_FOR)).map_or(0.0, |(ceiling, _)| ceiling);
             self.ceiling = Some((used.max(known), now));
         }
         self.limit = (self.limit * left).max(1.0);
+    }
+
+    /// Whether the service was not there for a call, and again, and again, although ever fewer were open and few calls fail:
+    /// that is not for the number, which is given back. Else this is where it was not there.
+    fn is_absent_anyway(&mut self, now: Timestamp, open: f64) -> bool {
+        let few_failed = std::mem::take(&mut self.heard).few_failed();
+        let known = self.absence.as_mut().filter(|absence| now < absence.since.after(HELD_FOR));
+        match known.filter(|absence| few_failed && open <= absence.open * FEWER) {
+            Some(absence) if absence.again => {
+                absence.again = false;
+                self.limit = self.limit.max(absence.limit);
+                self.doubling = self.ceiling.is_none();
+                true
+            }
+            Some(absence) => {
+                absence.again = true;
+                false
+            }
+            None => {
+                self.absence = Some(Absence { since: now, limit: self.limit, open, again: false });
+                false
+            }
+        }
     }
 }
 
@@ -170,6 +246,38 @@ mod tests {
             lane.failed(START, START, class, 64);
             assert_eq!(lane.limit() < 64, matches!(class, Class::Overloaded | Class::Unavailable), "{class}");
         }
+    }
+
+    /// The premise: one call in ten failed, whatever was sent, and the number fell to six and stayed there.
+    #[test]
+    fn a_service_that_fails_now_and_then_however_few_are_open_has_as_many_as_before() {
+        let mut lane = Concurrency::new();
+        (0..28).for_each(|_| lane.settled_in(START, 32));
+        assert_eq!(lane.limit(), 32);
+        for second in 1..50 {
+            let now = START + Duration::from_secs(second);
+            let open = lane.limit();
+            for _ in 0..9 {
+                lane.settled_in(now, open);
+            }
+            lane.failed(now, now, Class::Unavailable, open);
+        }
+        assert!(lane.limit() >= 32, "{}", lane.limit());
+    }
+
+    #[test]
+    fn a_service_that_is_not_there_for_most_calls_has_ever_fewer() {
+        let mut lane = Concurrency::new();
+        (0..28).for_each(|_| lane.settled_in(START, 32));
+        for second in 1..20 {
+            let now = START + Duration::from_secs(second);
+            let open = lane.limit();
+            lane.settled_in(now, open);
+            for _ in 0..3 {
+                lane.failed(now, now, Class::Unavailable, open);
+            }
+        }
+        assert!(lane.limit() <= 4, "{}", lane.limit());
     }
 
     #[test]

@@ -281,6 +281,7 @@ impl LaneLedger {
         let now = self.book.latest;
         let amount = Amount { tokens: tokens.0, requests: 1 };
         self.charge(now, amount, Amount::default());
+        self.note_use(now);
         if self.book.first == First::Wanted {
             self.book.first = First::Out(now);
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use aquifer::job::lifecycle::Status;
 use aquifer::rules::pace::{Counting, Hypothesis};
 
+use crate::drains::word;
 use crate::play::{
     EAST, Enrolled, HAIKU, MINUTE, Play, SECOND, Setup, assert_all_answered, backlog, drain_time, figure, optimum,
     small,
@@ -45,6 +46,39 @@ async fn a_service_that_fails_one_call_in_ten_answers_everything_in_little_more_
         );
         let failed: u64 = report.faults.values().sum();
         assert!(failed * 20 >= report.calls, "{failed} of {} calls failed", report.calls);
+        assert!((0.97..=1.15).contains(&share), "{counting:?}: {share}");
+        assert!(report.throttled <= 5, "{counting:?}: {} throttled", report.throttled);
+    }
+}
+
+/// What hangs comes to its time-out long after the others of its minute were answered.
+#[tokio::test(start_paused = true)]
+async fn a_tenth_that_fails_and_hangs_costs_little_time_under_each_counting() {
+    const INTO_THE_MINUTE: Duration = Duration::from_secs(5);
+    for counting in Hypothesis::ALL {
+        let tokens = QUOTA * 11 / 2;
+        let kinds = ["ServiceUnavailableException", "InternalServerException", "hang", "drop"];
+        let faults = kinds.map(|kind| format!("[[fault]]\nkind = '{kind}'\nprobability = 0.025\n")).concat();
+        let play = Play::of(&format!(
+            "counting = '{}'\n[latency]\np50 = '2s'\np99 = '3s'\n[answer]\nfrom_prompt = true\n\
+             [[model]]\nid = '{HAIKU}'\ntokens_per_minute = {QUOTA}\n{faults}",
+            word(counting)
+        ));
+        tokio::time::advance(INTO_THE_MINUTE).await;
+        let jobs = backlog(tokens, 1);
+        let count = jobs.len();
+        let mut setup = Setup::new(HAIKU, &[EAST]).told(QUOTA, Counting::Learn).call_timeout(20 * SECOND);
+        setup.settings.max_attempts = ATTEMPTS;
+        let results = play.drained(&setup, 1, jobs).await;
+        assert_all_answered(&results, count);
+        let report = play.report();
+        let share = drain_time(&report).as_secs_f64() / optimum(counting, tokens, QUOTA, INTO_THE_MINUTE).as_secs_f64();
+        figure(
+            &format!("one in ten fails or hangs, {counting:?}"),
+            format_args!("{share:.3} x, {} throttled, {:?}", report.throttled, report.faults),
+        );
+        assert!(report.faults["hang"] >= 2, "{report}");
+        // bar: 1.15.
         assert!((0.97..=1.15).contains(&share), "{counting:?}: {share}");
         assert!(report.throttled <= 5, "{counting:?}: {} throttled", report.throttled);
     }

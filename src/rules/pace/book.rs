@@ -43,8 +43,10 @@ pub(super) struct Book {
     pub(super) witnesses: Vec<Witness>,
     /// The limit fell a moment ago: until then calls go evenly, as a bucket lets them, not as old charges age.
     pub(super) even_until: Option<Timestamp>,
-    /// When a bucket was last found empty.
-    pub(super) emptied: Option<Emptied>,
+    /// Since when the limit is in full use; until it falls.
+    pub(super) full_since: Option<Timestamp>,
+    /// When a bucket was found empty: the last time, and one before that.
+    pub(super) emptied: Vec<Emptied>,
     /// After a refusal that nothing explains one call goes first.
     pub(super) careful: bool,
     /// And after any refusal the others follow by and by.
@@ -169,7 +171,7 @@ impl LaneLedger {
         levels.requests.add(most.requests);
         levels.least_tokens.add(least.tokens);
         levels.least_requests.add(least.requests);
-        if let Some(emptied) = &mut self.book.emptied {
+        for emptied in &mut self.book.emptied {
             emptied.tokens = emptied.tokens.saturating_add_unsigned(most.tokens);
             emptied.requests = emptied.requests.saturating_add_unsigned(most.requests);
         }
@@ -182,7 +184,7 @@ impl LaneLedger {
         let (tokens, requests) = self.minute_limits();
         let (slack, lag) = (self.terms.slack, self.bucket_lag());
         self.book.charges.take(made, amount);
-        if let Some(emptied) = &mut self.book.emptied {
+        for emptied in &mut self.book.emptied {
             emptied.tokens = emptied.tokens.saturating_sub_unsigned(amount.tokens);
             emptied.requests = emptied.requests.saturating_sub_unsigned(amount.requests);
         }
@@ -224,7 +226,7 @@ impl LaneLedger {
         levels.least_requests.drain(passed, requests.unwrap_or(0), Duration::ZERO);
         if levels.tokens.whole() == 0 {
             // From now on it may be full, and what would flow in is lost.
-            self.book.emptied = None;
+            self.book.emptied.clear();
         }
         self.book.trial.take_if(|trial| trial.made.after(TRIAL_LOST) <= now);
         self.book.caution.take_if(|caution| caution.is_over(now));

@@ -155,6 +155,16 @@ impl LaneLedger {
         }
         self.book.throttles.shrunk_by = Some(made);
         self.shrink(now, quota, made);
+        if self.book.full_since.take().is_some_and(|since| since.after(MINUTE) <= made) {
+            self.book.learned.try_soon(now);
+        }
+    }
+
+    /// Whether this call has brought the limit into full use.
+    pub(super) fn note_use(&mut self, now: Timestamp) {
+        if self.book.full_since.is_none() && self.is_nearly_used(self.book.charges.most_since(now - MINUTE)) {
+            self.book.full_since = Some(now);
+        }
     }
 
     /// A refusal while next to nothing is charged has other reasons than what was sent, if most calls are admitted all the
@@ -289,6 +299,27 @@ mod tests {
             }
         }
         assert_eq!(lane.tokens_per_minute(), None);
+    }
+
+    /// The premise: one disturbance of a machine cost a configured lane more than a minute, although it had used its whole
+    /// quota until then.
+    #[test]
+    fn a_limit_that_was_long_in_full_use_is_tried_soon_after_it_fell() {
+        for (used_for, soon) in [(50, false), (70, true)] {
+            let mut lane = lane(SLIDING, tokens(1_000));
+            spend(&mut lane, START, 800);
+            for second in (1..=used_for).step_by(10) {
+                spend(&mut lane, START + secs(second), if second > 60 { 300 } else { 10 });
+            }
+            let last = used_for + 1;
+            for second in [last, last + 2] {
+                refused_at(&mut lane, second);
+            }
+            let fell = START + secs(last + 2);
+            assert!(lane.tokens_per_minute() < Some(1_000), "{used_for}");
+            let next = lane.book.learned.next_try(fell);
+            assert_eq!(next <= fell + secs(5), soon, "after {used_for} s: {}", next.since(fell).as_secs());
+        }
     }
 
     #[test]

@@ -55,7 +55,7 @@ impl LaneLedger {
         }
     }
 
-    fn is_nearly_used(&self, used: Amount) -> bool {
+    pub(super) fn is_nearly_used(&self, used: Amount) -> bool {
         [Quota::Tokens, Quota::Requests].into_iter().any(|quota| {
             let limit = self.book.learned.limit_of(self.configured(), quota);
             limit.is_some_and(|limit| used.of(quota) >= limit - limit / 4)

@@ -12,6 +12,10 @@ use crate::job::units::Timestamp;
 
 /// A bucket that was empty twice says what flows into it, if there was so much time in between.
 const MEASURED_OVER: Duration = Duration::from_secs(10);
+/// And how much that is within a few in a hundred, if there was so much.
+const KNOWN_AFTER: Duration = Duration::from_secs(60);
+/// Others on the account come and go: what was longer ago is not measured from.
+const REMEMBERED: Duration = Duration::from_secs(240);
 /// What is nearly nothing says so sooner.
 const DRY_AFTER: Duration = Duration::from_secs(5);
 /// Less than this part of what should have flowed in is nearly nothing.
@@ -29,13 +33,13 @@ pub(super) struct Emptied {
 }
 
 impl Emptied {
-    /// What flows in a minute at most, if the bucket holds less than `refused` again.
-    pub(super) fn flow_until(&self, now: Timestamp, quota: Quota, refused: Amount) -> Option<u64> {
+    /// What flows in a minute at most, if the bucket holds no more than `rest` again.
+    fn flow_until(&self, now: Timestamp, quota: Quota, rest: u64) -> Option<u64> {
         let charged = match quota {
             Quota::Tokens => self.tokens,
             Quota::Requests => self.requests,
         };
-        let most = u64::try_from(charged.saturating_add_unsigned(refused.of(quota))).unwrap_or(0);
+        let most = u64::try_from(charged.saturating_add_unsigned(rest)).unwrap_or(0);
         let passed = u64::try_from(now.since(self.at).as_millis()).unwrap_or(u64::MAX);
         most.saturating_mul(60_000).checked_div(passed)
     }
@@ -45,8 +49,8 @@ impl LaneLedger {
     /// Whether what was taken for a bucket lets next to nothing through, as no bucket does: it was told so only because the
     /// limit was too low, under which the other countings seemed too strict.
     pub(super) fn has_run_dry(&self, now: Timestamp, quota: Quota) -> bool {
-        self.book.emptied.is_some_and(|emptied| {
-            let flow = emptied.flow_until(now, quota, Amount::default());
+        self.book.emptied.last().is_some_and(|emptied| {
+            let flow = emptied.flow_until(now, quota, 0);
             now.since(emptied.at) >= DRY_AFTER && flow.is_some_and(|flow| flow < emptied.limit / DRY)
         })
     }
@@ -56,13 +60,22 @@ impl LaneLedger {
     pub(super) fn found_empty(&mut self, now: Timestamp, quota: Quota, refused: Amount) {
         let configured = self.configured();
         let is_bucket = self.standing() == [Hypothesis::Bucket];
-        let passed = self.book.emptied.map(|emptied| now.since(emptied.at));
+        let passed = self.book.emptied.last().map(|emptied| now.since(emptied.at));
         if is_bucket && passed.is_none_or(|passed| passed >= MEASURED_OVER) {
-            if let Some(flow) = self.book.emptied.and_then(|emptied| emptied.flow_until(now, quota, refused)) {
+            if let Some(flow) = self.book.emptied.last().and_then(|last| last.flow_until(now, quota, refused.of(quota)))
+            {
                 self.book.learned.lower(configured, quota, flow);
             }
+            let first = self.book.emptied.first().filter(|first| now.since(first.at) >= KNOWN_AFTER);
+            // How much less than the refused call it held, nobody knows: a little too low is tried again, and a little too high
+            // is refused again and again.
+            if let Some(flow) = first.and_then(|first| first.flow_until(now, quota, refused.of(quota) / 4)) {
+                self.book.learned.measured(configured, quota, flow);
+            }
             let limit = self.book.learned.limit_of(configured, quota).unwrap_or(0);
-            self.book.emptied = Some(Emptied { at: now, tokens: 0, requests: 0, limit });
+            self.book.emptied.retain(|emptied| now.since(emptied.at) < REMEMBERED);
+            self.book.emptied.truncate(1);
+            self.book.emptied.push(Emptied { at: now, tokens: 0, requests: 0, limit });
         }
         let Some(limit) = self.book.learned.limit_of(configured, quota) else { return };
         if is_bucket || self.book.even_until.is_some() {
@@ -71,5 +84,37 @@ impl LaneLedger {
             let most = if may_owe_more || self.terms.counting != Counting::Learn { u64::MAX } else { limit };
             self.book.bucket.most_mut(quota).within(limit.saturating_sub(refused.of(quota)), most);
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::super::tests::{START, lane, refuse, secs, spend, take, tokens};
+    use super::*;
+
+    /// The premise: the flow was measured from one refusal to the next, always a little too high, and never below what is
+    /// told: a limit that was told too high was refused every two minutes for ever.
+    #[test]
+    fn what_flows_into_a_bucket_in_a_minute_and_more_is_known_within_a_few_in_a_hundred_whatever_is_told() {
+        const FLOW: u64 = 200_000;
+        let mut lane = lane(Counting::Learn, tokens(FLOW * 13 / 10));
+        for _ in 0..2 {
+            lane.book.beliefs.strike_too_strict(START, &[Hypothesis::Sliding, Hypothesis::Fixed]);
+        }
+        spend(&mut lane, START, FLOW);
+        let refused = take(&mut lane, START, 4_000);
+        refuse(&mut lane, START, refused);
+        let end = START + secs(90);
+        let mut now = START + secs(3);
+        for _ in 0..FLOW * 87 / 60 / 2_000 {
+            spend(&mut lane, now, 2_000);
+            now = now + Duration::from_millis(600);
+        }
+        assert!(now <= end && lane.tokens_per_minute() > Some(FLOW * 12 / 10));
+        let refused = take(&mut lane, end, 4_000);
+        refuse(&mut lane, end, refused);
+        let limit = lane.tokens_per_minute().unwrap();
+        assert!((FLOW * 96 / 100..=FLOW * 102 / 100).contains(&limit), "{limit}");
     }
 }

@@ -5,7 +5,8 @@
 //! call beyond the limit costs at most one refusal. One that is admitted raises the limit to what it has proven, once the
 //! calls before it are settled; of a bucket it proves nothing, so there the second on each raises it, by twice as much
 //! every time, and a raise that meets a refusal before the next try is taken back and says nothing about the counting.
-//! Tries that succeed follow each other at once; one that fails puts off the next.
+//! Tries that succeed follow each other at once; one that fails puts off the next. Many in a row that succeed below what
+//! is told mean that strangers have left, and what is told holds at once: it was no more than others' use that held it down.
 
 use std::time::Duration;
 
@@ -24,15 +25,25 @@ const STEP: u64 = 32;
 /// Who is refused soon after the limit fell, with as much admitted as it allows, cuts more: it is far too high.
 const SOON_AGAIN: Duration = Duration::from_secs(60);
 const REPEATED_CUT: u64 = 8;
+/// What was sent before the limit fell is refused within this.
+const JUST_NOW: Duration = Duration::from_secs(4);
+/// So many tries that are admitted in a row, while the limit is below what is told, are no chance: whoever took the rest has
+/// left, and what is told holds again.
+const RUN: u8 = 6;
+/// A bucket that was taken for a little slower than it is has saved up for many: more are asked for, and that what is told is
+/// half as much again at least. What is missing less comes back soon enough by steps.
+const RUN_OF_A_BUCKET: u8 = 9;
 /// One call beyond the limit may have been let through by what our clock and the service's see differently.
 const PROOFS: u8 = 2;
 /// Doublings of a raise that make no difference any more.
 const DOUBLINGS: u8 = 30;
 
-/// So many calls at least between two tries that fail, so that tries stay below half a call in a hundred ...
-const CALLS_BETWEEN: u64 = 220;
+/// So many calls at least between two tries that fail, so that tries stay below a third of a call in a hundred ...
+const CALLS_BETWEEN: u64 = 300;
 /// ... but no longer than this while the limit stands below the configured one, so that strangers who leave are noticed.
-const SOON: Duration = Duration::from_secs(110);
+const SOON: Duration = Duration::from_secs(160);
+/// A limit that was used in full until a moment ago may have fallen by a mishap.
+const AT_ONCE: Duration = Duration::from_secs(5);
 const SOONEST: Duration = Duration::from_secs(30);
 /// At the configured limit and beyond, tries that fail become rare.
 const RARELY: Duration = Duration::from_secs(60 * 60);
@@ -82,8 +93,12 @@ impl Learned {
         let before = self.limit_of(configured, quota);
         self.begin(configured);
         if let Some((before, told)) = before.zip(above(before, configured, quota)) {
-            // What is told is believed first, unless it has long been passed: then it may be out of date.
-            *self.of_mut(quota) = Some(if before - told <= told / 4 { told } else { told.midpoint(before) });
+            // What is told is believed first, unless it has long been passed: then it may be out of date. What was sent before the
+            // limit fell says nothing new.
+            if self.shrunk.is_none_or(|(shrunk, _)| shrunk.after(JUST_NOW) <= now) {
+                *self.of_mut(quota) = Some(if before - told <= told / 4 { told } else { told.midpoint(before) });
+                self.shrunk = Some((now, told));
+            }
             return self.give_up_try(now, configured, admitted.requests);
         }
         let deepest = before.map_or(LEAST, |before| (before / DEEPEST_CUT).max(LEAST));
@@ -99,6 +114,14 @@ impl Learned {
             let deepest = above(Some(before), configured, quota).unwrap_or(deepest);
             self.begin(configured);
             *self.of_mut(quota) = Some(before.min(admitted.max(deepest)));
+        }
+    }
+
+    /// It was found out how much flows into a bucket: no more than that holds, whatever is told.
+    pub(super) fn measured(&mut self, configured: Configured, quota: Quota, flow: u64) {
+        if let Some(before) = self.limit_of(configured, quota).filter(|before| flow < *before) {
+            self.begin(configured);
+            *self.of_mut(quota) = Some(flow.max(before / DEEPEST_CUT).max(LEAST));
         }
     }
 
@@ -129,32 +152,55 @@ impl Learned {
             (self.admitted, self.next_try) = (admitted, Some(now));
             return 0;
         };
+        let run = below(Some(before), configured, quota)
+            .filter(|told| admitted >= RUN_OF_A_BUCKET && before + before / 2 <= *told);
         let size = size.of(quota).max(1);
         let doubled = size.saturating_mul(1 << (admitted - PROOFS).min(DOUBLINGS));
         let raised = before.saturating_add(doubled.min((before / STEP).max(size)));
-        let raised = up_to_told(before, raised, configured, quota);
+        let raised = run.unwrap_or_else(|| up_to_told(before, raised, configured, quota));
         self.begin(configured);
         *self.of_mut(quota) = Some(raised);
         if self.proven.replace((quota, before)).is_some() {
             self.pause = None;
         }
         self.admitted = admitted;
-        self.next_try = Some(now.after(rest));
+        // What is told is believed again: beyond it nothing is tried for a while.
+        self.next_try = Some(now.after(if run.is_some() { FIRST_TRY } else { rest }));
         raised - before
     }
 
     /// A call beyond the limit was admitted, and what that proves will be seen: the next may be tried.
     pub(super) fn try_again(&mut self, now: Timestamp) {
+        self.admitted = self.admitted.saturating_add(1);
         self.next_try = Some(now);
     }
 
-    /// A call was certainly admitted when so much counted: that is proven.
-    pub(super) fn admitted_so_much(&mut self, configured: Configured, quota: Quota, counted: u64) {
+    /// The limit fell although it had been used in full for long: it is tried soon whether that was a mishap.
+    pub(super) fn try_soon(&mut self, now: Timestamp) {
+        self.next_try = self.next_try.map(|next| next.min(now.after(AT_ONCE)));
+    }
+
+    /// A call was certainly admitted when so much counted: that is proven. Whether the limit is what is told from now on,
+    /// although that is not.
+    pub(super) fn admitted_so_much(
+        &mut self,
+        now: Timestamp,
+        configured: Configured,
+        quota: Quota,
+        counted: u64,
+        may_run: bool,
+    ) -> bool {
         let before = self.limit_of(configured, quota).unwrap_or(LEAST);
+        let proven = up_to_told(before, counted, configured, quota);
+        let told = (may_run && self.admitted >= RUN).then(|| below(Some(proven), configured, quota)).flatten();
         self.begin(configured);
-        *self.of_mut(quota) = Some(up_to_told(before, counted, configured, quota));
-        self.proven = None;
+        *self.of_mut(quota) = Some(told.unwrap_or(proven));
+        self.proven = told.map(|_| (quota, proven));
         self.pause = None;
+        if told.is_some() {
+            self.next_try = Some(now.after(FIRST_TRY));
+        }
+        told.is_some()
     }
 
     /// Takes back a raise that nothing has proven yet, if there is one: a refusal was its doing.
@@ -217,6 +263,11 @@ fn above(limit: Option<u64>, configured: Configured, quota: Quota) -> Option<u64
     told(configured, quota).filter(|told| limit.is_some_and(|limit| limit > *told))
 }
 
+/// What is told, if the limit is below that.
+fn below(limit: Option<u64>, configured: Configured, quota: Quota) -> Option<u64> {
+    told(configured, quota).filter(|told| limit.is_some_and(|limit| limit < *told))
+}
+
 /// What is told is a step of its own on the way up: a limit from below it does not jump beyond it.
 fn up_to_told(before: u64, raised: u64, configured: Configured, quota: Quota) -> u64 {
     told(configured, quota).filter(|told| before < *told).map_or(raised, |told| raised.min(told))
@@ -264,6 +315,64 @@ mod tests {
         assert_eq!(shrunk_to(5).limits(TOLD), (Some(800), None));
     }
 
+    /// The premise: strangers who had used half of a quota left, and it took four minutes to creep back to what was told.
+    #[test]
+    fn after_a_run_of_calls_that_are_certainly_beyond_the_limit_what_is_told_holds_again() {
+        let mut learned = shrunk_to(1_600);
+        let prove = |learned: &mut Learned, counted: u64, may_run: bool| {
+            learned.try_again(START);
+            learned.admitted_so_much(START, TOLD, Quota::Tokens, counted, may_run)
+        };
+        for counted in (1_610..1_660).step_by(10) {
+            assert!(!prove(&mut learned, counted, true));
+            assert_eq!(learned.limits(TOLD).0, Some(counted));
+        }
+        let mut of_clock_minutes = learned.clone();
+        assert!(!prove(&mut of_clock_minutes, 1_660, false), "there the strangers may only not have come yet");
+        assert!(prove(&mut learned, 1_660, true));
+        assert_eq!(learned.limits(TOLD).0, TOLD.0);
+        assert!(learned.take_back(START, TOLD, 10));
+        assert_eq!(learned.limits(TOLD).0, Some(1_660), "what is refused then was not proven");
+    }
+
+    #[test]
+    fn what_is_told_holds_again_when_a_bucket_that_lost_much_admits_nine_in_a_row() {
+        for (admitted, comes_back) in [(1_600, true), (2_500, false)] {
+            let mut learned = shrunk_to(admitted);
+            (0..9).for_each(|_| succeed(&mut learned, 10));
+            assert_eq!(learned.limits(TOLD).0 == TOLD.0, comes_back, "{admitted}");
+        }
+    }
+
+    #[test]
+    fn what_is_measured_of_a_bucket_holds_whatever_is_told_and_raises_nothing() {
+        let mut learned = Learned::default();
+        learned.measured(TOLD, Quota::Tokens, 4_000);
+        assert_eq!(learned.limits(TOLD), TOLD);
+        learned.measured(TOLD, Quota::Tokens, 3_000);
+        assert_eq!(learned.limits(TOLD).0, Some(3_000));
+    }
+
+    /// The premise: a burst at the end of a clock minute cut a limit that had been found above what was told twice in three
+    /// seconds, to the middle and to the middle again.
+    #[test]
+    fn a_limit_above_what_is_told_falls_once_for_what_was_sent_before_it_fell() {
+        let mut learned = Learned::default();
+        learned.admitted_so_much(START, TOLD, Quota::Tokens, 3_200, false);
+        for _ in 0..12 {
+            learned.try_succeeded(START, TOLD, Quota::Tokens, tokens(500), Duration::ZERO);
+        }
+        let (before, told) = (learned.limits(TOLD).0.unwrap_or(0), TOLD.0.unwrap_or(0));
+        assert!(before > told * 5 / 4, "{before}");
+        learned.shrink(START, TOLD, Quota::Tokens, tokens(3_000));
+        let middle = told.midpoint(before);
+        assert_eq!(learned.limits(TOLD).0, Some(middle));
+        learned.shrink(START.after(Duration::from_secs(3)), TOLD, Quota::Tokens, tokens(3_000));
+        assert_eq!(learned.limits(TOLD).0, Some(middle));
+        learned.shrink(START.after(Duration::from_secs(30)), TOLD, Quota::Tokens, tokens(3_000));
+        assert!(learned.limits(TOLD).0 < Some(middle));
+    }
+
     #[test]
     fn other_numbers_in_the_configuration_start_anew() {
         let learned = shrunk_to(2_000);
@@ -290,7 +399,7 @@ mod tests {
         succeed(&mut learned, 10);
         assert_eq!(learned.limits(TOLD).0, Some(2_560 + 10));
         assert_eq!(learned.next_try(START), START.after(Duration::from_secs(2)));
-        let raised = [20, 40, 80, 80].map(|raise| {
+        let raised = [20, 40, 80].map(|raise| {
             let before = learned.limits(TOLD).0.unwrap_or(0);
             succeed(&mut learned, 10);
             (learned.limits(TOLD).0.unwrap_or(0) - before, raise)
@@ -305,7 +414,7 @@ mod tests {
 
     #[test]
     fn a_try_that_fails_is_put_off_the_longer_the_fewer_calls_there_are() {
-        for (calls, seconds) in [(1_000, 30), (220, 60), (120, 110), (0, 110)] {
+        for (calls, seconds) in [(1_000, 30), (300, 60), (120, 150), (0, 160)] {
             let mut learned = shrunk_to(2_000);
             learned.give_up_try(START, TOLD, calls);
             assert_eq!(learned.next_try(START), START.after(Duration::from_secs(seconds)), "{calls} calls a minute");

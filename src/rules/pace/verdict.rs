@@ -17,6 +17,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Between two raises of the limit of a bucket.
 const BUCKET_REST: Duration = Duration::from_secs(8);
+/// And where what is told is more: it need not be felt for.
+const BUCKET_REST_BELOW: Duration = Duration::from_secs(3);
 
 impl LaneLedger {
     pub(super) fn admitted(&mut self, now: Timestamp, reservation: &Reservation) {
@@ -34,7 +36,14 @@ impl LaneLedger {
             }
             Tries::Limit(quota) if self.standing().contains(&Hypothesis::Bucket) => {
                 let size = Amount { tokens: reservation.tokens.0, requests: 1 };
-                let raise = self.book.learned.try_succeeded(now, self.configured(), quota, size, BUCKET_REST);
+                let configured = self.configured();
+                let is_below = self.book.learned.is_below(configured);
+                let rest = if is_below { BUCKET_REST_BELOW } else { BUCKET_REST };
+                let raise = self.book.learned.try_succeeded(now, configured, quota, size, rest);
+                if is_below && !self.book.learned.is_below(configured) {
+                    // What was measured before was another flow.
+                    self.book.emptied.clear();
+                }
                 // A bucket of which more may be had is not fuller for that: it only fills faster.
                 self.book.bucket.most_mut(quota).add(raise);
             }
@@ -78,13 +87,16 @@ impl LaneLedger {
         self.book.throttles.shrunk_by = None;
         let tries = trial.map(|trial| trial.tries);
         let (calls, configured) = (self.book.charges.most_since(now - MINUTE).requests, self.configured());
-        if let Some(Tries::Limit(_)) = tries {
-            // It was worth a try; what the ledger knows holds as before.
-            self.book.learned.give_up_try(now, configured, calls);
-            self.found_empty(now, quota, refused);
-            return self.pause_until(hinted.unwrap_or(now), Binding::Throttled);
-        }
-        if self.book.learned.take_back(now, configured, calls) {
+        let is_try = matches!(tries, Some(Tries::Limit(_)));
+        // Who gets as far as a try has used up all that was raised, which proves it; of a bucket that is used later.
+        let may_be_unproven = !is_try || self.standing() == [Hypothesis::Bucket];
+        if (may_be_unproven && self.book.learned.take_back(now, configured, calls)) || is_try {
+            if is_try {
+                // It was worth a try; what the ledger knows holds as before.
+                self.book.learned.give_up_try(now, configured, calls);
+                // Smaller calls may still seem to fit, and may not.
+                self.book.caution = Some(Caution::default());
+            }
             self.found_empty(now, quota, refused);
             return self.pause_until(hinted.unwrap_or(now), Binding::Throttled);
         }

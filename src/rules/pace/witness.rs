@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::book::Tries;
+use super::caution::Caution;
 use super::learn::Hypothesis;
 use super::{Amount, JUDGED_AFTER, LaneLedger, MINUTE, turn_before};
 use crate::job::units::Timestamp;
@@ -56,7 +57,10 @@ impl LaneLedger {
                     let limit = self.book.learned.limit_of(configured, quota);
                     match counted.zip(limit) {
                         Some((counted, limit)) if counted.of(quota) > limit => {
-                            self.book.learned.admitted_so_much(configured, quota, counted.of(quota));
+                            let may_run = self.book.beliefs.settled() == Some(Hypothesis::Sliding);
+                            if self.book.learned.admitted_so_much(now, configured, quota, counted.of(quota), may_run) {
+                                self.book.caution = Some(Caution::default());
+                            }
                             false
                         }
                         Some(_) | None => true,
