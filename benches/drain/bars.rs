@@ -98,7 +98,7 @@ fn strangers(place: &Path) -> Check {
                 case
             })
             .into(),
-        judge: Judge::Each(|case, outcome| {
+        judge: Judge::Each(|_, outcome| {
             const MINUTE: Duration = Duration::from_secs(60);
             let (first, stop, back) =
                 (at(outcome, MINUTE), at(outcome, FIRST_MINUTES), at(outcome, FIRST_MINUTES + SLACK));

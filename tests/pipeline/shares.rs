@@ -247,8 +247,8 @@ async fn f16_what_waits_for_a_day_is_put_away_once_and_what_stands_behind_it_is_
     });
     let (run, _) = enrol(&store, jobs_of_two(parked, well)).await;
     let context = context(&store, &state, model, Setup { others: vec!["other"], ..Setup::default() });
-    let deaf = Deaf(Arc::clone(&context.queue), SECOND / 2);
-    let context = Arc::new(Context { queue: Arc::new(deaf), ..Arc::into_inner(context).unwrap() });
+    let deaf = Deaf::over(&context.queue, SECOND / 2);
+    let context = Arc::new(Context { queue: deaf, ..Arc::into_inner(context).unwrap() });
     let start = tokio::time::Instant::now();
     let (results, depth) = work_until(&context, ended(&store, &run, well), parked as u64).await;
     assert_eq!(of_other(&results), well);
