@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! cargo bench --bench fleet_quota                every counting, learnt and configured, at once; 8 min
-//! cargo bench --bench fleet_quota -- --short     one of them, with a minute's backlog less
+//! cargo bench --bench fleet_quota -- --short     one of them, with four minutes' backlog less
 //! cargo bench --bench fleet_quota -- --only WORD only cases with WORD in their name
 //! ```
 //!
@@ -86,7 +86,7 @@ struct Outcome {
     answered: usize,
     writes: u64,
     reads: u64,
-    /// The first time at which a worker could have shared anything to the end of the last call.
+    /// From the first call that the service saw until the batch was seen to be done.
     took: Duration,
 }
 

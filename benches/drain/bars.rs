@@ -107,7 +107,7 @@ fn strangers(place: &Path) -> Check {
             let minutes = (stop.at - first.at).as_secs_f64() / 60.0;
             let used = (stop.settled - first.settled) as f64 / (minutes * LIMIT as f64 / 2.0);
             // By whole minutes: each has a quota of its own, wherever it begins and however it is counted.
-            let whole = ((seconds(outcome) - back.at.as_secs_f64()) / 60.0).floor().max(1.0);
+            let whole = ((seconds(outcome) - back.at.as_secs_f64()) / 60.0).floor().clamp(1.0, 60.0);
             let then = at(outcome, back.at + Duration::from_secs_f64(60.0 * whole));
             let full = (then.settled - back.settled) as f64 / (whole * LIMIT as f64);
             Verdict {

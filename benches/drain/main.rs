@@ -12,8 +12,9 @@
 //! A case is a simulator in this process, with a quota of 200,000 tokens a minute, and a client that drains a backlog
 //! of 5.5 minutes of that quota: 8 workers are 8 processes of the binary on one input and one state directory. Nearly
 //! all of a case is waiting, so that all of one counting run at once; the countings go one after the other, because a
-//! machine that has too much to do sends calls later than they were meant to be sent. The jobs have the sizes of a public trace (see [`backlog`]), a
-//! call takes 2 s in the middle and 3 s at the 99th percentile; "one call" in a bar is the mean, 2.03 s.
+//! machine that has too much to do sends calls later than they were meant to be sent. The jobs have the sizes of a
+//! public trace (see [`backlog`]), a call takes 2 s in the middle and 3 s at the 99th percentile; "one call" in a bar
+//! is the mean, 2.03 s.
 //!
 //! | column | is |
 //! |---|---|

@@ -193,12 +193,9 @@ impl Backend {
     /// # Errors
     /// What the back end said.
     pub(crate) async fn announce(&self, batch: &BatchKey, is_told: bool) -> Result<(), StoreError> {
-        if let Self::Fleet(_) = self {
-            return Ok(());
-        }
-        let Ports { ledger, notices, callbacks, batches, .. } = self.ports(None);
-        let (callbacks, seals) = (callbacks.as_deref(), batches.as_ref().map(|ports| &*ports.seals));
-        let announcer = Announcer { ledger: &*ledger, notices: &*notices, callbacks, seals, is_told };
+        let Self::Embedded(store) = self else { return Ok(()) };
+        let (ledger, notices) = (store.ledger(), store.notices());
+        let announcer = Announcer { ledger: &ledger, notices: &notices, callbacks: None, seals: None, is_told };
         announcer.announce(batch).await
     }
 

@@ -47,9 +47,11 @@ pub async fn admit(context: &Context, delivery: &Delivery) -> Result<Admitted, E
     match context.catalogue.find(&job.model) {
         Some(own) if !delivery.place.turned_out(&own) => {
             let deadline = job.deadline.map(|at| at.since(context.now()));
-            let rest = no_longer(own.line.rest(Instant::now().into_std()), deadline);
-            delivery.place.put_away(rest);
-            return Err(Exit::HandBack { after: rest.max(by_age(context.now().since(message.sent))) });
+            let rest = own.line.rest(Instant::now().into_std());
+            delivery.place.put_away(no_longer(rest, deadline));
+            let after = no_longer(rest.max(by_age(context.now().since(message.sent))), deadline);
+            // Not again and again, once the deadline is past.
+            return Err(Exit::HandBack { after: after.max(by_age(Duration::ZERO)) });
         }
         Some(_) => {}
         // It will not stand in any line.

@@ -178,13 +178,15 @@ async fn take_turn(
             leave_last_lane(context, claim, plan);
         }
         let choice = choose(time, &rules, &standing.candidates, &mut plan.spread());
+        if !matches!(choice, Choice::WaitUntil(_)) {
+            plan.line.waits_until(None);
+        }
         let until = match choice {
             Choice::Lane(index) => {
                 let Some(route) = plan.routes.get(index) else { continue };
                 let asked = Asked { tokens: size.reserve(), behind: place.behind(plan.routes.len()) };
                 match Held::take(&*context.allowance, route, &asked).await {
                     Ok(Got::Place(held)) => {
-                        plan.line.waits_until(None);
                         if claim.journey.last_lane.as_ref().is_some_and(|last| *last != route.lane.id) {
                             leave_last_lane(context, claim, plan);
                             claim.journey.last_lane = None;

@@ -16,7 +16,8 @@ use crate::job::units::Timestamp;
 /// When a breaker opens, and how it closes again.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct BreakerRules {
-    /// So many failures in a row that count ([`Class::trips_breaker`]) open it: in the order in which the calls were sent.
+    /// So many failures in a row that count ([`Class::trips_breaker`]) open it; what was sent before a call that has been
+    /// answered since does not count.
     pub failures: NonZeroU32,
     /// It stays open for so long.
     pub open_for: Duration,
@@ -151,6 +152,16 @@ impl Standing {
         self.period += 1;
     }
 
+    /// Whether others need not be told that it stands so: when the newest call was answered they learn along with what they
+    /// have to know.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        let is_same = match (&self.state, &other.state) {
+            (State::Closed { failures, .. }, State::Closed { failures: others, .. }) => failures == others,
+            (own, others) => own == others,
+        };
+        is_same && (self.period, self.overload) == (other.period, other.overload)
+    }
+
     /// Its state, whatever the time is.
     pub fn phase(&self) -> Phase {
         match &self.state {
@@ -186,7 +197,13 @@ impl Breaker {
     }
 
     /// Takes over how another worker left it.
-    pub fn take_over(&mut self, standing: Standing) {
+    pub fn take_over(&mut self, mut standing: Standing) {
+        if standing.period == self.standing.period
+            && let State::Closed { answered, .. } = &mut standing.state
+            && let State::Closed { answered: own, .. } = &self.standing.state
+        {
+            *answered = (*own).max(*answered);
+        }
         self.standing = standing;
     }
 
@@ -355,6 +372,23 @@ mod tests {
         }
         assert_eq!(fail(&mut breaker, end, Class::Timeout), Turn::Stays);
         assert_eq!(fail(&mut breaker, end, Class::Timeout), Turn::Opened { until: end + OPEN_FOR });
+    }
+
+    /// The premise: every answer was written into the row of a lane of which there was nothing else to say.
+    #[test]
+    fn an_answer_on_a_lane_that_is_well_is_no_news_and_is_not_forgotten_for_what_others_know() {
+        let later = START + Duration::from_secs(1);
+        let mut breaker = breaker(1, 1);
+        let hung = pass(breaker.may_call(START));
+        let before = breaker.standing().clone();
+        let answered = pass(breaker.may_call(later));
+        breaker.on_success(answered);
+        assert!(before.says_the_same(breaker.standing()));
+        breaker.take_over(before);
+        assert_eq!(breaker.on_failure(hung, later, Class::Timeout), Turn::Stays);
+        let before = breaker.standing().clone();
+        assert!(matches!(fail(&mut breaker, later, Class::Timeout), Turn::Opened { .. }));
+        assert!(!before.says_the_same(breaker.standing()));
     }
 
     #[test]

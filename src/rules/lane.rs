@@ -198,6 +198,6 @@ impl LaneBook {
     fn changes_breaker(&mut self, by: impl FnOnce(&mut Breaker)) -> bool {
         let before = self.breaker.standing().clone();
         by(&mut self.breaker);
-        before != *self.breaker.standing()
+        !before.says_the_same(self.breaker.standing())
     }
 }

@@ -305,7 +305,8 @@ proptest! {
             };
             let sent = now - ago;
             lane.failed(sent, now, class, open);
-            // What fails however few are open gives back what was taken for it.
+            // What fails however few are open gives back what was taken for it; a shrink within one whole number is not seen
+            // here.
             let highest = if class == Class::Unavailable { most } else { before };
             prop_assert!((1..=highest).contains(&lane.limit()));
             let counts = matches!(class, Class::Overloaded | Class::Unavailable);

@@ -43,7 +43,7 @@ pub(super) struct Book {
     pub(super) witnesses: Vec<Witness>,
     /// The limit fell a moment ago: until then calls go evenly, as a bucket lets them, not as old charges age.
     pub(super) even_until: Option<Timestamp>,
-    /// Since when the limit is in full use; until it falls.
+    /// When the limit was first in full use since it last fell.
     pub(super) full_since: Option<Timestamp>,
     /// When a bucket was found empty: the last time, and one before that.
     pub(super) emptied: Vec<Emptied>,

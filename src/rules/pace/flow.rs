@@ -66,7 +66,8 @@ impl LaneLedger {
             {
                 self.book.learned.lower(configured, quota, flow);
             }
-            let first = self.book.emptied.first().filter(|first| now.since(first.at) >= KNOWN_AFTER);
+            let measured = KNOWN_AFTER..REMEMBERED;
+            let first = self.book.emptied.first().filter(|first| measured.contains(&now.since(first.at)));
             // How much less than the refused call it held, nobody knows: a little too low is tried again, and a little too high
             // is refused again and again.
             if let Some(flow) = first.and_then(|first| first.flow_until(now, quota, refused.of(quota) / 4)) {

@@ -42,7 +42,7 @@ const DOUBLINGS: u8 = 30;
 const CALLS_BETWEEN: u64 = 300;
 /// ... but no longer than this while the limit stands below the configured one, so that strangers who leave are noticed.
 const SOON: Duration = Duration::from_secs(160);
-/// A limit that was used in full until a moment ago may have fallen by a mishap.
+/// A limit that was in full use before, a minute ago or more, may have fallen by a mishap.
 const AT_ONCE: Duration = Duration::from_secs(5);
 const SOONEST: Duration = Duration::from_secs(30);
 /// At the configured limit and beyond, tries that fail become rare.
@@ -97,7 +97,7 @@ impl Learned {
             // limit fell says nothing new.
             if self.shrunk.is_none_or(|(shrunk, _)| shrunk.after(JUST_NOW) <= now) {
                 *self.of_mut(quota) = Some(if before - told <= told / 4 { told } else { told.midpoint(before) });
-                self.shrunk = Some((now, told));
+                self.shrunk = Some((now, (told / DEEPEST_CUT).max(LEAST)));
             }
             return self.give_up_try(now, configured, admitted.requests);
         }
@@ -175,7 +175,7 @@ impl Learned {
         self.next_try = Some(now);
     }
 
-    /// The limit fell although it had been used in full for long: it is tried soon whether that was a mishap.
+    /// The limit fell, which had been in full use before: it is tried soon whether that was a mishap.
     pub(super) fn try_soon(&mut self, now: Timestamp) {
         self.next_try = self.next_try.map(|next| next.min(now.after(AT_ONCE)));
     }
@@ -399,7 +399,7 @@ mod tests {
         succeed(&mut learned, 10);
         assert_eq!(learned.limits(TOLD).0, Some(2_560 + 10));
         assert_eq!(learned.next_try(START), START.after(Duration::from_secs(2)));
-        let raised = [20, 40, 80].map(|raise| {
+        let raised = [20, 40, 80, 80].map(|raise| {
             let before = learned.limits(TOLD).0.unwrap_or(0);
             succeed(&mut learned, 10);
             (learned.limits(TOLD).0.unwrap_or(0) - before, raise)

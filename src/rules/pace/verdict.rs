@@ -90,10 +90,13 @@ impl LaneLedger {
         let is_try = matches!(tries, Some(Tries::Limit(_)));
         // Who gets as far as a try has used up all that was raised, which proves it; of a bucket that is used later.
         let may_be_unproven = !is_try || self.standing() == [Hypothesis::Bucket];
-        if (may_be_unproven && self.book.learned.take_back(now, configured, calls)) || is_try {
-            if is_try {
+        let is_taken_back = may_be_unproven && self.book.learned.take_back(now, configured, calls);
+        if is_taken_back || is_try {
+            if is_try && !is_taken_back {
                 // It was worth a try; what the ledger knows holds as before.
                 self.book.learned.give_up_try(now, configured, calls);
+            }
+            if is_try {
                 // Smaller calls may still seem to fit, and may not.
                 self.book.caution = Some(Caution::default());
             }
