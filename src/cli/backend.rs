@@ -195,7 +195,7 @@ impl Backend {
     pub(crate) async fn announce(&self, batch: &BatchKey, is_told: bool) -> Result<(), StoreError> {
         let Self::Embedded(store) = self else { return Ok(()) };
         let (ledger, notices) = (store.ledger(), store.notices());
-        let announcer = Announcer { ledger: &ledger, notices: &notices, callbacks: None, seals: None, is_told };
+        let announcer = Announcer { ledger: &*ledger, notices: &*notices, callbacks: None, seals: None, is_told };
         announcer.announce(batch).await
     }
 
