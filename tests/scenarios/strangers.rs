@@ -43,7 +43,8 @@ async fn q11_strangers_on_the_account_leave_little_throttled_and_what_they_leave
     );
     assert!(met.throttled >= 1, "they were met: {report}");
     assert!(during.throttled * 100 <= during.calls, "{} of {} throttled", during.throttled, during.calls);
-    assert!((0.90..=1.06).contains(&used), "{used} of what is left is used");
+    // bar: 0.90. What the bucket had saved up when they came comes on top: it held a minute's quota, two fifths of these five.
+    assert!((0.90..=1.20).contains(&used), "{used} of what is left is used");
     // A bucket that has filled up behind the strangers admits more than the quota for a while.
     assert!((0.95..=1.40).contains(&again), "{again} of the whole is used from three minutes after they left");
     let ended = work.so_far().await;
