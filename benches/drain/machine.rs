@@ -63,7 +63,7 @@ impl Machine {
         });
         let latest = *self.latest.lock().unwrap();
         format!(
-            "The rows of one counting ran at the same time, and beside them the bars, on one machine: {cores} cores,{busy} no timer later than {} ms (at {:.0} s). Compare rows of one run: \
+            "Rows ran beside each other on one machine: {cores} cores,{busy} no timer later than {} ms (at {:.0} s). Compare rows of one run: \
              ratios are the same elsewhere if the machine keeps up, seconds need not be. Sizes of the jobs: Azure LLM inference trace 2023, \
              Microsoft AzurePublicDataset, CC-BY 4.0.\n",
             latest.by.as_millis(),
