@@ -136,3 +136,31 @@ fn o6_dead_letters_are_listed_shown_put_back_and_dropped_by_name() {
     assert_eq!(told, json!({ "dropped": 1 }));
     assert_eq!(place.list(&[]).len(), 0);
 }
+
+#[test]
+fn a_redrive_of_all_comes_to_an_end_though_workers_kill_them_again_at_once() {
+    let place = Place::new();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let fleet = place.fleet();
+        bury(&fleet).await;
+        let mut letters = fleet.dead_letters();
+        let mut put_back = 0;
+        loop {
+            let page = letters.next().await.unwrap();
+            if page.is_empty() {
+                break;
+            }
+            for letter in &page {
+                letters.put_back(letter, None).await.unwrap();
+                put_back += 1;
+                let again = receive(&fleet).await;
+                fleet.queue().dead_letter(&again, "bad_input: as before").await.unwrap().unwrap();
+            }
+            assert!(put_back <= 2, "it goes round in circles");
+        }
+        letters.let_go().await;
+        assert_eq!(put_back, 2);
+    });
+    assert_eq!(place.list(&[]).len(), 2, "they lie there for the next one");
+}
