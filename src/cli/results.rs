@@ -20,7 +20,7 @@ use super::{out, wiring};
 pub(crate) async fn results(args: &ResultsArgs) -> Result<Exit, Report> {
     let batch = BatchName::new(&args.batch).map_err(Report::usage)?;
     match wiring::configured_fleet(&args.places).await? {
-        Some(fleet) => of_fleet(&fleet, &batch, args).await,
+        Some(fleet) => of_fleet(&fleet, &batch, args).await.map_err(Report::of_fleet),
         None => of_states(&batch, args),
     }
 }
