@@ -343,7 +343,7 @@ fn state(job: &Known, now: Timestamp) -> String {
             format!("running{owner}, claim {}", job.claims)
         }
         State::Final(status) => match job.ended {
-            Some(ended) => format!("{status} at {ended}"),
+            Some(ended) => format!("{status} at {ended:.3}"),
             None => status.to_string(),
         },
     }
