@@ -115,7 +115,10 @@ async fn spool(inputs: &[PathBuf], stop: &Stop) -> Result<Option<(Vec<PathBuf>, 
         () = stop.drained() => return Ok(None),
         read = reading => read.map_err(Report::stuck)?,
     };
-    let file = file.map_err(|error| Report::stuck(format!("cannot keep standard input in a file: {error}")))?;
+    let file = file.map_err(|error| {
+        Report::stuck(format!("cannot keep standard input in a file: {error}"))
+            .hint("nothing is queued; make room there, or name another directory in TMPDIR")
+    })?;
     let replaced =
         |input: &PathBuf| if input.as_path() == Path::new(STDIN) { file.path().to_owned() } else { input.clone() };
     Ok(Some((inputs.iter().map(replaced).collect(), Some(file))))

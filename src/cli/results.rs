@@ -89,7 +89,9 @@ impl Out {
         match written {
             Ok(()) => Ok(true),
             Err(error) if out::is_enough(&error) => Ok(false),
-            Err(error) => Err(Report::stuck(format!("cannot write to {}: {error}", self.name))),
+            Err(error) => Err(Report::stuck(format!("cannot write to {}: {error}", self.name)).hint(
+                "what was written is not all of it: remove it, and run the same command again where there is room",
+            )),
         }
     }
 }

@@ -229,3 +229,15 @@ fn a_help_text_breaks_its_lines_only_where_they_are_full() {
         }
     }
 }
+
+#[test]
+fn results_for_which_there_is_no_room_are_said_not_to_be_whole() {
+    let place = demo(3);
+    place.aquifer(["run", "demo.jsonl", "--simulate"]).exits(0);
+    let mut command = place.command(["results", "demo"]);
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let ended = command.stdout(full).output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("not all of it") && said.contains("run the same command again"), "{said}");
+}
