@@ -309,7 +309,7 @@ impl Meter {
 
     /// A message told of something in a bucket that is no upload.
     pub fn event_passed_over(&self, message: &str, what: &str) {
-        info!(message, "nothing to do: {what}");
+        info!(message_id = message, "nothing to do: {what}");
     }
 
     /// The pipeline of an upload cannot be begun, and the upload waits for it. What does not pass by itself is said loudly.
@@ -326,12 +326,12 @@ impl Meter {
 
     /// A message went to the dead-letter queue.
     pub fn dead_lettered(&self, message: &str, reason: &str) {
-        warn!(message, "dead-lettered: {reason}");
+        warn!(message_id = message, "dead-lettered: {reason}");
     }
 
     /// One entry of a batch call was not carried out.
     pub fn entry_refused(&self, message: &str, error: &EntryError) {
-        info!(message, "{error}");
+        info!(message_id = message, "{error}");
     }
 
     /// A lane is held shut, or open again; or a batch by its cap, under its name.

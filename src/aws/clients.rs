@@ -72,7 +72,7 @@ pub enum ConnectError {
     #[error("no region for SQS, DynamoDB, S3 and SNS: set AWS_REGION, or `region` in the AWS profile")]
     NoRegion,
     /// The SDK finds no credentials.
-    #[error("no AWS credentials ({why}): set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")]
+    #[error("no AWS credentials: {why}")]
     NoCredentials {
         /// What the chain of providers said.
         why: String,

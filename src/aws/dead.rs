@@ -66,12 +66,14 @@ pub struct DeadLetters {
     inner: Arc<Inner>,
     seen: HashSet<MessageId>,
     held: HashMap<MessageId, ReceiptHandle>,
+    /// The messages that letters of this look were put back as. One that dies again meanwhile is let lie: it would be put back for ever.
+    sent: HashSet<MessageId>,
 }
 
 impl Fleet {
     /// Begins a look through the dead letters. Nobody else sees what was looked at until [`DeadLetters::let_go`].
     pub fn dead_letters(&self) -> DeadLetters {
-        DeadLetters { inner: Arc::clone(&self.inner), seen: HashSet::new(), held: HashMap::new() }
+        DeadLetters { inner: Arc::clone(&self.inner), seen: HashSet::new(), held: HashMap::new(), sent: HashSet::new() }
     }
 }
 
@@ -86,8 +88,9 @@ impl DeadLetters {
             // A look that takes long meets its first letters again, under new handles.
             let is_end = letters.is_empty();
             self.held.extend(letters.iter().map(|letter| (letter.id.clone(), letter.handle.clone())));
-            let fresh: Vec<FleetLetter> =
-                letters.into_iter().filter(|letter| self.seen.insert(letter.id.clone())).collect();
+            let is_fresh =
+                |letter: &FleetLetter| !self.sent.contains(&letter.was) && self.seen.insert(letter.id.clone());
+            let fresh: Vec<FleetLetter> = letters.into_iter().filter(is_fresh).collect();
             if is_end || !fresh.is_empty() {
                 return Ok(fresh);
             }
@@ -130,11 +133,9 @@ impl DeadLetters {
         let mark = mark.map_err(|error| trouble::of_ours(StoreTrouble::Other, doing, error.to_string()))?;
         let request = inner.clients.sqs.send_message().queue_url(&inner.settings.queue_url);
         let request = request.message_body(named.as_ref().unwrap_or(&letter.body)).message_group_id(tenant.as_str());
-        request
-            .message_attributes("aquifer.redriven", mark)
-            .send()
-            .await
-            .map_err(|error| trouble::of_sdk(doing, &error))?;
+        let sent = request.message_attributes("aquifer.redriven", mark).send().await;
+        let sent = sent.map_err(|error| trouble::of_sdk(doing, &error))?;
+        self.sent.extend(sent.message_id.map(MessageId));
         self.remove(letter).await?;
         Ok(outcome)
     }

@@ -38,12 +38,23 @@ pub struct Forgotten {
     pub objects: u64,
 }
 
+/// Why a batch was not purged, or not wholly.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Unforgotten {
+    /// There is no such batch, or it is not complete; nothing was touched.
+    #[error("{0}")]
+    NotYet(String),
+    /// What a service said.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 impl Fleet {
     /// Purges a complete batch, of all its tenants: rows, results, rolls, manifests and counts. Interrupted, it may be repeated.
     ///
     /// # Errors
-    /// `Denied`, saying why, if there is no such batch or it is not complete; else what a service said.
-    pub async fn forget(&self, batch: &BatchName) -> Result<Forgotten, StoreError> {
+    /// See [`Unforgotten`].
+    pub async fn forget(&self, batch: &BatchName) -> Result<Forgotten, Unforgotten> {
         let inner = &self.inner;
         let entries = look_up::partition(inner, DOING, BATCHES).await?;
         let mut keys: Vec<(BatchKey, bool)> = Vec::new();
@@ -54,13 +65,13 @@ impl Fleet {
             }
         }
         if keys.is_empty() {
-            return Err(trouble::of_ours(StoreTrouble::Denied, DOING, format!("there is no batch {batch}")));
+            return Err(Unforgotten::NotYet(format!("there is no batch {batch}")));
         }
         let mut ended = 0;
         for (key, is_going) in &keys {
             let standing = batches::standing(inner, key).await?;
             if !is_going && let Some(why) = why_not(batch, &standing) {
-                return Err(trouble::of_ours(StoreTrouble::Denied, DOING, why));
+                return Err(Unforgotten::NotYet(why));
             }
             ended += standing.counts.ended();
         }

@@ -81,7 +81,7 @@ pub use bill::{Bill, Traffic, prices};
 pub use check::Expected;
 pub use clients::{ConnectError, Emulated, Results, Settings};
 pub use dead::{DeadLetters, FleetLetter, PutBack};
-pub use forget::Forgotten;
+pub use forget::{Forgotten, Unforgotten};
 pub use provision::Created;
 pub use reader::{Order, ResultLines};
 pub use report::{BatchSummary, JobOwner, JobReport, LaneGate, LaneRow, PartsReport};

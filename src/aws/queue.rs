@@ -124,7 +124,7 @@ impl SqsQueue {
                 Resolved::AsItIs => whole.push(message),
                 Resolved::Job(body) => whole.push(Message { body, ..message }),
                 Resolved::NotNow(error) => {
-                    tracing::debug!(message = %message.id.0, %error, "a large job waits for its body");
+                    tracing::debug!(message_id = %message.id.0, %error, "a large job waits for its body");
                     later.push((message.handle, patience(message.receives)));
                 }
             }

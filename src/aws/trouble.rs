@@ -1,6 +1,6 @@
 //! What does a failed call mean to the flow? The SDK's errors in the words of [`StoreError`].
 
-use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::error::{ErrorMetadata, ProvideErrorMetadata, SdkError};
 
 use super::clients::in_words;
 use crate::ports::{StoreError, StoreTrouble};
@@ -52,7 +52,18 @@ where
         SdkError::ServiceError(service) => of_code(service.err().code()),
         _ => StoreTrouble::Other,
     };
-    StoreError { kind, doing: doing.to_owned(), why: in_words(error) }
+    let why = match error {
+        // What the SDK says of a service's error is the Rust of it, where the operation does not list its code.
+        SdkError::ServiceError(service) => said(service.err().meta()).unwrap_or_else(|| in_words(error)),
+        _ => in_words(error),
+    };
+    StoreError { kind, doing: doing.to_owned(), why }
+}
+
+/// Code and message of a service, as far as it gave any.
+fn said(error: &ErrorMetadata) -> Option<String> {
+    let code = error.code()?;
+    Some(error.message().map_or_else(|| code.to_owned(), |message| format!("{code}: {message}")))
 }
 
 /// What an error code means, whether of a call or of one of its entries.

@@ -188,8 +188,8 @@ pub struct PlanArgs {
 }
 
 const PLAN_HELP: &str = "\
-Nothing is sent, and no account is needed: a fleet is asked for its earlier answers, and planned for without them if it does
-not tell. The finish time is that of a rehearsal: the rules that pace real calls are run on a clock of their own. It is as
+Nothing is sent, and no account is needed: a fleet is asked for its earlier answers, and planned for without them if it does \
+not tell. The finish time is that of a rehearsal: the rules that pace real calls are run on a clock of their own. It is as \
 good as what is known of the answers, so run a few hundred jobs first and plan the rest.
 
 Examples:
@@ -225,7 +225,7 @@ pub struct EnqueueArgs {
 }
 
 const ENQUEUE_HELP: &str = "\
-Everything is read to its end before anything is queued. Sent again, the same input queues nothing twice, and an edited one
+Everything is read to its end before anything is queued. Sent again, the same input queues nothing twice, and an edited one \
 only what changed; what it no longer holds is withdrawn, unless it is being worked.
 
 Exit status 3: some lines were refused; they are `rejected` results, and the others are queued.

@@ -21,7 +21,7 @@ use crate::flow::stop::Stop;
 use crate::job::ident::{BatchKey, BatchName, Digest};
 use crate::ports::{
     Allowance, Bodies, Callbacks, Finding, Ingestions, Ledger, Model, Notices, Parts, Pipelines, Queue, Sources,
-    StoreError, StoreTrouble,
+    StoreError,
 };
 use crate::telemetry::Meter;
 use crate::telemetry::traces::{TracedQueue, Traces};
@@ -251,16 +251,7 @@ async fn fit(fleet: &Fleet) -> Result<(), Report> {
 
 /// The same trouble, with what helps against it on AWS.
 pub(crate) fn of_fleet(error: StoreError) -> Report {
-    let hint = match error.kind {
-        StoreTrouble::Denied => {
-            "check the account, the region and the permissions of these credentials (infra/roles.tf lists them)"
-        }
-        StoreTrouble::Away => "check AWS_REGION, AWS_ENDPOINT_URL and the network, and run the same command again",
-        StoreTrouble::Full | StoreTrouble::Newer | StoreTrouble::Damaged | StoreTrouble::Other => {
-            "`aquifer check` says whether the services are as they should be"
-        }
-    };
-    Report::stuck(error).hint(hint)
+    Report::from(error).of_fleet()
 }
 
 /// Where the embedded back end keeps its state.
@@ -315,9 +306,12 @@ impl Roll {
         match self {
             Self::Embedded(run) => run.seal().await,
             Self::Fleet(roll) => {
-                let seal = roll.seal().await?;
-                roll.send_seal(seal).await?;
                 let (jobs, refused) = roll.counts().await;
+                // An input without a line has no batch that could be complete.
+                if jobs + refused > 0 {
+                    let seal = roll.seal().await?;
+                    roll.send_seal(seal).await?;
+                }
                 Ok(Sealed { lines: jobs + refused, jobs, withdrawn: 0 })
             }
         }

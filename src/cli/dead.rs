@@ -101,9 +101,17 @@ fn class_is_known(which: &DeadFilter) -> Result<(), Report> {
     }
 }
 
+/// A filter that applies to all of them.
+fn says_nothing(which: &DeadFilter) -> bool {
+    which.ids.is_empty() && which.batch.is_none() && which.class.is_none()
+}
+
+fn none_listed(which: &DeadFilter) -> &'static str {
+    if says_nothing(which) { "there are no dead letters" } else { "no dead letter is like that" }
+}
+
 fn chosen_by_somebody(which: &DeadFilter, all: bool) -> Result<(), Report> {
-    let says_which = !which.ids.is_empty() || which.batch.is_some() || which.class.is_some();
-    if says_which || all {
+    if !says_nothing(which) || all {
         return Ok(());
     }
     Err(Report::usage("which of them?").hint("say --id, --batch or --class, or --all"))
@@ -131,7 +139,7 @@ fn list(which: &DeadFilter, as_json: bool, places: &Places) -> Result<Exit, Repo
         return Ok(Exit::AllSucceeded);
     }
     if each(&shelves).next().is_none() {
-        say("there are no dead letters");
+        say(none_listed(which));
         return Ok(Exit::AllSucceeded);
     }
     out::line(&format!("{:<8} {:<20} {:<24} {:<25} REASON", "ID", "BATCH", "JOB", "SINCE"))?;

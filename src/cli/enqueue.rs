@@ -21,6 +21,7 @@ use super::backend::Backend;
 use super::default_model;
 use super::exit::{Exit, Report};
 use super::intake::{self, Enrolled, STDIN, Source};
+use super::run::counted;
 use super::terminal::say;
 use super::worker::TRACES_END_WITHIN;
 use super::{input, out, signals, wiring};
@@ -38,8 +39,8 @@ pub(crate) async fn enqueue(args: &EnqueueArgs) -> Result<Exit, Report> {
         default_model::check_models(&args.inputs, &batch, &settings)?;
     }
     let stop = Stop::default();
-    let signals = signals::watch(stop.clone());
-    let Some((inputs, spool)) = spool(&args.inputs, &stop).await? else { return Ok(Exit::Interrupted) };
+    let signals = signals::watch(stop.clone(), "stopping");
+    let Some((inputs, spool)) = spool(&args.inputs, &stop).await? else { return Ok(interrupted(NOTHING_QUEUED)) };
     let endpoints = wiring::endpoints(&settings, args.simulate).await?;
     let is_fleet = matches!(settings.backend, config::Backend::Aws(_)) && !args.simulate;
     let lines = Intake {
@@ -64,21 +65,26 @@ pub(crate) async fn enqueue(args: &EnqueueArgs) -> Result<Exit, Report> {
         spooled: spool.as_ref().map(|file| file.path().to_owned()),
     };
     if intake::check(&source).await?.is_none() {
-        return Ok(Exit::Interrupted);
+        return Ok(interrupted(NOTHING_QUEUED));
     }
     let backend = Backend::open(&settings, &args.places, args.simulate).await?;
     let traces = backend.traces(&settings, &args.places, args.simulate)?;
     source.lines.traces = traces.clone();
     let enrolled = send(&backend, &source, &settings).await;
+    let enrolled = if is_fleet { enrolled.map_err(Report::of_fleet) } else { enrolled };
     traces.end(settings.worker.drain.min(TRACES_END_WITHIN)).await;
     signals.abort();
     backend.close().await?;
-    let Some(enrolled) = enrolled? else {
-        say("interrupted: not all of it is queued; run the same command again to go on");
-        return Ok(Exit::Interrupted);
-    };
+    let Some(enrolled) = enrolled? else { return Ok(interrupted("not all of it is queued")) };
     tell(&enrolled, args.json)?;
     Ok(if enrolled.refused > 0 { Exit::SomeDidNotSucceed } else { Exit::AllSucceeded })
+}
+
+const NOTHING_QUEUED: &str = "nothing is queued";
+
+fn interrupted(so_far: &str) -> Exit {
+    say(&format!("interrupted: {so_far}; run the same command again to go on"));
+    Exit::Interrupted
 }
 
 async fn send(backend: &Backend, source: &Source, settings: &Settings) -> Result<Option<Enrolled>, Report> {
@@ -109,7 +115,10 @@ async fn spool(inputs: &[PathBuf], stop: &Stop) -> Result<Option<(Vec<PathBuf>, 
         () = stop.drained() => return Ok(None),
         read = reading => read.map_err(Report::stuck)?,
     };
-    let file = file.map_err(|error| Report::stuck(format!("cannot keep standard input in a file: {error}")))?;
+    let file = file.map_err(|error| {
+        Report::stuck(format!("cannot keep standard input in a file: {error}"))
+            .hint("nothing is queued; make room there, or name another directory in TMPDIR")
+    })?;
     let replaced =
         |input: &PathBuf| if input.as_path() == Path::new(STDIN) { file.path().to_owned() } else { input.clone() };
     Ok(Some((inputs.iter().map(replaced).collect(), Some(file))))
@@ -129,6 +138,6 @@ fn tell(enrolled: &Enrolled, as_json: bool) -> Result<(), Report> {
         });
         return out::line(&told.to_string());
     }
-    say(&format!("{queued} jobs queued, {known} known already, {refused} lines refused"));
+    say(&format!("{} queued, {known} known already, {} refused", counted(*queued, "job"), counted(*refused, "line")));
     out::line(batch.as_str())
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use crate::ports::{StoreError, StoreTrouble};
+
 /// The exit statuses of the contract.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Exit {
@@ -37,22 +39,42 @@ pub struct Report {
     pub exit: Exit,
     what: String,
     hint: Option<String>,
+    /// What a back end had, if that is why: what helps against it is not the same behind each.
+    trouble: Option<StoreTrouble>,
 }
 
 impl Report {
     /// The command line or the configuration is wrong.
     pub fn usage(what: impl fmt::Display) -> Self {
-        Self { exit: Exit::Usage, what: what.to_string(), hint: None }
+        Self { exit: Exit::Usage, what: what.to_string(), hint: None, trouble: None }
     }
 
     /// It could not go on.
     pub fn stuck(what: impl fmt::Display) -> Self {
-        Self { exit: Exit::CouldNotGoOn, what: what.to_string(), hint: None }
+        Self { exit: Exit::CouldNotGoOn, what: what.to_string(), hint: None, trouble: None }
     }
 
     /// What it says, and what to do about it: a finding of `aquifer check` is put in the same words.
     pub(crate) fn into_parts(self) -> (String, Option<String>) {
         (self.what, self.hint)
+    }
+
+    /// The same trouble, if a back end had any, with what helps against it on AWS.
+    #[must_use]
+    pub(crate) fn of_fleet(self) -> Self {
+        let hint = match self.trouble {
+            None => return self,
+            Some(StoreTrouble::Denied) => {
+                "check the account, the region and the permissions of these credentials (infra/roles.tf lists them)"
+            }
+            Some(StoreTrouble::Away) => {
+                "check AWS_REGION, AWS_ENDPOINT_URL and the network, and run the same command again"
+            }
+            Some(StoreTrouble::Full | StoreTrouble::Newer | StoreTrouble::Damaged | StoreTrouble::Other) => {
+                "`aquifer check` says whether the services are as they should be, and what mends them"
+            }
+        };
+        self.hint(hint)
     }
 
     /// What to do about it.
@@ -73,9 +95,9 @@ impl fmt::Display for Report {
     }
 }
 
-impl From<crate::ports::StoreError> for Report {
-    fn from(error: crate::ports::StoreError) -> Self {
-        use crate::ports::StoreTrouble;
+impl From<StoreError> for Report {
+    /// As behind the state directory of this machine.
+    fn from(error: StoreError) -> Self {
         let hint = match error.kind {
             StoreTrouble::Away => "another process may be holding it; try again",
             StoreTrouble::Full => "make room and run the same command again; nothing is lost",
@@ -91,7 +113,7 @@ impl From<crate::ports::StoreError> for Report {
             }
             StoreTrouble::Other => "nothing is lost; run the same command again",
         };
-        Self::stuck(&error).hint(hint)
+        Self { trouble: Some(error.kind), ..Self::stuck(&error).hint(hint) }
     }
 }
 

@@ -64,7 +64,7 @@ pub(crate) async fn look(args: &ExplainArgs) -> Result<Vec<Told>, Report> {
         None => None,
     };
     if let Some(fleet) = wiring::configured_fleet(&args.places).await? {
-        return of_fleet(&fleet, args, batch.as_ref(), &id, part.as_ref()).await;
+        return of_fleet(&fleet, args, batch.as_ref(), &id, part.as_ref()).await.map_err(Report::of_fleet);
     }
     let states = States::open(&args.places.state)?;
     let mut told = Vec::new();
@@ -343,7 +343,7 @@ fn state(job: &Known, now: Timestamp) -> String {
             format!("running{owner}, claim {}", job.claims)
         }
         State::Final(status) => match job.ended {
-            Some(ended) => format!("{status} at {ended}"),
+            Some(ended) => format!("{status} at {ended:.3}"),
             None => status.to_string(),
         },
     }

@@ -1,8 +1,8 @@
 //! `aquifer forget`: purge a batch, so that prompts and answers do not lie about for ever.
 
-use crate::aws::Fleet;
+use crate::aws::{Fleet, Unforgotten};
 use crate::job::ident::BatchName;
-use crate::ports::StoreTrouble;
+use crate::ports::StoreError;
 
 use super::args::ForgetArgs;
 use super::exit::{Exit, Report};
@@ -52,9 +52,10 @@ async fn of_fleet(fleet: &Fleet, name: &str) -> Result<Exit, Report> {
             say(&format!("`aquifer dead drop --batch {batch}` throws away what is left of it among the dead letters"));
             Ok(Exit::AllSucceeded)
         }
-        Err(error) if error.kind == StoreTrouble::Denied => {
-            Err(Report::usage(error.why).hint("only a complete batch can be forgotten"))
-        }
-        Err(error) => Err(backend::of_fleet(error).hint("run the same command again to go on")),
+        Err(Unforgotten::NotYet(why)) => Err(Report::usage(why).hint("only a complete batch can be forgotten")),
+        Err(Unforgotten::Store(error)) => Err(backend::of_fleet(StoreError {
+            why: format!("{}; run the same command again to go on", error.why),
+            ..error
+        })),
     }
 }

@@ -22,7 +22,7 @@ use super::run::short;
 use super::states::{States, place_of};
 use super::terminal::say;
 use super::wiring;
-use super::{SystemClock, out};
+use super::{SystemClock, backend, out};
 
 /// Shows them, or sets the breaker of one.
 ///
@@ -64,7 +64,11 @@ fn is_a_models(lane: &LaneId) -> bool {
 
 async fn show(args: &LanesArgs, known: &Known) -> Result<Exit, Report> {
     let now = SystemClock.now();
-    for Row { lane, state, is_simulated } in rows(&args.places).await? {
+    let rows = rows(&args.places).await?;
+    if rows.is_empty() && !args.json {
+        say("no lane is known: nothing was called yet");
+    }
+    for Row { lane, state, is_simulated } in rows {
         let (mut book, terms) = known.book(&lane);
         if book.load(&state).is_err() {
             continue;
@@ -89,7 +93,7 @@ struct Row {
 async fn rows(places: &Places) -> Result<Vec<Row>, Report> {
     let mut rows = Vec::new();
     if let Some(fleet) = wiring::configured_fleet(places).await? {
-        let written = fleet.lanes().await?.into_iter();
+        let written = fleet.lanes().await.map_err(backend::of_fleet)?.into_iter();
         rows.extend(written.map(|row| Row { lane: row.lane, state: row.state.to_vec(), is_simulated: false }));
     } else {
         for state in &States::open(&places.state)?.readers {
@@ -179,7 +183,7 @@ async fn set(args: &HandLane, hand: Hand) -> Result<Exit, Report> {
     let settings = wiring::settings(args.places.config.as_deref(), row.is_simulated)?;
     let is_told = settings.notify.jobs || settings.notify.batches;
     if let Some(fleet) = wiring::configured_fleet(&args.places).await? {
-        turn(&*fleet.allowance(), is_told.then(|| fleet.notices()), &row.lane, hand).await?;
+        turn(&*fleet.allowance(), is_told.then(|| fleet.notices()), &row.lane, hand).await.map_err(Report::of_fleet)?;
     } else {
         let dir = place_of(&args.places.state, row.is_simulated);
         let store = wiring::working_store(&dir, &settings, row.is_simulated).await?;

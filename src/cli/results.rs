@@ -20,7 +20,7 @@ use super::{out, wiring};
 pub(crate) async fn results(args: &ResultsArgs) -> Result<Exit, Report> {
     let batch = BatchName::new(&args.batch).map_err(Report::usage)?;
     match wiring::configured_fleet(&args.places).await? {
-        Some(fleet) => of_fleet(&fleet, &batch, args).await,
+        Some(fleet) => of_fleet(&fleet, &batch, args).await.map_err(Report::of_fleet),
         None => of_states(&batch, args),
     }
 }
@@ -89,7 +89,9 @@ impl Out {
         match written {
             Ok(()) => Ok(true),
             Err(error) if out::is_enough(&error) => Ok(false),
-            Err(error) => Err(Report::stuck(format!("cannot write to {}: {error}", self.name))),
+            Err(error) => Err(Report::stuck(format!("cannot write to {}: {error}", self.name)).hint(
+                "what was written is not all of it: remove it, and run the same command again where there is room",
+            )),
         }
     }
 }

@@ -7,11 +7,16 @@ use crate::flow::stop::{Reason, Stop};
 
 use super::terminal::say;
 
-/// The first signal drains, the second hands back at once.
-pub(crate) fn watch(stop: Stop) -> JoinHandle<()> {
+/// What whoever makes calls does at the first signal.
+pub(crate) const CALLS_FINISH: &str =
+    "stopping: calls already paid for are finished first; press Ctrl-C again to stop at once";
+
+/// The first signal drains, which is `told`; the second hands back at once.
+pub(crate) fn watch(stop: Stop, told: &'static str) -> JoinHandle<()> {
+    let first = heard_from_now();
     tokio::spawn(async move {
-        if interrupted().await {
-            say("stopping: calls already paid for are finished first; press Ctrl-C again to stop at once");
+        if first.await {
+            say(told);
             stop.drain(Reason::Interrupted);
         }
         if interrupted().await {

@@ -50,7 +50,7 @@ impl Source<'_> {
     /// How it stands now.
     async fn look(&self) -> Result<View, Report> {
         let view = match &self.fleet {
-            Some(fleet) => of_fleet(fleet, self.args).await?,
+            Some(fleet) => of_fleet(fleet, self.args).await.map_err(Report::of_fleet)?,
             // Opened each time: the simulated state beside the real one may be made meanwhile.
             None => of_states(&States::open(&self.args.places.state)?, self.args)?,
         };

@@ -122,7 +122,19 @@ pub(crate) async fn fleet(settings: &AwsSettings, keep: Duration) -> Result<Flee
         },
         keep,
     };
-    Fleet::connect(settings, Arc::new(SystemClock)).await.map_err(Report::usage)
+    Fleet::connect(settings, Arc::new(SystemClock)).await.map_err(|error| match error {
+        aws::ConnectError::NoCredentials { why } => no_credentials(
+            &why,
+            "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; renew an expired login with `aws sso login`",
+        ),
+        other => Report::usage(other),
+    })
+}
+
+/// Below the first line of what the SDK says stands what each provider in turn did not find.
+fn no_credentials(why: &str, hint: &str) -> Report {
+    let why = why.lines().next().unwrap_or_default();
+    Report::usage(format!("no AWS credentials: {}", why.trim_end_matches(". Attempted:"))).hint(hint)
 }
 
 /// The fleet that the configuration names, if it names one: what a command looks at that has no input of its own.
@@ -223,14 +235,11 @@ pub(crate) async fn bedrock(endpoints: &[EndpointSettings]) -> Result<Bedrock, R
 pub(crate) async fn signed(endpoints: &[EndpointSettings]) -> Result<Bedrock, Report> {
     let connected = Bedrock::connect(to_endpoints(endpoints), Credentials::FromEnvironment).await;
     connected.map_err(|error| match error {
-        ConnectError::NoCredentials { why } => {
-            // Below its first line stands what each provider in turn did not find.
-            let why = why.lines().next().unwrap_or_default();
-            Report::usage(format!("no AWS credentials: {}", why.trim_end_matches(". Attempted:"))).hint(
-                "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_BEARER_TOKEN_BEDROCK; renew an \
-                 expired login with `aws sso login`; --simulate needs none",
-            )
-        }
+        ConnectError::NoCredentials { why } => no_credentials(
+            &why,
+            "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_BEARER_TOKEN_BEDROCK; renew an \
+             expired login with `aws sso login`; --simulate needs none",
+        ),
         other => Report::usage(other),
     })
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::task::JoinSet;
 
-use crate::config::{self, Listen, Settings};
+use crate::config::{Listen, Settings};
 use crate::flow::context::Context;
 use crate::flow::figures::figures;
 use crate::flow::patience::Patience;
@@ -46,7 +46,7 @@ pub(crate) async fn worker(args: &WorkerArgs) -> Result<Exit, Report> {
     let is_simulated = args.simulate.is_some();
     let settings = wiring::settings(args.places.config.as_deref(), is_simulated)?;
     let stop = Stop::default();
-    let signals = signals::watch(stop.clone());
+    let signals = signals::watch(stop.clone(), signals::CALLS_FINISH);
     let Connected { model, ingestions, simulator, endpoints } = connect(args.simulate.as_ref(), &settings).await?;
     let backend = Backend::open(&settings, &args.places, is_simulated).await?;
     let folders = Folders::of(&settings, &args.places)?;
@@ -66,8 +66,8 @@ pub(crate) async fn worker(args: &WorkerArgs) -> Result<Exit, Report> {
         Backend::Fleet(_) => JoinSet::new(),
     };
     let purging = tokio::spawn(purge(backend.clone(), settings.keep));
-    // CloudWatch reads the log of a fleet; on a machine of its own a worker is scraped.
-    let is_fleet = matches!(settings.backend, config::Backend::Aws(_));
+    // CloudWatch reads the log of a fleet; on a machine of its own, and in a simulated run, a worker is scraped.
+    let is_fleet = matches!(backend, Backend::Fleet(_));
     watch(&context, is_fleet.then(Emf::default)).await;
     while watching.join_next().await.is_some() {}
     purging.abort();

@@ -680,6 +680,18 @@ fn the_examples_are_read() {
     let alone = read(text).unwrap();
     let named = "# endpoints_file = \"bedrock_endpoints.conf\"";
     assert!(text.contains(named));
+    // What of a fleet is commented out is sound, too.
+    let is_of_a_fleet = |line: &&str| line.starts_with("# [aws]") || line.starts_with("# [tenant.");
+    assert_eq!(text.lines().filter(is_of_a_fleet).count(), 2);
+    let mut is_within = false;
+    let fleet = text.lines().map(|line| {
+        is_within = (is_within || is_of_a_fleet(&line)) && !line.is_empty();
+        let is_setting = is_within && (line.ends_with(']') || line.contains(" = "));
+        line.strip_prefix("# ").filter(|_| is_setting).unwrap_or(line)
+    });
+    let fleet = fleet.collect::<Vec<_>>().join("\n").replace("backend = \"embedded\"", "backend = \"aws\"");
+    let fleet = read(&fleet).unwrap();
+    assert!(matches!(fleet.backend, Backend::Aws(_)) && fleet.tenants.len() == 1, "{fleet:?}");
     let text = text.replace(named, &named["# ".len()..]);
     let list = |path: &str| {
         assert_eq!(path, "bedrock_endpoints.conf");

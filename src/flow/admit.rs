@@ -111,7 +111,7 @@ fn parse(context: &Context, body: &str, message_id: &str) -> Result<Job, Exit> {
     let defaults = Defaults {
         batch: &batch,
         model: None,
-        only_model: None,
+        only_model: context.settings.uploads.default_model(),
         answers_callbacks,
         documents,
         no_ingestions,

@@ -234,4 +234,11 @@ mod tests {
         }
         assert!(told > 15, "only {told} of them are more than nothing");
     }
+
+    #[test]
+    fn nothing_is_written_as_zero_and_not_as_less() {
+        let lines = Emf::default().lines(NOW, &Figures::default());
+        let text: Vec<String> = lines.iter().map(ToString::to_string).collect();
+        assert!(!text.is_empty() && text.iter().all(|line| !line.contains("-0.0")), "{text:?}");
+    }
 }

@@ -95,7 +95,9 @@ impl Metric {
     pub(super) fn on_worker(&self, figures: &Figures) -> Option<f64> {
         match self.series {
             Series::Whole(read) => read(figures),
-            Series::Tenant(read) => Some(figures.tenants.iter().map(|(_, tally)| read(tally)).sum()),
+            Series::Tenant(read) => {
+                Some(figures.tenants.iter().map(|(_, tally)| read(tally)).fold(0.0, std::ops::Add::add))
+            }
             Series::TenantStatus => count(figures.tenants.iter().flat_map(|(_, tally)| tally.ended).sum()),
             Series::FailedClass => count(figures.failed.iter().sum()),
             Series::Fallback => count(figures.fallbacks.iter().map(|(_, times)| times).sum()),

@@ -90,3 +90,13 @@ fn explain_names_the_gate_of_the_jobs_own_model() {
     running.child.kill().unwrap();
     running.child.wait().unwrap();
 }
+
+#[test]
+fn where_nothing_was_called_lanes_says_so_and_is_not_silent() {
+    let place = Place::new();
+    config(&place, 1_000);
+    place.write_jobs("demo.jsonl", 1);
+    place.aquifer(["enqueue", "demo.jsonl", "--simulate"]).exits(0);
+    place.aquifer(["lanes", "--state", SIMULATED]).exits(0).says(&["no lane is known"]);
+    assert_eq!(place.aquifer(["lanes", "--json", "--state", SIMULATED]).exits(0).stdout, b"");
+}

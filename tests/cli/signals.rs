@@ -1,5 +1,6 @@
 //! Ctrl-C, once and twice.
 
+use std::io::Write as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -91,4 +92,18 @@ fn an_interrupt_is_heard_while_standard_input_says_nothing() {
     running.finish().exits(130);
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     drop(typing);
+}
+
+#[test]
+fn an_interrupted_enqueue_speaks_of_no_calls_and_says_that_nothing_is_queued() {
+    let place = Place::new();
+    let mut command = place.command(["enqueue", "-", "--batch", "demo", "--simulate"]);
+    let (input, mut typed) = std::io::pipe().unwrap();
+    command.stdin(input);
+    let enqueueing = Running::start(command);
+    // More than a pipe holds: once it is written, somebody is reading, and goes on as long as the other end is open.
+    typed.write_all(&b"\"Hi\"\n".repeat(100_000)).unwrap();
+    enqueueing.signal("INT");
+    let ended = enqueueing.finish().exits(130).says(&["nothing is queued", "run the same command again"]);
+    assert!(!ended.stderr.contains("calls"), "{}", ended.stderr);
 }

@@ -211,3 +211,33 @@ fn calls_of_a_model_without_a_price_are_not_called_free() {
     let ended = place.aquifer(["run", "demo.jsonl", "--simulate", "--model", "vendor.unpriced-v1:0"]).exits(0);
     ended.says(&["without the calls to `vendor.unpriced-v1:0`"]);
 }
+
+#[test]
+fn a_help_text_breaks_its_lines_only_where_they_are_full() {
+    let place = Place::new();
+    let commands =
+        ["run", "plan", "worker", "enqueue", "status", "results", "explain", "lanes", "dead", "check", "forget"];
+    for command in commands {
+        let help = String::from_utf8(place.aquifer([command, "--help"]).exits(0).stdout).unwrap();
+        let lines: Vec<&str> = help.lines().collect();
+        for pair in lines.windows(2) {
+            let (line, next) = (pair[0], pair[1]);
+            let is_text = |line: &str| !line.is_empty() && !line.starts_with(' ');
+            let goes_on = is_text(line) && is_text(next) && !line.ends_with(['.', ':']);
+            let word = next.split(' ').next().unwrap_or_default();
+            assert!(!goes_on || line.len() + 1 + word.len() > 100, "{command}: {line:?}, {next:?}");
+        }
+    }
+}
+
+#[test]
+fn results_for_which_there_is_no_room_are_said_not_to_be_whole() {
+    let place = demo(3);
+    place.aquifer(["run", "demo.jsonl", "--simulate"]).exits(0);
+    let mut command = place.command(["results", "demo"]);
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let ended = command.stdout(full).output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("not all of it") && said.contains("run the same command again"), "{said}");
+}

@@ -123,11 +123,15 @@ async fn a_bucket_in_another_region_is_named_so_and_one_that_cannot_be_seen_stop
 // ------------------------------------------------------------------------------------------------ the real binary
 
 pub(crate) fn aquifer(dir: &Path, arguments: &[&str]) -> Output {
+    command(dir, ministack::url(), arguments).output().unwrap()
+}
+
+fn command(dir: &Path, url: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_aquifer"));
     command.args(arguments).current_dir(dir).env_clear().env("HOME", dir);
-    command.env("AWS_ENDPOINT_URL", ministack::url()).env("AWS_REGION", ministack::REGION);
+    command.env("AWS_ENDPOINT_URL", url).env("AWS_REGION", ministack::REGION);
     command.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test");
-    command.output().unwrap()
+    command
 }
 
 /// A directory with a configuration of services that are not there yet.
@@ -177,4 +181,103 @@ fn a_command_that_starts_on_nothing_says_what_is_missing_and_how_to_make_it() {
             assert!(said(&output).contains(word), "{command:?}: {word} is not in {}", said(&output));
         }
     }
+}
+
+/// What looks at a fleet without asking first whether all of it is there.
+const LOOKS: [&[&str]; 4] = [&["status"], &["results", "jobs"], &["explain", "a"], &["lanes"]];
+
+#[test]
+fn what_goes_wrong_with_a_fleet_is_not_put_down_to_a_state_directory() {
+    let (dir, _) = configured();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for arguments in LOOKS {
+        let missing = aquifer(dir.path(), arguments);
+        assert_eq!(missing.status.code(), Some(1), "{arguments:?}: {}", said(&missing));
+        let away = command(dir.path(), &format!("http://{nobody}"), arguments).output().unwrap();
+        assert_eq!(away.status.code(), Some(1), "{arguments:?}: {}", said(&away));
+        for (output, word) in [(&missing, "`aquifer check` says"), (&away, "AWS_ENDPOINT_URL")] {
+            let said = said(output);
+            assert!(said.contains(word), "{arguments:?}: {word} is not in {said}");
+            assert!(!said.contains("state directory") && !said.contains("another process"), "{arguments:?}: {said}");
+        }
+    }
+}
+
+/// Refuses whatever it is asked with a code that no operation lists, as a service does with a key that it does not know.
+fn refusing() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            std::thread::spawn(move || refuse(stream.unwrap()));
+        }
+    });
+    url
+}
+
+fn refuse(mut stream: std::net::TcpStream) {
+    use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+    let body = r#"{"__type":"UnrecognizedClientException","message":"The security token is invalid."}"#;
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        // Whoever asked goes away when it has heard enough.
+        if reader.read_line(&mut line).unwrap_or(0) == 0 {
+            return;
+        }
+        let line = line.trim().to_lowercase();
+        length = line.strip_prefix("content-length: ").map_or(length, |told| told.parse().unwrap());
+        if line.is_empty() {
+            let mut asked = vec![0; length];
+            reader.read_exact(&mut asked).unwrap();
+            let head = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/x-amz-json-1.0\r\ncontent-length: ";
+            let _ = write!(stream, "{head}{}\r\n\r\n{body}", body.len());
+            length = 0;
+        }
+    }
+}
+
+#[test]
+fn a_key_that_no_service_knows_is_told_in_its_words_and_mended_by_other_credentials() {
+    let (dir, _) = configured();
+    let url = refusing();
+    for arguments in LOOKS.into_iter().chain([&["forget", "jobs"][..], &["enqueue", "jobs.jsonl"]]) {
+        let output = command(dir.path(), &url, arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", said(&output));
+        let said = said(&output);
+        assert!(said.contains("UnrecognizedClientException: The security token is invalid."), "{arguments:?}: {said}");
+        assert!(said.contains("permissions of these credentials"), "{arguments:?}: {said}");
+        assert!(!said.contains("Error {"), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn without_credentials_one_line_says_so_and_another_what_to_set() {
+    let (dir, _) = configured();
+    for arguments in [&["status"][..], &["enqueue", "jobs.jsonl"]] {
+        let mut command = command(dir.path(), ministack::url(), arguments);
+        command
+            .env_remove("AWS_ACCESS_KEY_ID")
+            .env_remove("AWS_SECRET_ACCESS_KEY")
+            .env("AWS_EC2_METADATA_DISABLED", "true");
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+        let said = said(&output);
+        assert_eq!(said.lines().count(), 3, "{said}");
+        assert!(said.contains("no AWS credentials") && said.contains("hint: set AWS_PROFILE"), "{said}");
+    }
+}
+
+#[test]
+fn an_empty_input_queues_nothing_and_is_no_trouble() {
+    let (dir, _) = configured();
+    let created = aquifer(dir.path(), &["check", "--create"]);
+    assert_eq!(created.status.code(), Some(0), "{}", said(&created));
+    std::fs::write(dir.path().join("empty.jsonl"), "\n").unwrap();
+    let output = aquifer(dir.path(), &["enqueue", "empty.jsonl"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(said(&output).contains("0 jobs queued"), "{}", said(&output));
+    let status = aquifer(dir.path(), &["status"]);
+    assert!(said(&status).contains("queue: 0 ready"), "nor is it sealed: {}", said(&status));
 }

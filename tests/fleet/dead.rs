@@ -136,3 +136,52 @@ fn o6_dead_letters_are_listed_shown_put_back_and_dropped_by_name() {
     assert_eq!(told, json!({ "dropped": 1 }));
     assert_eq!(place.list(&[]).len(), 0);
 }
+
+#[test]
+fn a_redrive_of_all_comes_to_an_end_though_workers_kill_them_again_at_once() {
+    let place = Place::new();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let fleet = place.fleet();
+        bury(&fleet).await;
+        let mut letters = fleet.dead_letters();
+        let mut put_back = 0;
+        loop {
+            let page = letters.next().await.unwrap();
+            if page.is_empty() {
+                break;
+            }
+            for letter in &page {
+                letters.put_back(letter, None).await.unwrap();
+                put_back += 1;
+                let again = receive(&fleet).await;
+                fleet.queue().dead_letter(&again, "bad_input: as before").await.unwrap().unwrap();
+            }
+            assert!(put_back <= 2, "it goes round in circles");
+        }
+        letters.let_go().await;
+        assert_eq!(put_back, 2);
+    });
+    assert_eq!(place.list(&[]).len(), 2, "they lie there for the next one");
+}
+
+#[test]
+fn dead_letters_that_somebody_looks_at_are_not_said_to_be_none() {
+    let place = Place::new();
+    let list = |arguments: &[&str]| said(&aquifer(place.dir(), &[&["dead", "list"], arguments].concat()));
+    assert!(list(&[]).contains("there are no dead letters"), "{}", list(&[]));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let letters = runtime.block_on(async {
+        bury(&place.fleet()).await;
+        let mut letters = place.fleet().dead_letters();
+        assert_eq!(letters.next().await.unwrap().len(), 2);
+        letters
+    });
+    assert!(list(&[]).contains("none of the 2 dead letters can be seen now"), "{}", list(&[]));
+    runtime.block_on(letters.let_go());
+    assert!(
+        list(&["--batch", "elsewhere"]).contains("no dead letter is like that"),
+        "{}",
+        list(&["--batch", "elsewhere"])
+    );
+}

@@ -1,9 +1,8 @@
 //! What `forget` leaves of a batch: nothing; and of one that is not complete: all of it.
 
-use aquifer::aws::Forgotten;
+use aquifer::aws::{Forgotten, Unforgotten};
 use aquifer::job::ident::{BatchName, JobKey};
 use aquifer::job::lifecycle::Status;
-use aquifer::ports::StoreTrouble;
 
 use crate::ministack;
 use crate::stored::{Place, batch, enqueue, job, listed};
@@ -61,8 +60,7 @@ async fn a_forgotten_batch_leaves_nothing_and_its_neighbour_everything() {
     assert_eq!(forgotten, Forgotten { jobs: 100, objects: gone });
     assert_eq!(place.left().await, others);
     let error = place.fleet.forget(&batch()).await.unwrap_err();
-    assert_eq!(error.kind, StoreTrouble::Denied, "{error}");
-    assert!(error.why.contains("there is no batch"), "{error}");
+    assert_eq!(error, Unforgotten::NotYet(format!("there is no batch {}", batch())));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -73,7 +71,7 @@ async fn a_batch_that_is_not_complete_or_not_announced_is_left_alone() {
     let mut roll = place.fleet.rolls().begin(&batch(), None).await.unwrap();
     enqueue(&mut *roll, &lines, 40).await;
     place.finish_all(&all[..2]).await;
-    let why = async || place.fleet.forget(&batch()).await.unwrap_err().why;
+    let why = async || place.fleet.forget(&batch()).await.unwrap_err().to_string();
     assert!(why().await.contains("nobody said yet that all of it is sent"), "{}", why().await);
     place.seal(&mut *roll).await;
     assert!(why().await.contains("1 jobs of"), "{}", why().await);

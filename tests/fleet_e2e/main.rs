@@ -36,6 +36,7 @@ mod made;
 #[path = "../common/ministack/mod.rs"]
 mod ministack;
 mod parked;
+mod producers;
 #[allow(dead_code, reason = "shared with the tests of single ports, which use all of it")]
 #[path = "../common/proxy/mod.rs"]
 mod proxy;

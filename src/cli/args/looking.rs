@@ -100,9 +100,9 @@ pub struct LanesArgs {
 
 const LANES_HELP: &str = "\
 Examples:
-  aquifer lanes                                        every lane
-  aquifer lanes open us-east-1/amazon.nova-micro-v1:0  send nothing there
-  aquifer lanes close us-east-1/amazon.nova-micro-v1:0 send calls there again";
+  aquifer lanes                                         every lane
+  aquifer lanes open us-east-1/amazon.nova-micro-v1:0   send nothing there
+  aquifer lanes close us-east-1/amazon.nova-micro-v1:0  send calls there again";
 
 /// What a person has to say of a breaker.
 #[derive(Debug, Subcommand)]

@@ -3,7 +3,9 @@
 
 use serde_json::{Value, json};
 
-use super::{chosen_by_somebody, class_is_known, no_letter, none_is_like_that, nothing_without_yes};
+use super::{
+    chosen_by_somebody, class_is_known, no_letter, none_is_like_that, none_listed, nothing_without_yes, says_nothing,
+};
 use crate::aws::{DeadLetters, Fleet, FleetLetter, PutBack};
 use crate::cli::args::{DeadAct, DeadFilter};
 use crate::cli::backend::of_fleet;
@@ -110,7 +112,14 @@ async fn list(fleet: &Fleet, which: &DeadFilter, as_json: bool) -> Result<Exit, 
     })
     .await?;
     if looked.found.is_empty() && !as_json {
-        say("there are no dead letters");
+        // Nobody is shown what somebody else is looking at.
+        match fleet.queue().depth().await.map_err(of_fleet)?.dead {
+            hidden @ 1.. if says_nothing(which) => say(&format!(
+                "none of the {hidden} dead letters can be seen now: somebody else looks at them, or did and was killed; two minutes later they \
+                 can be seen again"
+            )),
+            _ => say(none_listed(which)),
+        }
     }
     tell_cut(&looked);
     Ok(Exit::AllSucceeded)

@@ -28,7 +28,7 @@ impl Timeline {
     pub(super) fn text(&self) -> Vec<String> {
         let older = self.trail.older();
         let gap = (older > 0).then(|| format!("{:MOMENT_WIDTH$}  ({older} older events are not kept)", ""));
-        let line = |(at, said): (Timestamp, Said<'_>)| format!("{:MOMENT_WIDTH$}  {}", at.to_string(), said.text());
+        let line = |(at, said): (Timestamp, Said<'_>)| format!("{at:.3}  {}", said.text());
         let mut events = self.events().into_iter();
         let first = events.next().filter(|(_, said)| matches!(said, Said::Queued));
         match first {
@@ -150,6 +150,7 @@ mod tests {
         let text = timeline.text();
         assert_eq!(text[0], "1970-01-01T00:00:00.005Z  queued");
         assert_eq!(text[2], "1970-01-01T00:00:01.001Z  waited 1m 1s for tokens a minute");
+        assert_eq!(text[4], "1970-01-01T00:01:04.300Z  recorded: succeeded", "all as long as each other");
         assert_eq!(text[3], "1970-01-01T00:01:02.001Z  called eu-west-1/m: answered after 2.2s");
         let json = timeline.json();
         assert_eq!(json.len(), text.len());

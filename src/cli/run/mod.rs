@@ -43,6 +43,7 @@ use super::{intake, serve, signals};
 pub(crate) use progress::{Pace, clock, short, span};
 use progress::{Progress, View};
 use results_file::Results;
+pub(crate) use summary::counted;
 
 /// Between two looks at what ended, and two views of the progress.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -82,7 +83,7 @@ pub async fn run(args: RunArgs) -> Result<Exit, Report> {
         ));
     }
     let stop = Stop::default();
-    let signals = signals::watch(stop.clone());
+    let signals = signals::watch(stop.clone(), signals::CALLS_FINISH);
     let Connected { model, ingestions, simulator, endpoints } = connect(args.simulate.as_ref(), &settings).await?;
     let mut results = Results::open(&args.output, &args.inputs)?;
     let claims = results.claims()?;

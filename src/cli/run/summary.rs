@@ -251,7 +251,7 @@ impl Summary<'_> {
 }
 
 /// `1 job`, `2 jobs`.
-fn counted(number: u64, what: &str) -> String {
+pub(crate) fn counted(number: u64, what: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {what}{plural}")
 }
