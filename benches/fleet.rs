@@ -1,12 +1,13 @@
 //! How fast does one worker of a fleet drain a queue, and what does a job cost it in processor time? The real binary, a model
 //! that answers at once and has no quota, and ministack for the services. That is one Python process: what it uses of a core
-//! while the worker works is printed beside the rate. As long as that is far from all of it, what binds are the slots: each job
-//! waits in one for the company of others, in one shared call after the other.
+//! is printed beside the rate. Of the second half, because the first begins slowly whatever the services can do: a quota that nobody told is felt
+//! for, a few calls at a time.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stdout,
     reason = "a benchmark that cannot go on has nothing to report"
 )]
 
@@ -28,7 +29,8 @@ use common::{each, figure, place, rate, title, worker};
 
 /// Answers at once.
 const SCENARIO: &str = "[latency]\nconstant = '0s'\n[answer]\nmean = 15\nspread = 5\n";
-const SLOTS: u32 = 256;
+/// The usual number, and so many that they are never all taken.
+const SLOTS: [u32; 2] = [256, 1_024];
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -36,6 +38,13 @@ const LOOK: Duration = Duration::from_millis(100);
 async fn main() {
     title("fleet");
     let jobs = if common::is_short() { 1_000 } else { 10_000 };
+    for slots in SLOTS {
+        work(jobs, slots).await;
+    }
+}
+
+/// So many jobs by one worker with so many slots.
+async fn work(jobs: usize, slots: u32) {
     let place = place();
     let settings = ministack::settings();
     let emulated = ministack::emulated(ministack::url());
@@ -50,32 +59,57 @@ async fn main() {
     assert!(command(place.path(), &["enqueue", "input.jsonl"]).status().unwrap().success());
     figure("jobs enqueued", rate(jobs, began.elapsed()), None);
 
-    let (theirs, began) = (process::cpu(ministack::process()), Instant::now());
-    let mut working = start(place.path());
-    while !is_announced(&fleet).await {
+    let began = Moment::now(0);
+    let mut working = start(place.path(), slots);
+    let mut half = None;
+    loop {
+        let batches = fleet.batches(None).await.unwrap();
+        if half.is_none() {
+            let ended = usize::try_from(batches.iter().map(|batch| batch.ended.total).sum::<u64>()).unwrap();
+            half = (2 * ended >= jobs).then(|| Moment::now(ended));
+        }
+        if batches.iter().any(|batch| batch.announced > 0) {
+            break;
+        }
         assert!(working.try_wait().unwrap().is_none(), "the worker has ended");
         tokio::time::sleep(LOOK).await;
     }
-    let (took, ours) = (began.elapsed(), process::user_cpu(working.id()));
-    let theirs = process::cpu(ministack::process()) - theirs;
+    let (ended, ours) = (Moment::now(jobs), process::user_cpu(working.id()));
     let memory = process::peak_memory(working.id()).unwrap();
     assert!(Command::new("kill").arg(working.id().to_string()).status().unwrap().success());
     assert!(working.wait().unwrap().success());
-    figure("jobs worked by one worker", rate(jobs, took), None);
+    let half = half.unwrap();
+    println!("  with {slots} slots:");
+    figure("jobs worked by one worker", rate(jobs, ended.at - began.at), None);
+    figure("the second half of them", rate(jobs - half.jobs, ended.at - half.at), None);
+    figure("ministack, of the one core it can use, then", busy(&half, &ended), None);
     figure("user time a job, the worker", each(ours, jobs), Some("<= 500 us"));
     figure("peak memory, the worker", format!("{memory:.1} MiB"), None);
-    figure("CPU a job, ministack", each(theirs, jobs), None);
-    let busy = theirs.as_secs_f64() / took.as_secs_f64();
-    figure("ministack, of the one core it can use", format!("{:.0} %", 100.0 * busy), None);
+    figure("CPU a job, ministack", each(ended.theirs - began.theirs, jobs), None);
 }
 
-async fn is_announced(fleet: &Fleet) -> bool {
-    fleet.batches(None).await.unwrap().iter().any(|batch| batch.announced > 0)
+/// What there is to be seen when so many jobs have ended.
+struct Moment {
+    at: Instant,
+    jobs: usize,
+    /// What ministack has used of a core so far.
+    theirs: Duration,
 }
 
-fn start(folder: &Path) -> Child {
+impl Moment {
+    fn now(jobs: usize) -> Self {
+        Self { at: Instant::now(), jobs, theirs: process::cpu(ministack::process()) }
+    }
+}
+
+fn busy(from: &Moment, to: &Moment) -> String {
+    let busy = (to.theirs - from.theirs).as_secs_f64() / (to.at - from.at).as_secs_f64();
+    format!("{:.0} %", 100.0 * busy)
+}
+
+fn start(folder: &Path, slots: u32) -> Child {
     let mut command = command(folder, &["worker", "--listen", "127.0.0.1:0"]);
-    command.env("AQUIFER_WORKER_SLOTS", SLOTS.to_string()).spawn().unwrap()
+    command.env("AQUIFER_WORKER_SLOTS", slots.to_string()).spawn().unwrap()
 }
 
 fn command(folder: &Path, arguments: &[&str]) -> Command {

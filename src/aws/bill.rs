@@ -2,8 +2,8 @@
 //! which it makes them, at list prices.
 //!
 //! Some of a job's requests are its own: its claim, and its part of the write that ends it. All others it shares with the jobs that come
-//! within the same half second (see `company`), so that a slow drain costs more a job than a fast one. One worker is reckoned
-//! with; several that drain as fast together share less, each with its own jobs alone.
+//! within the same half second (see `company`), or with enough of them if they come sooner, so that a slow drain costs more a job than
+//! a fast one. One worker is reckoned with; several that drain as fast together share less, each with its own jobs alone.
 //!
 //! `tests/fleet_e2e/bill.rs` counts the requests of a fleet on the wire, and fails when these figures and that count part.
 //!
@@ -115,8 +115,8 @@ impl Traffic {
     /// Write units a job.
     fn writes(&self) -> f64 {
         let claimed = 1.0;
-        let begun = self.shared(calls::GROUP) + CALL_BYTES / float(prices::WRITE_BYTES);
-        let ended = TRANSACTED * (1.0 + self.shared(finish::GROUP));
+        let begun = self.shared(calls::ROOM.enough) + CALL_BYTES / float(prices::WRITE_BYTES);
+        let ended = TRANSACTED * (1.0 + self.shared(finish::ROOM.enough));
         let told = self.timed(told::WRITTEN_EVERY) + count(told::ENTRY) / float(prices::WRITE_BYTES);
         let paced = LANE * count(self.paced_lanes) * self.timed(allowance::PACE);
         let listed = 1.0 / count(PART_LINES);
@@ -128,18 +128,18 @@ impl Traffic {
     /// Read units a job: whether it is still ours when its call begins, how its batch stands when it has ended, and where its
     /// result lies, for the manifest.
     fn reads(&self) -> f64 {
-        1.0 + STANDING * self.shared(finish::GROUP) + 1.0
+        1.0 + STANDING * self.shared(finish::ROOM.enough) + 1.0
     }
 
     /// Objects a job.
     fn s3_writes(&self) -> f64 {
-        let result = if self.an_object_each { 1.0 } else { self.shared(segments::ROOM.requests) };
+        let result = if self.an_object_each { 1.0 } else { self.shared(segments::ROOM.enough) };
         result + 1.0 / count(PART_LINES)
     }
 
-    /// Calls a job of a kind that so many jobs may share.
-    fn shared(&self, room: usize) -> f64 {
-        self.timed(company::APART).max(1.0 / count(room))
+    /// Calls a job of a kind that leaves with so many jobs, if they come soon enough.
+    fn shared(&self, enough: usize) -> f64 {
+        self.timed(company::APART).max(1.0 / count(enough))
     }
 
     /// Calls a job of a kind that leaves so often while there is something to carry.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::company::Replies;
+use super::company::{Replies, Room};
 use super::table::{self, Fields, Item, text};
 use super::{Inner, fetch, trouble};
 use crate::job::lifecycle::State;
@@ -19,10 +19,8 @@ use crate::job::outcome::{Savings, Tally};
 use crate::job::units::{Timestamp, Usd};
 use crate::ports::{BeginReply, Fence, FencingToken, StoreError, StoreTrouble};
 
-/// Calls to an item.
-pub(super) const GROUP: usize = fetch::ROWS;
-/// Bytes of calls to an item: a little below what DynamoDB allows one (400 KB).
-pub(super) const GROUP_BYTES: usize = 300_000;
+/// Calls to an item, whose bytes stay a little below what DynamoDB allows one (400 KB).
+pub(super) const ROOM: Room = Room { requests: fetch::ROWS, enough: 32, bytes: 300_000 };
 /// How long the log is kept. No lease is longer than half of it.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 const DOING: &str = "recording calls";

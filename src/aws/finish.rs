@@ -12,7 +12,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, CancellationReason, TransactWriteI
 use futures_util::future::join_all;
 
 use super::batches::{self, Counts};
-use super::company::Replies;
+use super::company::{Replies, Room};
 use super::counters::{self, Shards};
 use super::rows::{self, Row};
 use super::table::{self, Item, number, text};
@@ -25,8 +25,8 @@ use crate::job::outcome::{Ending, Savings, Tally};
 use crate::job::trail::Trail;
 use crate::ports::{Fence, FinalRow, FinishReply, StoreError, StoreTrouble};
 
-/// Rows to a group: room is left for the counters of a few batches.
-pub(super) const GROUP: usize = 90;
+/// Rows to a group: room is left for the counters of a few batches. A counter costs as much as a row: shared by so many, next to nothing.
+pub(super) const ROOM: Room = Room { requests: 90, enough: 32, bytes: usize::MAX };
 /// Batches that are remembered as listed; forgetting one costs a call.
 const REMEMBERED: usize = 10_000;
 const DOING: &str = "recording results";

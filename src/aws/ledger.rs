@@ -14,7 +14,7 @@ use futures_util::stream;
 
 use super::calls::{self, Begun, Recorder};
 use super::claims::Claims;
-use super::company::{Company, Room};
+use super::company::Company;
 use super::finish::{self, Ended, Finisher};
 use super::rows::{self, Row};
 use super::table::{self, number, text};
@@ -53,16 +53,14 @@ impl DynamoLedger {
     pub(super) fn new(inner: Arc<Inner>) -> Self {
         let recorder = Arc::new(Recorder::new(Arc::clone(&inner)));
         let finisher = Arc::new(Finisher::new(Arc::clone(&inner)));
-        let begun =
-            Company::new("recording calls", Room { requests: calls::GROUP, bytes: calls::GROUP_BYTES }, move |group| {
-                let recorder = Arc::clone(&recorder);
-                Box::pin(async move { recorder.record(group).await })
-            });
-        let ended =
-            Company::new("recording results", Room { requests: finish::GROUP, bytes: usize::MAX }, move |group| {
-                let finisher = Arc::clone(&finisher);
-                Box::pin(async move { finisher.commit(group).await })
-            });
+        let begun = Company::new("recording calls", calls::ROOM, move |group| {
+            let recorder = Arc::clone(&recorder);
+            Box::pin(async move { recorder.record(group).await })
+        });
+        let ended = Company::new("recording results", finish::ROOM, move |group| {
+            let finisher = Arc::clone(&finisher);
+            Box::pin(async move { finisher.commit(group).await })
+        });
         let told = Told::new(Arc::clone(&inner));
         Self { claims: Claims::new(Arc::clone(&inner)), begun, ended, told, announcing: Mutex::default(), inner }
     }

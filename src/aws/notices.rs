@@ -31,7 +31,8 @@ impl SnsNotices {
     pub(super) fn new(inner: &Arc<Inner>) -> Self {
         let publishing = inner.settings.topic_arn.clone().map(|topic| {
             let (inner, topic) = (Arc::clone(inner), Arc::<str>::from(topic));
-            Company::new("publishing notices", Room { requests: BATCH_ENTRIES, bytes: CALL_BYTES }, move |group| {
+            let room = Room { requests: BATCH_ENTRIES, enough: BATCH_ENTRIES, bytes: CALL_BYTES };
+            Company::new("publishing notices", room, move |group| {
                 let (inner, topic) = (Arc::clone(&inner), Arc::clone(&topic));
                 Box::pin(async move { publish(&inner, &topic, group).await })
             })

@@ -42,7 +42,7 @@ const MOVING: Duration = Duration::from_secs(60);
 /// So long a receiver waits until it can take a whole batch: a receive costs the same for one message as for ten.
 const GATHERED: Duration = Duration::from_millis(500);
 /// A call for handles: they are short, only their number counts.
-const HANDLES: Room = Room { requests: BATCH_ENTRIES, bytes: BATCH_ENTRIES };
+const HANDLES: Room = Room { requests: BATCH_ENTRIES, enough: BATCH_ENTRIES, bytes: BATCH_ENTRIES };
 
 /// The queue of a fleet.
 #[derive(Debug)]

@@ -22,8 +22,9 @@ use crate::job::outcome::Pointer;
 use crate::job::units::Timestamp;
 use crate::ports::{Bodies, StoreError, StoreTrouble};
 
-/// What lines wait for each other to share; a line that is larger is an object of its own.
-pub(super) const ROOM: Room = Room { requests: 1_000, bytes: 4 << 20 };
+/// What lines wait for each other to share; a line that is larger is an object of its own. No request costs as much as one that
+/// writes an object, and every batch among them has its own: so they are more until they are enough.
+pub(super) const ROOM: Room = Room { requests: 1_000, enough: 64, bytes: 4 << 20 };
 /// Objects written at once for one group of lines.
 const AT_ONCE: usize = 8;
 /// What a name may take of the 1,024 bytes of a key, encoded: a batch's 128 characters can come to 1,536.
