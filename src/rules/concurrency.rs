@@ -7,7 +7,7 @@
 //! every open call holds its reservation.
 //!
 //! A service that is not there for a call may be short of room, too, or fails now and then for other reasons. The number
-//! shrinks for such a call, and for the next. If they go on to fail where fewer are open, and few of them, then it is not
+//! shrinks for such a call, but goes on to double where that is seldom; and it shrinks for the next. If they go on to fail where fewer are open, and few of them, then it is not
 //! the number: it is given back, and grows as if nothing had happened.
 
 use std::time::Duration;
@@ -32,6 +32,8 @@ const AFTER_ABSENCE: f64 = 0.8;
 const FEWER: f64 = 0.9;
 /// And few fail if no more than one in so many does, of those heard of since.
 const FEW: u32 = 4;
+/// And seldom.
+const SELDOM: u32 = 8;
 const LATELY: u32 = 32;
 
 /// The number of calls that may be open on one lane.
@@ -78,6 +80,10 @@ impl Heard {
     fn few_failed(self) -> bool {
         self.failed * FEW <= self.settled_in + self.failed
     }
+
+    fn seldom_failed(self) -> bool {
+        self.failed * SELDOM <= self.settled_in + self.failed
+    }
 }
 
 impl Default for Concurrency {
@@ -123,8 +129,9 @@ impl Concurrency {
     pub fn failed(&mut self, sent: Timestamp, now: Timestamp, class: Class, open: usize) {
         let Some(left) = left_after(class) else { return };
         self.heard.one_more(|heard| &mut heard.failed);
+        // One that is not there once among many calls is no reason to grow slowly from now on.
+        self.doubling &= class == Class::Unavailable && self.heard.seldom_failed();
         if self.shrunk.is_some_and(|shrunk| sent <= shrunk) {
-            self.doubling = false;
             return;
         }
         let used = self.limit.min(f64::from(u32::try_from(open).unwrap_or(u32::MAX)));
@@ -132,7 +139,6 @@ impl Concurrency {
             return;
         }
         self.shrunk = Some(now);
-        self.doubling = false;
         if class == Class::Overloaded {
             self.absence = None;
             // A service that says so now and then, however few are open, is not found out by ever fewer.
@@ -263,6 +269,21 @@ mod tests {
             lane.failed(now, now, Class::Unavailable, open);
         }
         assert!(lane.limit() >= 32, "{}", lane.limit());
+    }
+
+    /// The premise: the first 503 among sixty calls ended the doubling at twelve, and the quota of the first minute was not used up.
+    #[test]
+    fn one_absence_among_many_calls_takes_a_part_and_does_not_end_the_doubling() {
+        for (heard, doubles_on) in [(7, true), (6, false)] {
+            let mut lane = Concurrency::new();
+            (0..heard).for_each(|_| lane.settled_in(START, 8));
+            let before = lane.limit();
+            lane.failed(START, START, Class::Unavailable, before);
+            let (left, later) = (lane.limit(), START + Duration::from_secs(1));
+            assert!(left < before);
+            (0..left).for_each(|_| lane.settled_in(later, left));
+            assert_eq!(lane.limit() >= 2 * left, doubles_on, "{heard}");
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ const LATER: Share = Share { refused: 3, admitted: 16 };
 const OF_A_BUCKET: Share = Share { refused: 2, admitted: 32 };
 /// ... and more if there is none yet: one that was made of mishaps takes long to find out anew.
 const UNTOLD: Share = Share { refused: 2, admitted: 1 };
-const UNTOLD_LATER: Share = Share { refused: 4, admitted: 3 };
+const UNTOLD_LATER: Share = Share { refused: 4, admitted: 4 };
 /// By so much a call may have come later to the service than ours say: a machine that stood still is none the wiser ...
 const LATE: Duration = Duration::from_secs(1);
 /// ... but not all the time.

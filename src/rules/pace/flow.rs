@@ -15,7 +15,7 @@ const MEASURED_OVER: Duration = Duration::from_secs(10);
 /// And how much that is within a few in a hundred, if there was so much.
 const KNOWN_AFTER: Duration = Duration::from_secs(60);
 /// Others on the account come and go: what was longer ago is not measured from.
-const REMEMBERED: Duration = Duration::from_secs(240);
+const REMEMBERED: Duration = Duration::from_secs(360);
 /// What is nearly nothing says so sooner.
 const DRY_AFTER: Duration = Duration::from_secs(5);
 /// Less than this part of what should have flowed in is nearly nothing.

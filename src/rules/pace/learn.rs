@@ -3,7 +3,8 @@
 //! A refusal that a hypothesis cannot explain strikes it as too lax; an admission that it would have forbidden strikes it
 //! as too strict. Two agreeing strikes and it falls: one may be an estimate that was off, or a stranger on the account.
 //! When none is left, nothing that was believed holds: the sliding minute stands, which is safe whichever way the
-//! service counts and in the long run uses all of its quota.
+//! service counts and in the long run uses all of its quota, and beside it clock minutes, if they fell for being too strict:
+//! that was under a limit that turned out to be wrong.
 
 use std::time::Duration;
 
@@ -150,6 +151,9 @@ impl Beliefs {
         }
         let all_too_lax = Hypothesis::ALL.into_iter().all(|hypothesis| self.of(hypothesis) == Verdict::TooLax);
         self.sliding = FRESH;
+        if self.fixed == Verdict::TooStrict {
+            self.fixed = FRESH;
+        }
         self.changed = now;
         if all_too_lax { Struck::AllTooLax } else { Struck::Mixed }
     }
@@ -207,11 +211,23 @@ mod tests {
     fn when_nothing_fits_the_sliding_minute_stands() {
         let mut beliefs = Beliefs::default();
         for _ in 0..2 {
+            beliefs.strike_too_strict(START, &[Bucket, Sliding]);
+        }
+        assert_eq!(beliefs.strike_too_lax(START, &[Fixed]), Struck::Standing);
+        assert_eq!(beliefs.strike_too_lax(START, &[Fixed]), Struck::Mixed);
+        assert_eq!(beliefs.settled(), Some(Sliding));
+    }
+
+    /// The premise: a limit was told a third too low; the minutes that went beyond it felled all but the bucket, whose limit then
+    /// rose beyond what clock minutes allow, and those were never thought of again.
+    #[test]
+    fn when_the_bucket_falls_last_clock_minutes_that_were_too_strict_stand_again() {
+        let mut beliefs = Beliefs::default();
+        for _ in 0..2 {
             beliefs.strike_too_strict(START, &[Sliding, Fixed]);
         }
-        assert_eq!(beliefs.strike_too_lax(START, &[Bucket]), Struck::Standing);
-        assert_eq!(beliefs.strike_too_lax(START, &[Bucket]), Struck::Mixed);
-        assert_eq!(beliefs.settled(), Some(Sliding));
+        assert_eq!(beliefs.fell_too_lax(START, &[Bucket]), Struck::Mixed);
+        assert_eq!(standing(&beliefs), [Sliding, Fixed]);
     }
 
     #[test]

@@ -40,10 +40,6 @@ impl LaneLedger {
                 let is_below = self.book.learned.is_below(configured);
                 let rest = if is_below { BUCKET_REST_BELOW } else { BUCKET_REST };
                 let raise = self.book.learned.try_succeeded(now, configured, quota, size, rest);
-                if is_below && !self.book.learned.is_below(configured) {
-                    // What was measured before was another flow.
-                    self.book.emptied.clear();
-                }
                 // A bucket of which more may be had is not fuller for that: it only fills faster.
                 self.book.bucket.most_mut(quota).add(raise);
             }
@@ -88,6 +84,7 @@ impl LaneLedger {
         let tries = trial.map(|trial| trial.tries);
         let (calls, configured) = (self.book.charges.most_since(now - MINUTE).requests, self.configured());
         let is_try = matches!(tries, Some(Tries::Limit(_)));
+        let tries_counting = matches!(tries, Some(Tries::Counting { .. }));
         // Who gets as far as a try has used up all that was raised, which proves it; of a bucket that is used later.
         let may_be_unproven = !is_try || self.standing() == [Hypothesis::Bucket];
         let is_taken_back = may_be_unproven && self.book.learned.take_back(now, configured, calls);
@@ -115,7 +112,11 @@ impl LaneLedger {
         }
         let again = self.soonest(now, refused);
         self.book.careful = again.is_none();
-        let until = again.unwrap_or_else(|| now.after(self.escalate()));
+        let pause = self.escalate();
+        // Whoever explained it and was wrong is believed less each time; but what only finds out the counting was worth a try.
+        let is_for_counting = tries_counting && self.minute_limits() == configured;
+        let at_least = if is_for_counting { now } else { now.after(pause.saturating_sub(FIRST_PAUSE)) };
+        let until = again.map_or(now.after(pause), |again| again.max(at_least));
         self.pause_until(hinted.map_or(until, |hinted| hinted.max(until)), Binding::Throttled);
     }
 
@@ -476,6 +477,26 @@ mod tests {
         lane.apply(START + secs(2), &Event::Settled(dearer, Tokens(30)));
         refuse(&mut lane, START + secs(2), refused);
         assert_eq!(pause(&mut lane, START + secs(2)), Some(START + MINUTE));
+    }
+
+    /// The premise: a bucket that was none seemed to have room every second, and ten calls in a row were refused one by one.
+    #[test]
+    fn r08_throttles_that_the_ledger_explains_wait_longer_as_well_if_nothing_is_admitted_in_between() {
+        let bucket = Counting::Known(Hypothesis::Bucket);
+        let mut lane = lane(bucket, tokens(60_000));
+        let all_dearer = [(); 4].map(|()| take(&mut lane, START, 0));
+        spend(&mut lane, START, 60_000);
+        let mut now = START + secs(1);
+        let mut waits = Vec::new();
+        for dearer in all_dearer {
+            let refused = take(&mut lane, now, 1_000);
+            lane.apply(now, &Event::Settled(dearer, Tokens(100)));
+            refuse(&mut lane, now, refused);
+            let until = pause(&mut lane, now).unwrap();
+            waits.push(until.since(now).as_millis());
+            now = until;
+        }
+        assert_eq!(waits, [100, 1_000, 4_000, 8_000]);
     }
 
     #[test]
