@@ -1,7 +1,7 @@
 //! How fast does one worker of a fleet drain a queue, and what does a job cost it in processor time? The real binary, a model
 //! that answers at once and has no quota, and ministack for the services. That is one Python process: what it uses of a core
-//! is printed beside the rate. Of the second half, because the first begins slowly whatever the services can do: a quota that nobody told is felt
-//! for, a few calls at a time.
+//! is printed beside the rate. Of the second half, because the first begins slowly whatever the services can do: a quota
+//! that nobody told is felt for, a few calls at a time.
 
 #![allow(
     clippy::unwrap_used,

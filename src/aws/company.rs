@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn d12_a_call_leaves_when_it_is_due_or_full_or_has_enough_and_none_is_under_way() {
+    fn a_call_leaves_when_it_is_due_or_full_or_has_enough_and_none_is_under_way() {
         let room = Room { requests: 100, enough: 30, bytes: 100 };
         let start = Instant::now();
         let at = |after: Duration, under_way, requests| {
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn d12_a_call_with_enough_leaves_at_once_unless_another_is_under_way_and_then_fills_up() {
+    async fn a_call_with_enough_leaves_at_once_unless_another_is_under_way_and_then_fills_up() {
         let (company, mut left) = held_up(Room { requests: 10, enough: 3, bytes: 100 });
         let start = Instant::now();
         let ask = |requests| {

@@ -107,8 +107,10 @@ fn says_nothing(which: &DeadFilter) -> bool {
 }
 
 fn none_listed(which: &DeadFilter) -> &'static str {
-    if says_nothing(which) { "there are no dead letters" } else { "no dead letter is like that" }
+    if says_nothing(which) { "there are no dead letters" } else { NONE_IS_LIKE_THAT }
 }
+
+const NONE_IS_LIKE_THAT: &str = "no dead letter is like that";
 
 fn chosen_by_somebody(which: &DeadFilter, all: bool) -> Result<(), Report> {
     if !says_nothing(which) || all {
@@ -118,7 +120,7 @@ fn chosen_by_somebody(which: &DeadFilter, all: bool) -> Result<(), Report> {
 }
 
 fn none_is_like_that() -> Report {
-    Report::usage("no dead letter is like that").hint("`aquifer dead list` shows them all")
+    Report::usage(NONE_IS_LIKE_THAT).hint("`aquifer dead list` shows them all")
 }
 
 fn nothing_without_yes(count: usize) -> Report {

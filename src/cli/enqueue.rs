@@ -80,7 +80,7 @@ pub(crate) async fn enqueue(args: &EnqueueArgs) -> Result<Exit, Report> {
     Ok(if enrolled.refused > 0 { Exit::SomeDidNotSucceed } else { Exit::AllSucceeded })
 }
 
-const NOTHING_QUEUED: &str = "nothing is queued";
+const NOTHING_QUEUED: &str = "nothing more was queued";
 
 fn interrupted(so_far: &str) -> Exit {
     say(&format!("interrupted: {so_far}; run the same command again to go on"));
@@ -117,7 +117,7 @@ async fn spool(inputs: &[PathBuf], stop: &Stop) -> Result<Option<(Vec<PathBuf>, 
     };
     let file = file.map_err(|error| {
         Report::stuck(format!("cannot keep standard input in a file: {error}"))
-            .hint("nothing is queued; make room there, or name another directory in TMPDIR")
+            .hint("nothing more was queued; make room there, or name another directory in TMPDIR")
     })?;
     let replaced =
         |input: &PathBuf| if input.as_path() == Path::new(STDIN) { file.path().to_owned() } else { input.clone() };

@@ -65,7 +65,7 @@ impl Report {
         let hint = match self.trouble {
             None => return self,
             Some(StoreTrouble::Denied) => {
-                "check the account, the region and the permissions of these credentials (infra/roles.tf lists them)"
+                "if it does not say what to do, check the account, the region and the permissions of these credentials (infra/roles.tf lists them)"
             }
             Some(StoreTrouble::Away) => {
                 "check AWS_REGION, AWS_ENDPOINT_URL and the network, and run the same command again"

@@ -7,8 +7,8 @@
 //! every open call holds its reservation.
 //!
 //! A service that is not there for a call may be short of room, too, or fails now and then for other reasons. The number
-//! shrinks for such a call, but goes on to double where that is seldom; and it shrinks for the next. If they go on to fail where fewer are open, and few of them, then it is not
-//! the number: it is given back, and grows as if nothing had happened.
+//! shrinks for such a call, but goes on to double where that is seldom; and it shrinks for the next. If they go on to fail
+//! where fewer are open, and few of them, then it is not the number: it is given back, and grows as if nothing had happened.
 
 use std::time::Duration;
 

@@ -96,6 +96,7 @@ impl Metric {
         match self.series {
             Series::Whole(read) => read(figures),
             Series::Tenant(read) => {
+                // A plain sum of no floats is minus zero.
                 Some(figures.tenants.iter().map(|(_, tally)| read(tally)).fold(0.0, std::ops::Add::add))
             }
             Series::TenantStatus => count(figures.tenants.iter().flat_map(|(_, tally)| tally.ended).sum()),

@@ -104,6 +104,6 @@ fn an_interrupted_enqueue_speaks_of_no_calls_and_says_that_nothing_is_queued() {
     // More than a pipe holds: once it is written, somebody is reading, and goes on as long as the other end is open.
     typed.write_all(&b"\"Hi\"\n".repeat(100_000)).unwrap();
     enqueueing.signal("INT");
-    let ended = enqueueing.finish().exits(130).says(&["nothing is queued", "run the same command again"]);
+    let ended = enqueueing.finish().exits(130).says(&["nothing more was queued", "run the same command again"]);
     assert!(!ended.stderr.contains("calls"), "{}", ended.stderr);
 }

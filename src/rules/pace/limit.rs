@@ -5,7 +5,7 @@
 //! call beyond the limit costs at most one refusal. One that is admitted raises the limit to what it has proven, once the
 //! calls before it are settled; of a bucket it proves nothing, so there the second on each raises it, by twice as much
 //! every time, and a raise that meets a refusal before the next try is taken back and says nothing about the counting.
-//! Tries that succeed follow each other at once; one that fails puts off the next. Many in a row that succeed below what
+//! Tries that succeed follow each other at once; one that fails puts off the next. Many in a row that succeed far below what
 //! is told mean that strangers have left, and what is told holds at once: it was no more than others' use that held it down.
 
 use std::time::Duration;
@@ -39,7 +39,8 @@ const DOUBLINGS: u8 = 30;
 
 /// So many calls at least between two tries that fail, so that tries stay below a third of a call in a hundred ...
 const CALLS_BETWEEN: u64 = 300;
-/// ... but no longer than this while the limit stands below the configured one, so that strangers who leave are noticed.
+/// ... but no longer than this while the limit stands below the configured one, so that strangers who leave are noticed; where
+/// nothing is told, the first pause.
 const SOON: Duration = Duration::from_secs(160);
 /// A limit that was in full use before, a minute ago or more, may have fallen by a mishap.
 const AT_ONCE: Duration = Duration::from_secs(5);

@@ -9,7 +9,7 @@ use super::book::{First, Pause, Tries};
 use super::caution::Caution;
 use super::learn::{Hypothesis, Struck};
 use super::limit::Quota;
-use super::{Amount, Binding, Counting, LONGEST_HINT, LaneLedger, MINUTE, Reservation};
+use super::{Amount, Binding, Counting, JUDGED_AFTER, LONGEST_HINT, LaneLedger, MINUTE, Reservation};
 use crate::job::units::Timestamp;
 
 /// After a throttle that nothing explains; doubles up to [`LONGEST_PAUSE`].
@@ -39,7 +39,12 @@ impl LaneLedger {
                 let configured = self.configured();
                 let is_below = self.book.learned.is_below(configured);
                 let rest = if is_below { BUCKET_REST_BELOW } else { BUCKET_REST };
+                let before = self.book.learned.limit_of(configured, quota).unwrap_or(u64::MAX);
                 let raise = self.book.learned.try_succeeded(now, configured, quota, size, rest);
+                if raise >= before / 2 {
+                    // No step but all that is told: whoever took the rest has left, and what was measured was another flow.
+                    self.book.emptied.clear();
+                }
                 // A bucket of which more may be had is not fuller for that: it only fills faster.
                 self.book.bucket.most_mut(quota).add(raise);
             }
@@ -79,7 +84,7 @@ impl LaneLedger {
             let until = self.doubt_more(now, quota, refused).unwrap_or(now);
             return self.pause_until(hinted.map_or(until, |hinted| hinted.max(until)), Binding::Throttled);
         }
-        self.book.throttles.seen = Some(now);
+        let heard_before = self.book.throttles.seen.replace(now);
         self.book.throttles.shrunk_by = None;
         let tries = trial.map(|trial| trial.tries);
         let (calls, configured) = (self.book.charges.most_since(now - MINUTE).requests, self.configured());
@@ -112,6 +117,10 @@ impl LaneLedger {
         }
         let again = self.soonest(now, refused);
         self.book.careful = again.is_none();
+        // What was sent since the last refusal, and was not refused in time, was admitted, however long its answer takes.
+        if heard_before.is_some_and(|seen| self.book.charges.most_between(seen, now - JUDGED_AFTER).requests > 0) {
+            self.book.throttles.in_a_row = 0;
+        }
         let pause = self.escalate();
         // Whoever explained it and was wrong is believed less each time; but what only finds out the counting was worth a try.
         let is_for_counting = tries_counting && self.minute_limits() == configured;
@@ -188,7 +197,7 @@ impl LaneLedger {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::super::tests::{SLIDING, START, TICK, held, lane, refuse, secs, spend, take, tokens};
-    use super::super::{DAY_PAUSE, Event, JUDGED_AFTER, Limits};
+    use super::super::{DAY_PAUSE, Event, Limits};
     use super::*;
     use crate::job::units::Tokens;
 
@@ -497,6 +506,25 @@ mod tests {
             now = until;
         }
         assert_eq!(waits, [100, 1_000, 4_000, 8_000]);
+    }
+
+    /// The premise: answers took twenty seconds, and of a hundred calls each one was refused: none had been answered in between, and
+    /// the lane stood still for a minute each time.
+    #[test]
+    fn r08_throttles_with_calls_admitted_in_between_are_not_in_a_row_however_long_answers_take() {
+        let mut lane = lane(Counting::Known(Hypothesis::Bucket), tokens(60_000));
+        let all_dearer = [(); 6].map(|()| take(&mut lane, START, 0));
+        spend(&mut lane, START, 60_000);
+        let mut now = START + secs(1);
+        for dearer in all_dearer {
+            let refused = take(&mut lane, now, 1_000);
+            lane.apply(now, &Event::Settled(dearer, Tokens(100)));
+            refuse(&mut lane, now, refused);
+            let until = pause(&mut lane, now).unwrap();
+            assert!(until.since(now) <= secs(1), "{}", until.since(now).as_millis());
+            let _open = take(&mut lane, until, 0);
+            now = until + secs(5);
+        }
     }
 
     #[test]
