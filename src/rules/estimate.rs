@@ -9,9 +9,11 @@
 
 mod input;
 mod output;
+mod uncut;
 
 pub use self::input::{InputEstimate, InputEstimates, Text};
 pub use self::output::OutputEstimate;
+pub use self::uncut::{Seen, uncut};
 
 use crate::job::units::Tokens;
 

@@ -64,6 +64,25 @@ fn answers_of_earlier_runs_tell_how_long_the_next_ones_are() {
     assert!(place.path(SIMULATED).exists());
 }
 
+/// The premise: half of the answers were cut at caps of their own, which were taken for whole lengths; the plan for the same
+/// jobs was 14 % too cheap.
+#[test]
+fn answers_that_were_cut_at_small_caps_do_not_make_those_of_large_ones_look_short() {
+    let place = Place::new();
+    let line = |number: usize| {
+        let cap = [30, 300][number % 2];
+        json!({ "id": format!("job-{number}"), "prompt": "Say how it went", "max_tokens": cap })
+    };
+    place.write_lines("demo.jsonl", &(0..200).map(line).collect::<Vec<_>>());
+    place.write("scenario.toml", "[latency]\nconstant = '10ms'\n[answer]\nmean = 60\nspread = 15\n");
+    place.aquifer(["run", "demo.jsonl", "--simulate=scenario.toml"]).exits(0);
+    let results = place.results();
+    let used: u64 = results.iter().map(|result| result["usage"]["output_tokens"].as_u64().unwrap()).sum();
+    assert!(results.iter().any(|result| result["stop_reason"] == "max_tokens"), "some were to be cut");
+    let planned = plan(&place, &[])["output_tokens"].as_u64().unwrap();
+    assert!(planned.abs_diff(used) * 20 <= used, "{planned} planned, {used} used before");
+}
+
 #[test]
 fn refused_lines_and_deadlines_are_told() {
     let place = Place::new();

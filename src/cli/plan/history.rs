@@ -23,8 +23,9 @@ use crate::job::lifecycle::Status;
 use crate::job::outcome::{Timing, Usage};
 use crate::job::units::Tokens;
 use crate::ports::StoreError;
-use crate::rules::estimate::InputEstimate;
+use crate::rules::estimate::{InputEstimate, Seen, uncut};
 use crate::rules::forecast::Experience;
+use crate::rules::rightsize::is_cut;
 
 /// So many answers of a model are looked at.
 const ENOUGH: usize = 2_000;
@@ -54,6 +55,7 @@ struct Line {
     degraded: bool,
     usage: Usage,
     text_bytes: Option<u64>,
+    stop_reason: Option<String>,
     model_calls: u32,
     timing: Timing,
 }
@@ -63,6 +65,8 @@ struct Past {
     is_own: bool,
     bytes: Option<u64>,
     usage: Usage,
+    /// Its answer would have been longer under a higher cap.
+    is_cut: bool,
     latency: Duration,
 }
 
@@ -149,7 +153,9 @@ impl History {
             return false;
         }
         let latency = Duration::from_millis(line.timing.model_ms) / line.model_calls;
-        calls.push(Past { is_own, bytes: line.text_bytes, usage: line.usage, latency });
+        // By the service's word alone: which cap it had, the line does not say.
+        let is_cut = is_cut(line.stop_reason.as_deref(), line.usage.output_tokens, u32::MAX);
+        calls.push(Past { is_own, bytes: line.text_bytes, usage: line.usage, is_cut, latency });
         true
     }
 
@@ -171,19 +177,21 @@ impl History {
                 .fold((0, 0), |(part, whole), past| (part + of(&past.usage), whole + input_of(&past.usage)));
             if whole == 0 { 0.0 } else { float(part) / float(whole) }
         };
-        let turned_out = |past: &Past| {
+        let seen: Vec<Seen> =
+            calls.iter().map(|past| Seen { length: past.usage.output_tokens, is_cut: past.is_cut }).collect();
+        let turned_out = |(past, output): (&Past, u64)| {
             let tokens = input_of(&past.usage).max(1);
             Experience {
                 deviation: past
                     .bytes
                     .map_or(1.0, |bytes| float(tokens) / (float(input.expected(bytes).0.max(1)) * scale)),
                 charged: float(past.usage.input_tokens + past.usage.cache_write_tokens) / float(tokens),
-                output: past.usage.output_tokens,
+                output,
                 latency: past.latency,
             }
         };
         Known {
-            calls: calls.iter().map(turned_out).collect(),
+            calls: calls.iter().zip(uncut(&seen)).map(turned_out).collect(),
             cache_read: share(|usage| usage.cache_read_tokens),
             cache_write: share(|usage| usage.cache_write_tokens),
             has_sizes: calls.iter().any(|past| past.bytes.is_some()),

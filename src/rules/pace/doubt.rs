@@ -24,6 +24,9 @@ const OF_A_BUCKET: Share = Share { refused: 2, admitted: 32 };
 /// ... and more if there is none yet: one that was made of mishaps takes long to find out anew.
 const UNTOLD: Share = Share { refused: 2, admitted: 1 };
 const UNTOLD_LATER: Share = Share { refused: 4, admitted: 4 };
+/// ... but not where they follow each other as fast as a bucket that is empty lets a few calls through.
+const UNTOLD_OFTEN: Share = Share { refused: 5, admitted: 12 };
+const OFTEN: Duration = Duration::from_secs(15);
 /// By so much a call may have come later to the service than ours say: a machine that stood still is none the wiser ...
 const LATE: Duration = Duration::from_secs(1);
 /// ... but not all the time.
@@ -140,7 +143,8 @@ impl LaneLedger {
             refusals.count >= share.refused && admitted <= refusals.count * share.admitted
         };
         if self.minute_limits() == (None, None) {
-            return is_more(doubt.soon, UNTOLD) || is_more(doubt.later, UNTOLD_LATER);
+            let is_often = doubt.later.since.after(OFTEN) > self.book.latest && is_more(doubt.later, UNTOLD_OFTEN);
+            return is_often || is_more(doubt.soon, UNTOLD) || is_more(doubt.later, UNTOLD_LATER);
         }
         let later = if self.standing() == [Hypothesis::Bucket] { OF_A_BUCKET } else { LATER };
         is_more(doubt.soon, SOON) || is_more(doubt.later, later)
@@ -299,6 +303,22 @@ mod tests {
             }
         }
         assert_eq!(lane.tokens_per_minute(), None);
+    }
+
+    /// The premise: nobody had told the limit of a bucket; once it was empty six calls went by before each refusal, thirty times in
+    /// a minute, and that was never enough to learn one.
+    #[test]
+    fn a_limit_is_learned_where_refusals_follow_each_other_fast_with_a_few_calls_between_them() {
+        let mut lane = lane(Counting::Learn, Limits::default());
+        for second in (0..12).step_by(3) {
+            refused_at(&mut lane, second);
+            for call in 0..6 {
+                spend(&mut lane, START + secs(second + 1) + Duration::from_millis(300 * call), 10);
+            }
+            assert_eq!(lane.tokens_per_minute(), None, "{second}");
+        }
+        refused_at(&mut lane, 12);
+        assert_eq!(lane.tokens_per_minute(), Some(240));
     }
 
     /// The premise: one disturbance of a machine cost a configured lane more than a minute, although it had used its whole
