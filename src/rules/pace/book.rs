@@ -9,7 +9,7 @@ use super::caution::Caution;
 use super::charges::Charges;
 use super::day::Day;
 use super::doubt::{Doubt, Odd};
-use super::flow::Emptied;
+use super::flow::{Emptied, Found};
 use super::grant::LASTS;
 use super::learn::{Beliefs, Hypothesis};
 use super::limit::{Configured, Learned, Quota};
@@ -47,6 +47,8 @@ pub(super) struct Book {
     pub(super) full_since: Option<Timestamp>,
     /// When a bucket was found empty: the last time, and one before that.
     pub(super) emptied: Vec<Emptied>,
+    /// How a limit that nobody had told was found, until more is known of the counting.
+    pub(super) found: Option<Found>,
     /// After a refusal that nothing explains one call goes first.
     pub(super) careful: bool,
     /// And after any refusal the others follow by and by.

@@ -194,6 +194,9 @@ impl LaneLedger {
             self.book.bucket.tokens.add(admitted.tokens);
             self.book.bucket.requests.add(admitted.requests);
         }
+        if self.standing() == Hypothesis::ALL {
+            self.found(now, quota, made, admitted);
+        }
     }
 
     /// What the service lets through in a minute, by what it had let through when it refused this call.

@@ -45,7 +45,44 @@ impl Emptied {
     }
 }
 
+/// A limit as it was found by the first refusals of all: what was admitted up to them.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+pub(super) struct Found {
+    quota: Quota,
+    limit: u64,
+    /// How long after the first call of all.
+    after: Duration,
+}
+
 impl LaneLedger {
+    /// The limit has fallen, and nothing is known of the counting yet: if it fell to what the calls up to `made` came to, and if
+    /// it is a bucket's, then that is empty.
+    pub(super) fn found(&mut self, now: Timestamp, quota: Quota, made: Timestamp, admitted: Amount) {
+        let first = self.book.charges.oldest().filter(|first| first.after(MINUTE) > made);
+        let limit = self.book.learned.limit_of(self.configured(), quota);
+        let limit = limit.filter(|limit| *limit == admitted.of(quota));
+        let Some((first, limit)) = first.zip(limit) else { return };
+        self.book.found = Some(Found { quota, limit, after: made.since(first) });
+        self.book.emptied = vec![Emptied { at: now, tokens: 0, requests: 0, limit }];
+    }
+
+    /// Once it is known to be a bucket, which was full before the first call: what had flowed in up to the first refusals
+    /// was taken for a part of what it holds.
+    pub(super) fn weigh_what_was_found(&mut self) {
+        if self.standing() != [Hypothesis::Bucket] {
+            return;
+        }
+        let Some(Found { quota, limit: found, after }) = self.book.found.take() else { return };
+        let configured = self.configured();
+        let Some(limit) = self.book.learned.limit_of(configured, quota).filter(|limit| *limit <= found) else { return };
+        let passed = u64::try_from((MINUTE + after).as_millis()).unwrap_or(u64::MAX);
+        let held = found.saturating_mul(60_000).checked_div(passed).unwrap_or(found);
+        self.book.learned.lower(configured, quota, held);
+        // It is no emptier for that: it only holds less.
+        let lag = self.bucket_lag();
+        self.book.bucket.most_mut(quota).take(limit.saturating_sub(held), 0, held, lag);
+    }
+
     /// Whether what was taken for a bucket lets next to nothing through, as no bucket does: it was told so only because the
     /// limit was too low, under which the other countings seemed too strict.
     pub(super) fn has_run_dry(&self, now: Timestamp, quota: Quota) -> bool {
@@ -91,8 +128,42 @@ impl LaneLedger {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use super::super::Limits;
     use super::super::tests::{START, lane, refuse, secs, spend, take, tokens};
     use super::*;
+    use crate::job::units::Tokens;
+
+    /// The premise: a bucket of 200 that nobody had told of was taken for one of 236, since it had filled by 36 until it was
+    /// empty; that was refused again, cut by more than it needed, and tried anew every few minutes.
+    #[test]
+    fn a_bucket_is_weighed_anew_by_how_long_it_took_to_empty_it() {
+        const HOLDS: u64 = 60_000;
+        for told in [None, Some(HOLDS * 13 / 10)] {
+            let mut lane = lane(Counting::Learn, told.map_or_else(Limits::default, tokens));
+            // For twelve seconds, in which it fills by 12,000.
+            for second in 0..12 {
+                spend(&mut lane, START + secs(second), 6_000);
+            }
+            let mut now = START + secs(12);
+            while lane.tokens_per_minute() == told {
+                let Ok(refused) = lane.reserve(now, Tokens(6_000)) else {
+                    now = now + secs(1);
+                    continue;
+                };
+                refuse(&mut lane, now, refused);
+            }
+            assert_eq!(lane.tokens_per_minute(), Some(HOLDS + 12_000), "{told:?}");
+            let room = |lane: &LaneLedger, limit: u64| limit - lane.book.bucket.most(Quota::Tokens).whole();
+            let before = room(&lane, HOLDS + 12_000);
+            for _ in 0..2 {
+                lane.book.beliefs.strike_too_strict(now, &[Hypothesis::Sliding, Hypothesis::Fixed]);
+            }
+            lane.weigh_what_was_found();
+            let limit = lane.tokens_per_minute().unwrap();
+            assert!((HOLDS * 95 / 100..=HOLDS).contains(&limit), "{limit}");
+            assert_eq!(room(&lane, limit), before, "it is as empty as before");
+        }
+    }
 
     /// The premise: the flow was measured from one refusal to the next, always a little too high, and never below what is
     /// told: a limit that was told too high was refused every two minutes for ever.

@@ -133,8 +133,12 @@ impl LaneLedger {
     /// too high.
     fn unexplained(&mut self, now: Timestamp, quota: Quota, made: Timestamp, tries: Option<Tries>) {
         let standing = self.standing();
+        let is_dry = standing.contains(&Hypothesis::Bucket) && self.has_run_dry(now, quota);
+        if is_dry && standing.len() > 1 {
+            self.book.beliefs.fell_too_lax(now, &[Hypothesis::Bucket]);
+            return;
+        }
         let agree = standing.len() > 1 && !matches!(tries, Some(Tries::Counting { .. }));
-        let is_dry = standing == [Hypothesis::Bucket] && self.has_run_dry(now, quota);
         let is_limit = match standing.as_slice() {
             [Hypothesis::Sliding] => true,
             [Hypothesis::Bucket] => !is_dry,
@@ -437,6 +441,40 @@ mod tests {
             }
             assert_eq!(lane.tokens_per_minute(), Some(1_000), "{round}");
             assert_eq!(lane.standing(), [Hypothesis::Bucket], "{round}");
+        }
+    }
+
+    /// The premise: a clock minute and most of the next were admitted before the first refusal, and while a bucket might have
+    /// been behind it the limit fell by an eighth ten times, each for a refusal.
+    #[test]
+    fn what_lets_nothing_through_for_seconds_is_no_bucket_whatever_else_it_may_be() {
+        for (admitted, standing) in [(100, Hypothesis::ALL.as_slice()), (0, &[Hypothesis::Sliding, Hypothesis::Fixed])]
+        {
+            let mut lane = in_use();
+            refuse_twice(&mut lane, START + secs(6), 200);
+            assert_eq!(lane.tokens_per_minute(), Some(600));
+            spend(&mut lane, START + secs(16), admitted);
+            throttle(&mut lane, START + secs(17));
+            assert_eq!(lane.standing(), standing, "{admitted}");
+        }
+    }
+
+    /// The premise: a limit was found to be 198,699 where it was 200,000, and two calls that were admitted under that felled the
+    /// right counting.
+    #[test]
+    fn what_is_a_little_more_than_a_limit_that_was_found_contradicts_no_counting() {
+        for (told, standing) in [(990, [Hypothesis::Bucket, Hypothesis::Fixed].as_slice()), (1_000, &Hypothesis::ALL)] {
+            let mut lane = lane(Counting::Learn, tokens(told));
+            let (configured, found) = (lane.configured(), Amount { tokens: 990, requests: 10 });
+            lane.book.learned.replace(START, configured, Quota::Tokens, found);
+            for minute in [1, 3] {
+                let turn = START + secs(60 * minute);
+                spend(&mut lane, turn - secs(5), 700);
+                let trial = take(&mut lane, turn, 300);
+                assert!(trial.trial);
+                lane.apply(turn + secs(2), &Event::Settled(trial, Tokens(300)));
+            }
+            assert_eq!(lane.standing(), standing, "{told}");
         }
     }
 

@@ -20,6 +20,9 @@ const WITNESSES: usize = 8;
 /// that tries something goes alone.
 const ALONE: Duration = Duration::from_millis(150);
 
+/// One part in so many.
+const FOUND_WITHIN: u64 = 50;
+
 /// A call that was admitted, and what it tried.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(super) struct Witness {
@@ -71,10 +74,16 @@ impl LaneLedger {
                 self.book.witnesses.push(witness);
             }
         }
+        self.weigh_what_was_found();
     }
 
+    /// A limit that was found by refusals is what had been admitted before: it may be more by the call that was refused.
     fn was_beyond(&self, hypothesis: Hypothesis, made: Timestamp) -> bool {
-        let (tokens, requests) = self.minute_limits();
+        let (limits, told) = (self.minute_limits(), self.configured());
+        let most = |limit: Option<u64>, told: Option<u64>| {
+            limit.map(|limit| if Some(limit) == told { limit } else { limit + limit / FOUND_WITHIN })
+        };
+        let (tokens, requests) = (most(limits.0, told.0), most(limits.1, told.1));
         self.counted_at(hypothesis, made).is_some_and(|counted| {
             tokens.is_some_and(|limit| counted.tokens > limit) || requests.is_some_and(|limit| counted.requests > limit)
         })
