@@ -413,7 +413,8 @@ pub(super) mod tests {
     pub(super) fn held(lane: &mut LaneLedger, now: Timestamp, tokens: u64) -> Option<(Timestamp, Binding)> {
         match lane.ask(now, Tokens(tokens)) {
             Err(Refusal::NotUntil { at, binding }) => Some((at, binding)),
-            Err(Refusal::Never { .. }) | Ok(()) => None,
+            Err(never @ Refusal::Never { .. }) => unreachable!("{never}"),
+            Ok(()) => None,
         }
     }
 

@@ -47,7 +47,7 @@ pub(super) struct Book {
     pub(super) full_since: Option<Timestamp>,
     /// When a bucket was found empty: the last time, and one before that.
     pub(super) emptied: Vec<Emptied>,
-    /// How a limit that nobody had told was found, until more is known of the counting.
+    /// How the limit was found, while nothing was known of the counting.
     pub(super) found: Option<Found>,
     /// After a refusal that nothing explains one call goes first.
     pub(super) careful: bool,
@@ -135,7 +135,9 @@ impl LaneLedger {
     }
 
     pub(super) fn release(&mut self, reservation: &Reservation) {
-        self.give_back(reservation.made, Amount { tokens: reservation.tokens.0, requests: 1 });
+        let amount = Amount { tokens: reservation.tokens.0, requests: 1 };
+        self.give_back(reservation.made, amount);
+        self.never_admitted(reservation.made, amount);
     }
 
     /// The charge counts from another moment on.
@@ -226,10 +228,9 @@ impl LaneLedger {
         levels.requests.drain(passed, requests.unwrap_or(0), lag);
         levels.least_tokens.drain(passed, tokens.unwrap_or(0), Duration::ZERO);
         levels.least_requests.drain(passed, requests.unwrap_or(0), Duration::ZERO);
-        if levels.tokens.whole() == 0 {
-            // From now on it may be full, and what would flow in is lost.
-            self.book.emptied.clear();
-        }
+        let levels = *levels;
+        // From when it may be full, what would flow in is lost.
+        self.book.emptied.retain(|emptied| levels.most(emptied.quota).whole() > 0);
         self.book.trial.take_if(|trial| trial.made.after(TRIAL_LOST) <= now);
         self.book.caution.take_if(|caution| caution.is_over(now));
         self.book.even_until.take_if(|until| *until <= now);

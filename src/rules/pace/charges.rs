@@ -160,6 +160,19 @@ impl Charges {
         within.fold(Amount::default(), |sum, entry| sum.plus(entry.most))
     }
 
+    /// What a bucket holds at least that let all of the last minute through up to `until`: what flowed in meanwhile was never in it
+    /// at once.
+    pub(super) fn held_until(&self, until: Timestamp, of: impl Fn(Amount) -> u64) -> u64 {
+        let (mut charged, mut most) = (0_u64, 0);
+        let before = self.entries.iter().rev().skip_while(|entry| entry.first > until);
+        for entry in before.take_while(|entry| entry.last > until - MINUTE) {
+            charged = charged.saturating_add(of(entry.most));
+            let passed = u64::try_from((MINUTE + until.since(entry.first)).as_millis()).unwrap_or(u64::MAX);
+            most = charged.saturating_mul(60_000).checked_div(passed).unwrap_or(charged).max(most);
+        }
+        most
+    }
+
     /// What certainly counts of all that was charged at `since` or later and up to `until`.
     pub(super) fn least_between(&self, since: Timestamp, until: Timestamp) -> Amount {
         let within = self.entries.iter().filter(|entry| entry.first >= since && entry.last <= until);

@@ -118,6 +118,9 @@ impl LaneLedger {
         if let Some(made) = self.book.throttles.shrunk_by {
             let (configured, admitted) = (self.configured(), self.admitted_before(made));
             self.book.learned.lower(configured, quota, admitted.of(quota));
+            if self.standing() == Hypothesis::ALL {
+                self.note_found(now, quota, made, admitted);
+            }
             return None;
         }
         let seen = self.book.throttles.seen;
@@ -195,7 +198,7 @@ impl LaneLedger {
             self.book.bucket.requests.add(admitted.requests);
         }
         if self.standing() == Hypothesis::ALL {
-            self.found(now, quota, made, admitted);
+            self.note_found(now, quota, made, admitted);
         }
     }
 

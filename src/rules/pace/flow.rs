@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::learn::Hypothesis;
-use super::limit::Quota;
+use super::limit::{Configured, Quota};
 use super::{Amount, Counting, LaneLedger, MINUTE};
 use crate::job::units::Timestamp;
 
@@ -19,11 +19,12 @@ const REMEMBERED: Duration = Duration::from_secs(360);
 /// What is nearly nothing says so sooner.
 const DRY_AFTER: Duration = Duration::from_secs(5);
 /// Less than this part of what should have flowed in is nearly nothing.
-const DRY: u64 = 8;
+const DRY: u64 = 4;
 
 /// A bucket that was found empty.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 pub(super) struct Emptied {
+    pub(super) quota: Quota,
     pub(super) at: Timestamp,
     /// Charged since, less what came back.
     pub(super) tokens: i64,
@@ -34,8 +35,8 @@ pub(super) struct Emptied {
 
 impl Emptied {
     /// What flows in a minute at most, if the bucket holds no more than `rest` again.
-    fn flow_until(&self, now: Timestamp, quota: Quota, rest: u64) -> Option<u64> {
-        let charged = match quota {
+    fn flow_until(&self, now: Timestamp, rest: u64) -> Option<u64> {
+        let charged = match self.quota {
             Quota::Tokens => self.tokens,
             Quota::Requests => self.requests,
         };
@@ -45,49 +46,61 @@ impl Emptied {
     }
 }
 
-/// A limit as it was found by the first refusals of all: what was admitted up to them.
+/// What was admitted when the limit fell before anything was known of the counting; until it is known to be a bucket, or not to be
+/// one.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 pub(super) struct Found {
     quota: Quota,
     limit: u64,
-    /// How long after the first call of all.
-    after: Duration,
+    /// What a bucket would hold at least.
+    held: u64,
+    configured: Configured,
 }
 
 impl LaneLedger {
     /// The limit has fallen, and nothing is known of the counting yet: if it fell to what the calls up to `made` came to, and if
-    /// it is a bucket's, then that is empty.
-    pub(super) fn found(&mut self, now: Timestamp, quota: Quota, made: Timestamp, admitted: Amount) {
-        let first = self.book.charges.oldest().filter(|first| first.after(MINUTE) > made);
-        let limit = self.book.learned.limit_of(self.configured(), quota);
-        let limit = limit.filter(|limit| *limit == admitted.of(quota));
-        let Some((first, limit)) = first.zip(limit) else { return };
-        self.book.found = Some(Found { quota, limit, after: made.since(first) });
-        self.book.emptied = vec![Emptied { at: now, tokens: 0, requests: 0, limit }];
+    /// it is a bucket's, then that was full before them and is empty now.
+    pub(super) fn note_found(&mut self, now: Timestamp, quota: Quota, made: Timestamp, admitted: Amount) {
+        let configured = self.configured();
+        let is_new = self.book.charges.oldest().is_some_and(|first| first.after(MINUTE) > made);
+        let limit = self.book.learned.limit_of(configured, quota).filter(|limit| *limit == admitted.of(quota));
+        let Some(limit) = limit.filter(|_| is_new) else { return };
+        let held = self.book.charges.held_until(made, |amount| amount.of(quota));
+        self.book.found = Some(Found { quota, limit, held, configured });
+        self.book.emptied = vec![Emptied { quota, at: now, tokens: 0, requests: 0, limit }];
     }
 
-    /// Once it is known to be a bucket, which was full before the first call: what had flowed in up to the first refusals
-    /// was taken for a part of what it holds.
+    /// Once it is known to be a bucket: what had flowed in until it was empty was taken for a part of what it holds.
     pub(super) fn weigh_what_was_found(&mut self) {
-        if self.standing() != [Hypothesis::Bucket] {
+        let (standing, configured) = (self.standing(), self.configured());
+        self.book.found.take_if(|found| !standing.contains(&Hypothesis::Bucket) || found.configured != configured);
+        if standing != [Hypothesis::Bucket] {
             return;
         }
-        let Some(Found { quota, limit: found, after }) = self.book.found.take() else { return };
-        let configured = self.configured();
-        let Some(limit) = self.book.learned.limit_of(configured, quota).filter(|limit| *limit <= found) else { return };
-        let passed = u64::try_from((MINUTE + after).as_millis()).unwrap_or(u64::MAX);
-        let held = found.saturating_mul(60_000).checked_div(passed).unwrap_or(found);
+        let Some(Found { quota, limit: found, held, .. }) = self.book.found.take() else { return };
+        let Some(before) = self.book.learned.limit_of(configured, quota).filter(|limit| *limit <= found) else {
+            return;
+        };
         self.book.learned.lower(configured, quota, held);
+        let holds = self.book.learned.limit_of(configured, quota).unwrap_or(before);
         // It is no emptier for that: it only holds less.
         let lag = self.bucket_lag();
-        self.book.bucket.most_mut(quota).take(limit.saturating_sub(held), 0, held, lag);
+        self.book.bucket.most_mut(quota).take(before.saturating_sub(holds), 0, holds, lag);
+    }
+
+    /// What was charged before a bucket was found empty, and never admitted, is no part of what has flowed in since.
+    pub(super) fn never_admitted(&mut self, charged: Timestamp, amount: Amount) {
+        for emptied in self.book.emptied.iter_mut().filter(|emptied| charged <= emptied.at) {
+            emptied.tokens = emptied.tokens.saturating_add_unsigned(amount.tokens);
+            emptied.requests = emptied.requests.saturating_add_unsigned(amount.requests);
+        }
     }
 
     /// Whether what was taken for a bucket lets next to nothing through, as no bucket does: it was told so only because the
     /// limit was too low, under which the other countings seemed too strict.
-    pub(super) fn has_run_dry(&self, now: Timestamp, quota: Quota) -> bool {
-        self.book.emptied.last().is_some_and(|emptied| {
-            let flow = emptied.flow_until(now, quota, 0);
+    pub(super) fn has_run_dry(&self, now: Timestamp, quota: Quota, refused: Amount) -> bool {
+        self.book.emptied.last().filter(|emptied| emptied.quota == quota).is_some_and(|emptied| {
+            let flow = emptied.flow_until(now, refused.of(quota));
             now.since(emptied.at) >= DRY_AFTER && flow.is_some_and(|flow| flow < emptied.limit / DRY)
         })
     }
@@ -97,23 +110,23 @@ impl LaneLedger {
     pub(super) fn found_empty(&mut self, now: Timestamp, quota: Quota, refused: Amount) {
         let configured = self.configured();
         let is_bucket = self.standing() == [Hypothesis::Bucket];
+        self.book.emptied.retain(|emptied| emptied.quota == quota);
         let passed = self.book.emptied.last().map(|emptied| now.since(emptied.at));
         if is_bucket && passed.is_none_or(|passed| passed >= MEASURED_OVER) {
-            if let Some(flow) = self.book.emptied.last().and_then(|last| last.flow_until(now, quota, refused.of(quota)))
-            {
+            if let Some(flow) = self.book.emptied.last().and_then(|last| last.flow_until(now, refused.of(quota))) {
                 self.book.learned.lower(configured, quota, flow);
             }
             let measured = KNOWN_AFTER..REMEMBERED;
             let first = self.book.emptied.first().filter(|first| measured.contains(&now.since(first.at)));
             // How much less than the refused call it held, nobody knows: a little too low is tried again, and a little too high
             // is refused again and again.
-            if let Some(flow) = first.and_then(|first| first.flow_until(now, quota, refused.of(quota) / 4)) {
+            if let Some(flow) = first.and_then(|first| first.flow_until(now, refused.of(quota) / 4)) {
                 self.book.learned.measured(configured, quota, flow);
             }
             let limit = self.book.learned.limit_of(configured, quota).unwrap_or(0);
             self.book.emptied.retain(|emptied| now.since(emptied.at) < REMEMBERED);
             self.book.emptied.truncate(1);
-            self.book.emptied.push(Emptied { at: now, tokens: 0, requests: 0, limit });
+            self.book.emptied.push(Emptied { quota, at: now, tokens: 0, requests: 0, limit });
         }
         let Some(limit) = self.book.learned.limit_of(configured, quota) else { return };
         if is_bucket || self.book.even_until.is_some() {
@@ -128,8 +141,8 @@ impl LaneLedger {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use super::super::Limits;
     use super::super::tests::{START, lane, refuse, secs, spend, take, tokens};
+    use super::super::{Event, Limits};
     use super::*;
     use crate::job::units::Tokens;
 
@@ -138,13 +151,17 @@ mod tests {
     #[test]
     fn a_bucket_is_weighed_anew_by_how_long_it_took_to_empty_it() {
         const HOLDS: u64 = 60_000;
-        for told in [None, Some(HOLDS * 13 / 10)] {
+        for (told, alone) in [(None, 0), (None, 9), (Some(HOLDS * 13 / 10), 0)] {
             let mut lane = lane(Counting::Learn, told.map_or_else(Limits::default, tokens));
-            // For twelve seconds, in which it fills by 12,000.
-            for second in 0..12 {
-                spend(&mut lane, START + secs(second), 6_000);
+            // The first call goes alone, and the bucket is full again when it is answered. Then twelve seconds, in which it fills
+            // by 12,000.
+            spend(&mut lane, START, 100);
+            let begins = START + secs(alone);
+            for second in 0..11 {
+                spend(&mut lane, begins + secs(second), 6_000);
             }
-            let mut now = START + secs(12);
+            let open = take(&mut lane, begins + secs(11), 5_900);
+            let mut now = begins + secs(12);
             while lane.tokens_per_minute() == told {
                 let Ok(refused) = lane.reserve(now, Tokens(6_000)) else {
                     now = now + secs(1);
@@ -158,11 +175,50 @@ mod tests {
             for _ in 0..2 {
                 lane.book.beliefs.strike_too_strict(now, &[Hypothesis::Sliding, Hypothesis::Fixed]);
             }
-            lane.weigh_what_was_found();
+            lane.apply(now, &Event::Settled(open, Tokens(5_900)));
             let limit = lane.tokens_per_minute().unwrap();
-            assert!((HOLDS * 95 / 100..=HOLDS).contains(&limit), "{limit}");
+            assert!((HOLDS * 95 / 100..=HOLDS).contains(&limit), "{told:?}, {alone}: {limit}");
             assert_eq!(room(&lane, limit), before, "it is as empty as before");
         }
+    }
+
+    /// The premise: a limit that was found under other numbers cut the one that was told since.
+    #[test]
+    fn what_was_found_under_other_limits_weighs_nothing() {
+        let mut lane = lane(Counting::Learn, Limits::default());
+        for second in 0..12 {
+            spend(&mut lane, START + secs(second), 6_000);
+        }
+        let mut now = START + secs(12);
+        while lane.tokens_per_minute().is_none() {
+            let Ok(refused) = lane.reserve(now, Tokens(6_000)) else {
+                now = now + secs(1);
+                continue;
+            };
+            refuse(&mut lane, now, refused);
+        }
+        lane.terms.limits = tokens(70_000);
+        for _ in 0..2 {
+            lane.book.beliefs.strike_too_strict(now, &[Hypothesis::Sliding, Hypothesis::Fixed]);
+        }
+        lane.weigh_what_was_found();
+        assert_eq!(lane.tokens_per_minute(), Some(70_000));
+    }
+
+    /// The premise: a refusal of tokens and one of requests were taken for the same bucket, which seemed to let nothing through.
+    #[test]
+    fn a_bucket_of_requests_is_not_measured_by_its_tokens() {
+        let mut lane = lane(Counting::Learn, tokens(100_000));
+        for _ in 0..2 {
+            lane.book.beliefs.strike_too_strict(START, &[Hypothesis::Sliding, Hypothesis::Fixed]);
+        }
+        spend(&mut lane, START, 90_000);
+        let refused = Amount { tokens: 4_000, requests: 1 };
+        lane.found_empty(START, Quota::Tokens, refused);
+        spend(&mut lane, START + secs(20), 4_000);
+        let now = START + secs(21);
+        assert!(lane.has_run_dry(now, Quota::Tokens, refused));
+        assert!(!lane.has_run_dry(now, Quota::Requests, refused));
     }
 
     /// The premise: the flow was measured from one refusal to the next, always a little too high, and never below what is

@@ -328,13 +328,6 @@ mod tests {
     fn r05_a_first_call_that_takes_long_keeps_the_others_back_for_ten_seconds() {
         let mut lane =
             LaneLedger::new(Terms { limits: tokens(100), counting: Counting::Learn, slack: SLACK, first_alone: true });
-        spend(&mut lane, START, 0);
-        let mut lane = LaneLedger::new(Terms {
-            limits: lane.limits(),
-            counting: Counting::Learn,
-            slack: SLACK,
-            first_alone: true,
-        });
         let _open = take(&mut lane, START, 1);
         assert_opens(&mut lane, START, 1, START + FIRST_ALONE, Binding::Trial);
     }

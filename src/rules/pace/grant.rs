@@ -105,6 +105,7 @@ impl LaneLedger {
 
     pub(super) fn take_back(&mut self, part: &Grant) {
         self.give_back(part.until, part.amount);
+        self.never_admitted(part.drawn, part.amount);
     }
 
     /// Whether every counting that stands admits so many calls together, none of which has to feel for the quota.

@@ -112,7 +112,7 @@ impl LaneLedger {
         let was_explained = self.book.exceeded.is_some_and(|at| at.after(self.terms.slack) >= reservation.made);
         if !was_explained {
             self.book.caution = Some(Caution::default());
-            self.unexplained(now, quota, reservation.made, tries);
+            self.unexplained(now, (quota, refused), reservation.made, tries);
             self.found_empty(now, quota, refused);
         }
         let again = self.soonest(now, refused);
@@ -131,11 +131,19 @@ impl LaneLedger {
 
     /// A refusal strikes what admitted the call; when all that stands did, or nothing else is left to blame, the limit is
     /// too high.
-    fn unexplained(&mut self, now: Timestamp, quota: Quota, made: Timestamp, tries: Option<Tries>) {
+    fn unexplained(
+        &mut self,
+        now: Timestamp,
+        (quota, refused): (Quota, Amount),
+        made: Timestamp,
+        tries: Option<Tries>,
+    ) {
         let standing = self.standing();
-        let is_dry = standing.contains(&Hypothesis::Bucket) && self.has_run_dry(now, quota);
+        let bucket = Hypothesis::Bucket;
+        let is_foretold = matches!(&tries, Some(Tries::Counting { admit, .. }) if !admit.contains(&bucket));
+        let is_dry = !is_foretold && standing.contains(&bucket) && self.has_run_dry(now, quota, refused);
         if is_dry && standing.len() > 1 {
-            self.book.beliefs.fell_too_lax(now, &[Hypothesis::Bucket]);
+            self.book.beliefs.fell_too_lax(now, &[bucket]);
             return;
         }
         let agree = standing.len() > 1 && !matches!(tries, Some(Tries::Counting { .. }));

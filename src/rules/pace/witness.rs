@@ -20,7 +20,7 @@ const WITNESSES: usize = 8;
 /// that tries something goes alone.
 const ALONE: Duration = Duration::from_millis(150);
 
-/// One part in so many.
+/// A limit that was learned is as exact as this, one part in so many: what exceeds it by less contradicts nothing.
 const FOUND_WITHIN: u64 = 50;
 
 /// A call that was admitted, and what it tried.
@@ -39,7 +39,7 @@ impl LaneLedger {
         witnesses.push(Witness { made, tries });
     }
 
-    /// Asks everyone again.
+    /// Asks everyone again. What they say may strike a counting, or change the limit.
     pub(super) fn hear_witnesses(&mut self, now: Timestamp) {
         for mut witness in std::mem::take(&mut self.book.witnesses) {
             let has_more_to_say = match &mut witness.tries {
@@ -77,11 +77,11 @@ impl LaneLedger {
         self.weigh_what_was_found();
     }
 
-    /// A limit that was found by refusals is what had been admitted before: it may be more by the call that was refused.
+    /// Whether more than the limit certainly counted by this counting, and it was admitted all the same.
     fn was_beyond(&self, hypothesis: Hypothesis, made: Timestamp) -> bool {
         let (limits, told) = (self.minute_limits(), self.configured());
         let most = |limit: Option<u64>, told: Option<u64>| {
-            limit.map(|limit| if Some(limit) == told { limit } else { limit + limit / FOUND_WITHIN })
+            limit.map(|limit| if Some(limit) == told { limit } else { limit.saturating_add(limit / FOUND_WITHIN) })
         };
         let (tokens, requests) = (most(limits.0, told.0), most(limits.1, told.1));
         self.counted_at(hypothesis, made).is_some_and(|counted| {
