@@ -1,5 +1,6 @@
 //! Is this a job, and is it ours to work on? One conditional write decides, however many ask.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -8,6 +9,7 @@ use crate::job::failure::{Class, Failure};
 use crate::job::ident::BatchName;
 use crate::job::intake::{self, Defaults};
 use crate::job::spec::{Job, Request, TaskToken};
+use crate::job::trail::Trail;
 use crate::ports::{ClaimReply, Claimed, StoreError};
 
 use super::context::Context;
@@ -127,6 +129,10 @@ fn judge(context: &Context, job: Job, claimed: Claimed) -> Admitted {
     let is_document = matches!(job.request, Request::Document(_));
     let late = !is_document && job.deadline.is_some_and(|deadline| deadline <= now);
     let suspicion = claimed.suspicion;
+    let mut journey = Journey::after(&claimed.trail, now, Instant::now().into_std());
+    if !context.settings.multi_region {
+        journey.bound_to = first_region(context, &job, &claimed.trail);
+    }
     let claim = Claim {
         fence: claimed.fence,
         job,
@@ -134,7 +140,7 @@ fn judge(context: &Context, job: Job, claimed: Claimed) -> Admitted {
         tally: claimed.tally,
         enqueued: claimed.enqueued,
         claimed: now,
-        journey: Journey::default(),
+        journey,
         trail: claimed.trail,
     };
     if late {
@@ -146,4 +152,11 @@ fn judge(context: &Context, job: Job, claimed: Claimed) -> Admitted {
         return Admitted::Over(claim, Verdict::of_failure(Failure::new(Class::Poison, message)));
     }
     Admitted::Ours(claim)
+}
+
+/// Where the job was sent under an earlier claim, if it can be sent there at all any more.
+fn first_region(context: &Context, job: &Job, trail: &Trail) -> Option<Arc<str>> {
+    let (sent, plan) = (trail.region()?, context.catalogue.find(&job.model)?);
+    let mut regions = plan.routes.iter().map(|route| &route.lane.id.region);
+    regions.find(|region| ***region == *sent).cloned()
 }

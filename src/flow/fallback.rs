@@ -50,7 +50,7 @@ pub(super) fn fall_back(context: &Context, claim: &mut Claim) -> bool {
 fn could_do(context: &Context, claim: &Claim, model: &str) -> bool {
     context.catalogue.find(model).is_some_and(|plan| {
         let fits = plan.too_large(&plan.size_of(&claim.job)).is_none();
-        fits && plan.no_residence(&claim.job).is_none() && !is_overloaded_everywhere(claim, &plan)
+        fits && plan.routes.iter().any(|route| claim.may_use(&route.lane.id)) && !is_overloaded_everywhere(claim, &plan)
     })
 }
 

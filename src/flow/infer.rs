@@ -1,5 +1,6 @@
 //! What does the model say? One call, on record before it is made, and its reservation settled on every path.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -70,6 +71,9 @@ pub async fn infer(
         }
     }
     claim.journey.sizing.sent(&plan, &claim.job.key.batch, &size);
+    if !context.settings.multi_region {
+        claim.journey.bound_to.get_or_insert_with(|| Arc::clone(&lane.region));
+    }
     held.send(&*context.allowance, &context.meter).await;
     let (started, at) = (Instant::now(), context.now());
     let called = |came_to: CameTo| {

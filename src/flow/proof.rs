@@ -3,6 +3,7 @@
 //! A message is deleted for a [`Disposition::Done`] or buried for a [`Disposition::Bury`]; both need a [`Notified`],
 //! which needs a [`Receipt`], which only the ledger's own word makes. Skipping a step does not compile.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -13,7 +14,7 @@ use crate::job::ident::JobKey;
 use crate::job::lifecycle::Status;
 use crate::job::outcome::Tally;
 use crate::job::spec::Job;
-use crate::job::trail::Trail;
+use crate::job::trail::{Trail, What};
 use crate::job::units::Timestamp;
 use crate::ports::{Answer, Fence, FinalRow, FinishReply, LaneId, Message, StoreError};
 use crate::telemetry::traces::JobSpan;
@@ -69,6 +70,8 @@ pub struct Journey {
     pub paced: Duration,
     /// Spent in calls.
     pub in_calls: Duration,
+    /// The only region that it may be sent to, because it was sent there first and may not leave it.
+    pub bound_to: Option<Arc<str>>,
     /// Failures that count, by lane.
     pub failed: Vec<Failed>,
     /// The lane of the last of them: the job leaves it when it goes to another.
@@ -93,10 +96,25 @@ pub struct Journey {
     pub waits: Vec<(&'static str, Duration)>,
 }
 
+/// For what a job waited that nothing but the service's absence has held up.
+const AWAY: &str = "a service that is away, in all";
+
 impl Claim {
     /// Whether the job may be sent to this lane at all.
     pub fn may_use(&self, lane: &LaneId) -> bool {
-        self.job.residency.as_ref().is_none_or(|regions| regions.iter().any(|region| **region == *lane.region))
+        let is_resident =
+            self.job.residency.as_ref().is_none_or(|regions| regions.iter().any(|region| **region == *lane.region));
+        is_resident && self.journey.bound_to.as_ref().is_none_or(|region| **region == *lane.region)
+    }
+
+    /// Its trail for whoever claims the job next, at `at`: also for how long nothing but the service's absence has held it up.
+    pub fn handed_on(&self, at: Timestamp, now: Instant) -> Trail {
+        let mut trail = self.trail.clone();
+        if let Some(since) = self.journey.away_since {
+            let took = now.saturating_duration_since(since);
+            trail.add(at - took, What::Waited { took, reason: AWAY.to_owned() });
+        }
+        trail
     }
 }
 
@@ -148,6 +166,12 @@ pub struct Failed {
 }
 
 impl Journey {
+    /// Goes on where earlier claims have handed the job on, as far as its trail says so.
+    pub fn after(trail: &Trail, at: Timestamp, now: Instant) -> Self {
+        let away_since = trail.handed_on_after(AWAY).and_then(|since| now.checked_sub(at.since(since)));
+        Self { away_since, ..Self::default() }
+    }
+
     /// Counts one more failure on this lane: at `at`, of a call sent at `sent`, both by the clock of the quota.
     pub fn failed_on(&mut self, lane: &LaneId, class: Class, sent: Timestamp, at: Timestamp) {
         match self.failed.iter_mut().find(|failed| failed.lane == *lane) {

@@ -48,6 +48,9 @@ const ASK_OTHERS: Duration = Duration::from_secs(1);
 const STORE_RECHECK: Duration = Duration::from_millis(500);
 /// Who waits for less is as good as sent at once, and its trail says nothing of it.
 const WORTH_SAYING: Duration = Duration::from_millis(20);
+const ACCOUNTS_DAY: &str = "tokens a day of the account";
+/// While a lane is shut for these nobody is sent there, so that a place in line is worth nothing to a job that may go nowhere else.
+const SHUT_TO_ALL: [&str; 3] = [Binding::Throttled.words(), Binding::Day.words(), ACCOUNTS_DAY];
 
 /// Chooses a lane and reserves on it, however long that takes.
 ///
@@ -106,8 +109,8 @@ async fn find_place(context: &Context, delivery: &Delivery, claim: &mut Claim) -
             Turn::Over(verdict) => return Ok(Routed::Over(verdict)),
             // While it stood in line, others may have found out that only another model helps.
             Turn::StepAside { .. } if fallback::fall_back(context, claim) => {}
-            Turn::StepAside { rest, reason } => {
-                if let Some(verdict) = wait(context, delivery, claim, (rest, reason), For::Service).await? {
+            Turn::StepAside { rest, reason, what } => {
+                if let Some(verdict) = wait(context, delivery, claim, (rest, reason), what).await? {
                     return Ok(Routed::Over(verdict));
                 }
             }
@@ -134,6 +137,7 @@ enum Turn {
     StepAside {
         rest: Duration,
         reason: &'static str,
+        what: For<'static>,
     },
     /// Credentials were refused while it stood in line.
     Again,
@@ -212,11 +216,15 @@ async fn take_turn(
             Choice::WaitUntil(until) => until,
             Choice::RestUntil(until) => {
                 gates::shut(context, plan, &standing.gates).await;
-                return Ok(Turn::StepAside { rest: until.since(time), reason: standing.reason() });
+                let (rest, reason) = (until.since(time), standing.reason());
+                return Ok(Turn::StepAside { rest, reason, what: For::Service });
             }
             Choice::NoneLeft => {
                 return Ok(match hope(claim, plan) {
-                    Some(rest) => Turn::StepAside { rest, reason: "a permission that is refused so far" },
+                    Some(rest) => {
+                        let reason = "a permission that is refused so far";
+                        Turn::StepAside { rest, reason, what: For::Service }
+                    }
                     None => Turn::Over(none_left(claim, plan)),
                 });
             }
@@ -225,6 +233,10 @@ async fn take_turn(
         // What keeps this one from some of the lanes need not keep others.
         let is_anyones = plan.routes.iter().all(|route| claim.may_use(&route.lane.id));
         plan.line.waits_until(is_anyones.then(|| now() + until.since(time)));
+        if !is_anyones && SHUT_TO_ALL.contains(&standing.reason()) {
+            let (rest, reason) = (until.since(time), standing.reason());
+            return Ok(Turn::StepAside { rest, reason, what: For::Pause });
+        }
         let rest = (until_asked(context, plan, until.since(time)), standing.reason());
         if let Some(verdict) = wait(context, delivery, claim, rest, For::Quota(&plan.routes)).await? {
             return Ok(Turn::Over(verdict));
@@ -300,7 +312,7 @@ fn lane_for(claim: &Claim, plan: &Plan, route: &Route, size: &Size, several: boo
         Some(account) => when(account.state().ask(now, size.reserve())),
         None => (None, false),
     };
-    let account = account.map(|(at, _)| (at, "tokens a day of the account"));
+    let account = account.map(|(at, _)| (at, ACCOUNTS_DAY));
     let mut state = lane.state();
     let state = &mut *state;
     let (quota, never) = when(state.ask(now, size.reserve()));
@@ -330,7 +342,7 @@ fn lane_for(claim: &Claim, plan: &Plan, route: &Route, size: &Size, several: boo
         available_at: rests.unwrap_or(now),
         shut_until: shut.unwrap_or(now),
         admits_at: admits.map_or(now, |(at, _)| at),
-        sent: failures > 0,
+        sent: failures > 0 || (claim.journey.bound_to.is_some() && claim.may_use(&lane.id)),
         failures,
         last: claim.journey.last_lane.as_ref() == Some(&lane.id),
     };
@@ -380,6 +392,8 @@ enum For<'a> {
     Service,
     /// Quota on one of these lanes, which will come: only the deadline bounds it.
     Quota(&'a [Route]),
+    /// The end of a pause after a throttle, out of line: likewise.
+    Pause,
     /// A store that is in trouble: likewise.
     Store,
 }
@@ -396,7 +410,7 @@ async fn wait(
     let end = match (claim.job.deadline, what) {
         (Some(_), _) => None,
         (None, For::Service) => Some(*claim.journey.away_since.get_or_insert(start) + context.settings.give_up_after),
-        (None, For::Quota(_)) => {
+        (None, For::Quota(_) | For::Pause) => {
             claim.journey.away_since = None;
             None
         }
@@ -406,7 +420,7 @@ async fn wait(
     let until = end.map_or(until, |end| end.min(until));
     let changed = async {
         match what {
-            For::Service | For::Store => std::future::pending().await,
+            For::Service | For::Pause | For::Store => std::future::pending().await,
             For::Quota(routes) => {
                 select_all(routes.iter().map(|route| Box::pin(route.lane.changed.notified()))).await;
             }

@@ -237,7 +237,8 @@ impl Worker {
 
     /// Turns an early exit into what happens to the message.
     fn disposition(&self, exit: Exit, claim: Option<&Claim>) -> Disposition {
-        let claim = claim.map(|claim| (claim.fence.clone(), claim.tally, claim.trail.clone()));
+        let (at, now) = (self.context.now(), Instant::now().into_std());
+        let claim = claim.map(|claim| (claim.fence.clone(), claim.tally, claim.handed_on(at, now)));
         match exit {
             Exit::HandBack { after } => Disposition::Release { after, claim },
             Exit::Reject { reason } => Disposition::Reject { reason },

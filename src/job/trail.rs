@@ -1,8 +1,8 @@
 //! What happened to a job, and when? A bounded list that travels with its row: who claimed it, what it waited for, each call.
 //!
-//! It is for people who ask, and nothing is decided by it. So it costs no write of its own: whatever a ledger writes of a
-//! job takes along what happened since, in a text so short that it fits beside the rest. The newest events are kept, older
-//! ones are counted.
+//! It is for people who ask, and for the next worker, which goes on where the one before left off if it can. Nothing is lost with
+//! it, so it costs no write of its own: whatever a ledger writes of a job takes along what happened since, in a text so short
+//! that it fits beside the rest. The newest events are kept, older ones are counted.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -143,6 +143,19 @@ impl Trail {
             What::Claimed { by } => Some((event.at, by.as_str())),
             What::Waited { .. } | What::Called(_) | What::HandedBack { .. } | What::Abandoned | What::Redriven => None,
         })
+    }
+
+    /// Which region was called last, since a person had it run again if anybody did.
+    pub fn region(&self) -> Option<&str> {
+        let mut since = self.events.iter().rev().take_while(|event| event.what != What::Redriven);
+        since.find_map(|event| if let What::Called(call) = &event.what { Some(&*call.region) } else { None })
+    }
+
+    /// When the wait for this began, if nothing happened to the job since but that it went from one worker to the next.
+    pub fn handed_on_after(&self, reason: &str) -> Option<Timestamp> {
+        let stays = |what: &What| matches!(what, What::Claimed { .. } | What::HandedBack { .. } | What::Abandoned);
+        let last = self.events.iter().rev().find(|event| !stays(&event.what))?;
+        matches!(&last.what, What::Waited { reason: waited, .. } if waited == reason).then_some(last.at)
     }
 
     /// As a text of at most so many bytes: the newest events that fit. Empty if there is nothing to say, or no room to say it.

@@ -21,6 +21,7 @@ mod documents;
 mod harness;
 mod ingest;
 mod killed;
+mod lanes;
 mod metrics;
 mod money;
 mod outage;
