@@ -129,7 +129,7 @@ fn judge(context: &Context, job: Job, claimed: Claimed) -> Admitted {
     let is_document = matches!(job.request, Request::Document(_));
     let late = !is_document && job.deadline.is_some_and(|deadline| deadline <= now);
     let suspicion = claimed.suspicion;
-    let mut journey = Journey::after(&claimed.trail, now, Instant::now().into_std());
+    let mut journey = Journey::after(&claimed.trail, Instant::now().into_std());
     if !context.settings.multi_region {
         journey.bound_to = first_region(context, &job, &claimed.trail);
     }

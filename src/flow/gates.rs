@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::job::ident::BatchName;
 use crate::ports::Gate;
+use crate::rules::pace::Binding;
 
 use super::context::Context;
 use super::lane::Lane;
@@ -13,6 +14,11 @@ use super::lanes::{Plan, Route};
 /// A gate that holds for less than this is not worth a word.
 const WORTH_SAYING: Duration = Duration::from_secs(1);
 
+/// For what a job waits where the account has used up its day.
+pub(super) const ACCOUNTS_DAY: &str = "tokens a day of the account";
+/// While a lane is shut for these nobody is sent there.
+const SHUT_TO_ALL: [&str; 3] = [Binding::Throttled.words(), Binding::Day.words(), ACCOUNTS_DAY];
+
 /// One gate of a lane that is shut for a job.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ShutGate {
@@ -20,6 +26,12 @@ pub(super) struct ShutGate {
     pub reason: &'static str,
     /// How long it stays shut, as things stand.
     pub opens_in: Duration,
+}
+
+/// Whether nobody at all is sent to any lane that a job could use: a place in line is worth nothing to it then.
+pub(super) fn are_shut_to_all(gates: &[Option<ShutGate>]) -> bool {
+    let mut gates = gates.iter().flatten().peekable();
+    gates.peek().is_some() && gates.all(|gate| SHUT_TO_ALL.contains(&gate.reason))
 }
 
 /// Says which gates hold the first in line: one a lane that it could use.

@@ -14,7 +14,7 @@ use crate::job::ident::JobKey;
 use crate::job::lifecycle::Status;
 use crate::job::outcome::Tally;
 use crate::job::spec::Job;
-use crate::job::trail::{Trail, What};
+use crate::job::trail::Trail;
 use crate::job::units::Timestamp;
 use crate::ports::{Answer, Fence, FinalRow, FinishReply, LaneId, Message, StoreError};
 use crate::telemetry::traces::JobSpan;
@@ -112,7 +112,7 @@ impl Claim {
         let mut trail = self.trail.clone();
         if let Some(since) = self.journey.away_since {
             let took = now.saturating_duration_since(since);
-            trail.add(at - took, What::Waited { took, reason: AWAY.to_owned() });
+            trail.add_in_all(at, took, AWAY);
         }
         trail
     }
@@ -166,9 +166,10 @@ pub struct Failed {
 }
 
 impl Journey {
-    /// Goes on where earlier claims have handed the job on, as far as its trail says so.
-    pub fn after(trail: &Trail, at: Timestamp, now: Instant) -> Self {
-        let away_since = trail.handed_on_after(AWAY).and_then(|since| now.checked_sub(at.since(since)));
+    /// Goes on where earlier claims have handed the job on, as far as its trail says so: from how long they were patient, not since
+    /// when, for nobody may have tried in between.
+    pub fn after(trail: &Trail, now: Instant) -> Self {
+        let away_since = trail.handed_on_after(AWAY).and_then(|took| now.checked_sub(took));
         Self { away_since, ..Self::default() }
     }
 

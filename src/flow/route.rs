@@ -48,9 +48,8 @@ const ASK_OTHERS: Duration = Duration::from_secs(1);
 const STORE_RECHECK: Duration = Duration::from_millis(500);
 /// Who waits for less is as good as sent at once, and its trail says nothing of it.
 const WORTH_SAYING: Duration = Duration::from_millis(20);
-const ACCOUNTS_DAY: &str = "tokens a day of the account";
-/// While a lane is shut for these nobody is sent there, so that a place in line is worth nothing to a job that may go nowhere else.
-const SHUT_TO_ALL: [&str; 3] = [Binding::Throttled.words(), Binding::Day.words(), ACCOUNTS_DAY];
+/// Who waits where nobody is sent keeps its place for less than that: whoever stands in line when the lane opens is sent.
+const KEEPS_PLACE: Duration = Duration::from_secs(1);
 
 /// Chooses a lane and reserves on it, however long that takes.
 ///
@@ -152,9 +151,16 @@ async fn take_turn(
     size: &Size,
 ) -> Result<Turn, Exit> {
     let place = plan.line.enter(size.reserve());
-    let _turn = tokio::select! {
-        turn = plan.turn.lock() => turn,
-        ended = cut_short(context, delivery, claim) => return ended.map(Turn::Over),
+    let lined_up = now();
+    let turn = tokio::select! {
+        turn = plan.turn.lock() => Ok(turn),
+        ended = cut_short(context, delivery, claim) => Err(ended),
+    };
+    // Those before it wait for quota, which is no absence of the service.
+    claim.journey.away_since = claim.journey.away_since.map(|since| since + now().duration_since(lined_up));
+    let _turn = match turn {
+        Ok(turn) => turn,
+        Err(ended) => return ended.map(Turn::Over),
     };
     loop {
         if !context.credentials.is_open() {
@@ -233,11 +239,11 @@ async fn take_turn(
         // What keeps this one from some of the lanes need not keep others.
         let is_anyones = plan.routes.iter().all(|route| claim.may_use(&route.lane.id));
         plan.line.waits_until(is_anyones.then(|| now() + until.since(time)));
-        if !is_anyones && SHUT_TO_ALL.contains(&standing.reason()) {
-            let (rest, reason) = (until.since(time), standing.reason());
-            return Ok(Turn::StepAside { rest, reason, what: For::Pause });
+        let rest = until.since(time);
+        if !is_anyones && rest > KEEPS_PLACE && gates::are_shut_to_all(&standing.gates) {
+            return Ok(Turn::StepAside { rest: rest - KEEPS_PLACE, reason: standing.reason(), what: For::Pause });
         }
-        let rest = (until_asked(context, plan, until.since(time)), standing.reason());
+        let rest = (until_asked(context, plan, rest), standing.reason());
         if let Some(verdict) = wait(context, delivery, claim, rest, For::Quota(&plan.routes)).await? {
             return Ok(Turn::Over(verdict));
         }
@@ -312,7 +318,7 @@ fn lane_for(claim: &Claim, plan: &Plan, route: &Route, size: &Size, several: boo
         Some(account) => when(account.state().ask(now, size.reserve())),
         None => (None, false),
     };
-    let account = account.map(|(at, _)| (at, ACCOUNTS_DAY));
+    let account = account.map(|(at, _)| (at, gates::ACCOUNTS_DAY));
     let mut state = lane.state();
     let state = &mut *state;
     let (quota, never) = when(state.ask(now, size.reserve()));

@@ -151,11 +151,19 @@ impl Trail {
         since.find_map(|event| if let What::Called(call) = &event.what { Some(&*call.region) } else { None })
     }
 
-    /// When the wait for this began, if nothing happened to the job since but that it went from one worker to the next.
-    pub fn handed_on_after(&self, reason: &str) -> Option<Timestamp> {
-        let stays = |what: &What| matches!(what, What::Claimed { .. } | What::HandedBack { .. } | What::Abandoned);
-        let last = self.events.iter().rev().find(|event| !stays(&event.what))?;
-        matches!(&last.what, What::Waited { reason: waited, .. } if waited == reason).then_some(last.at)
+    /// Adds for how long in all it waited for this, in place of what was said of that before.
+    pub fn add_in_all(&mut self, at: Timestamp, took: Duration, reason: &str) {
+        self.events.retain(|event| !matches!(&event.what, What::Waited { reason: said, .. } if said == reason));
+        self.add(at, What::Waited { took, reason: reason.to_owned() });
+    }
+
+    /// How long it waited for this, if nothing is on record since but that it went from one worker to the next.
+    pub fn handed_on_after(&self, reason: &str) -> Option<Duration> {
+        let stays = |what: &What| matches!(what, What::Claimed { .. } | What::HandedBack { .. });
+        match &self.events.iter().rev().find(|event| !stays(&event.what))?.what {
+            What::Waited { took, reason: waited } => (waited == reason).then_some(*took),
+            What::Claimed { .. } | What::HandedBack { .. } | What::Called(_) | What::Abandoned | What::Redriven => None,
+        }
     }
 
     /// As a text of at most so many bytes: the newest events that fit. Empty if there is nothing to say, or no room to say it.
@@ -251,7 +259,10 @@ impl Trail {
     }
 
     fn drop_oldest(&mut self) {
-        if self.events.pop_front().is_some() {
+        // Where it was called last is kept: it may be bound to go there again.
+        let called = self.events.iter().rposition(|event| matches!(event.what, What::Called(_)));
+        let oldest = usize::from(called == Some(0) && self.events.len() > 1);
+        if self.events.remove(oldest).is_some() {
             self.older += 1;
         }
     }
@@ -316,6 +327,31 @@ mod tests {
         }
         assert_eq!((trail.events().count(), trail.older()), (KEPT, 100 - KEPT as u64));
         assert_eq!(trail.events().last().unwrap().at, Timestamp(99));
+    }
+
+    #[test]
+    fn the_newest_call_is_kept_however_much_happened_since() {
+        let mut trail = Trail::default();
+        trail.add(Timestamp(0), call(CameTo::Failed(Class::Overloaded)));
+        for n in 1..100 {
+            trail.add(Timestamp(n), What::HandedBack { after: Duration::ZERO });
+        }
+        assert_eq!((trail.events().count(), trail.older()), (KEPT, 100 - KEPT as u64));
+        assert_eq!(trail.region(), Some("us-west-2"));
+    }
+
+    #[test]
+    fn a_wait_that_goes_on_from_worker_to_worker_is_said_once_and_ends_with_whatever_else_happens() {
+        let mut trail = Trail::default();
+        for minutes in [5, 8] {
+            trail.add(Timestamp(0), What::Claimed { by: "w".to_owned() });
+            trail.add_in_all(Timestamp(1), Duration::from_secs(60 * minutes), "away");
+            trail.add(Timestamp(2), What::HandedBack { after: Duration::ZERO });
+        }
+        assert_eq!(trail.handed_on_after("away"), Some(Duration::from_secs(480)));
+        assert_eq!(trail.events().filter(|event| matches!(event.what, What::Waited { .. })).count(), 1);
+        trail.add(Timestamp(3), What::Abandoned);
+        assert_eq!(trail.handed_on_after("away"), None, "nobody knows what happened");
     }
 
     #[test]
