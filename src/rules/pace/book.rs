@@ -178,6 +178,7 @@ impl LaneLedger {
         for emptied in &mut self.book.emptied {
             emptied.tokens = emptied.tokens.saturating_add_unsigned(most.tokens);
             emptied.requests = emptied.requests.saturating_add_unsigned(most.requests);
+            emptied.sent = emptied.sent.plus(most);
         }
         if self.terms.limits.tokens_per_day.is_some() {
             self.book.day.add(now, most.tokens);
@@ -191,6 +192,9 @@ impl LaneLedger {
         for emptied in &mut self.book.emptied {
             emptied.tokens = emptied.tokens.saturating_sub_unsigned(amount.tokens);
             emptied.requests = emptied.requests.saturating_sub_unsigned(amount.requests);
+            if made > emptied.at {
+                emptied.sent = emptied.sent.minus(amount);
+            }
         }
         let young = if self.book.is_drawn_on {
             // Said late: what was charged after that call may all have been admitted after the service gave this back, or after

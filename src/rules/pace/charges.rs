@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::flow::per_minute;
 use super::{Amount, MINUTE};
 use crate::job::units::Timestamp;
 
@@ -167,8 +168,7 @@ impl Charges {
         let before = self.entries.iter().rev().skip_while(|entry| entry.first > until);
         for entry in before.take_while(|entry| entry.last > until - MINUTE) {
             charged = charged.saturating_add(of(entry.most));
-            let passed = u64::try_from((MINUTE + until.since(entry.first)).as_millis()).unwrap_or(u64::MAX);
-            most = charged.saturating_mul(60_000).checked_div(passed).unwrap_or(charged).max(most);
+            most = per_minute(charged, MINUTE + until.since(entry.first)).unwrap_or(charged).max(most);
         }
         most
     }

@@ -29,6 +29,8 @@ pub(super) struct Emptied {
     /// Charged since, less what came back.
     pub(super) tokens: i64,
     pub(super) requests: i64,
+    /// What calls came to that were sent since, and were not refused.
+    pub(super) sent: Amount,
     /// What was believed of the quota then.
     pub(super) limit: u64,
 }
@@ -41,9 +43,14 @@ impl Emptied {
             Quota::Requests => self.requests,
         };
         let most = u64::try_from(charged.saturating_add_unsigned(rest)).unwrap_or(0);
-        let passed = u64::try_from(now.since(self.at).as_millis()).unwrap_or(u64::MAX);
-        most.saturating_mul(60_000).checked_div(passed)
+        per_minute(most, now.since(self.at))
     }
+}
+
+/// That much in that time, by the minute; `None` if it is no time.
+pub(super) fn per_minute(amount: u64, passed: Duration) -> Option<u64> {
+    let passed = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
+    amount.saturating_mul(60_000).checked_div(passed)
 }
 
 /// What was admitted when the limit fell before anything was known of the counting; until it is known to be a bucket, or not to be
@@ -67,7 +74,7 @@ impl LaneLedger {
         let Some(limit) = limit.filter(|_| is_new) else { return };
         let held = self.book.charges.held_until(made, |amount| amount.of(quota));
         self.book.found = Some(Found { quota, limit, held, configured });
-        self.book.emptied = vec![Emptied { quota, at: now, tokens: 0, requests: 0, limit }];
+        self.book.emptied = vec![Emptied { quota, at: now, tokens: 0, requests: 0, sent: Amount::default(), limit }];
     }
 
     /// Once it is known to be a bucket: what had flowed in until it was empty was taken for a part of what it holds.
@@ -100,7 +107,8 @@ impl LaneLedger {
     /// limit was too low, under which the other countings seemed too strict.
     pub(super) fn has_run_dry(&self, now: Timestamp, quota: Quota, refused: Amount) -> bool {
         self.book.emptied.last().filter(|emptied| emptied.quota == quota).is_some_and(|emptied| {
-            let flow = emptied.flow_until(now, refused.of(quota));
+            // What earlier calls gave back is left out: more was reserved for them than the service had counted.
+            let flow = per_minute(emptied.sent.plus(refused).of(quota), now.since(emptied.at));
             now.since(emptied.at) >= DRY_AFTER && flow.is_some_and(|flow| flow < emptied.limit / DRY)
         })
     }
@@ -126,7 +134,7 @@ impl LaneLedger {
             let limit = self.book.learned.limit_of(configured, quota).unwrap_or(0);
             self.book.emptied.retain(|emptied| now.since(emptied.at) < REMEMBERED);
             self.book.emptied.truncate(1);
-            self.book.emptied.push(Emptied { quota, at: now, tokens: 0, requests: 0, limit });
+            self.book.emptied.push(Emptied { quota, at: now, tokens: 0, requests: 0, sent: Amount::default(), limit });
         }
         let Some(limit) = self.book.learned.limit_of(configured, quota) else { return };
         if is_bucket || self.book.even_until.is_some() {
@@ -219,6 +227,29 @@ mod tests {
         let now = START + secs(21);
         assert!(lane.has_run_dry(now, Quota::Tokens, refused));
         assert!(!lane.has_run_dry(now, Quota::Requests, refused));
+    }
+
+    /// The premise: reservations are on the safe side, so that what calls from before gave back hid what a bucket had let through
+    /// since it was empty, and it was given up for half an hour.
+    #[test]
+    fn what_earlier_calls_give_back_makes_no_bucket_seem_dry() {
+        let mut lane = lane(Counting::Learn, tokens(1_000_000));
+        let early: Vec<_> = (0..10).map(|_| take(&mut lane, START, 9_000)).collect();
+        let refused = Amount { tokens: 2_000, requests: 1 };
+        lane.book.emptied = vec![Emptied {
+            quota: Quota::Tokens,
+            at: START,
+            tokens: 0,
+            requests: 0,
+            sent: Amount::default(),
+            limit: 100_000,
+        }];
+        spend(&mut lane, START + secs(3), 8_000);
+        for reservation in early {
+            lane.apply(START + secs(4), &Event::Settled(reservation, Tokens(7_000)));
+        }
+        assert!(!lane.has_run_dry(START + secs(6), Quota::Tokens, refused));
+        assert!(lane.has_run_dry(START + secs(40), Quota::Tokens, refused));
     }
 
     /// The premise: the flow was measured from one refusal to the next, always a little too high, and never below what is
