@@ -172,8 +172,9 @@ pub enum Event {
     /// The pause lasts until the counting in force would admit the same tokens again. Where it would at once, it knows
     /// less than the service: then 1 s, doubling up to 60 s while the throttles go on with nothing admitted in
     /// between; and at least a second less than that where it would later, since it was wrong before, unless only the
-    /// counting was tried. Refusals of calls sent before the first of them was seen are one burst and count once. A hint of
-    /// the service is a lower bound, up to [`LONGEST_HINT`].
+    /// counting was tried. A refused try of the limit, or one that takes a raise back, pauses nothing; one that is put down
+    /// to the call's having come late pauses until a second after it was made. Refusals of calls sent before the first of
+    /// them was seen are one burst and count once. A hint of the service is a lower bound, up to [`LONGEST_HINT`].
     Throttled(Reservation, Quota, Option<Duration>),
     /// The service refused it by a quota of the day: it is released and the lane pauses for an hour, or for the hint if
     /// that is longer, up to [`LONGEST_HINT`].

@@ -123,7 +123,7 @@ impl LaneLedger {
         let refund = Amount { tokens: reservation.tokens.0.saturating_sub(used.0), requests: 0 };
         let excess = Amount { tokens: used.0.saturating_sub(reservation.tokens.0), requests: 0 };
         let certain = Amount { tokens: used.0.min(reservation.tokens.0), requests: 1 };
-        self.give_back(reservation.made, refund);
+        self.give_back((reservation.made, reservation.made), refund);
         self.book.charges.settle(reservation.made, certain);
         let levels = &mut self.book.bucket;
         levels.least_tokens.add(certain.tokens);
@@ -136,7 +136,7 @@ impl LaneLedger {
 
     pub(super) fn release(&mut self, reservation: &Reservation) {
         let amount = Amount { tokens: reservation.tokens.0, requests: 1 };
-        self.give_back(reservation.made, amount);
+        self.give_back((reservation.made, reservation.made), amount);
         self.never_admitted(reservation.made, amount);
     }
 
@@ -162,6 +162,9 @@ impl LaneLedger {
         self.book.charges.take(under, amount);
         let others = self.book.charges.most_since(then);
         self.book.charges.add(sent, amount, Amount::default());
+        for emptied in self.book.emptied.iter_mut().filter(|emptied| then <= emptied.at && emptied.at < sent) {
+            emptied.add(amount);
+        }
         let late = sent.since(then);
         let levels = &mut self.book.bucket;
         levels.tokens.postpone(amount.tokens, others.tokens, late, tokens.unwrap_or(0));
@@ -176,23 +179,22 @@ impl LaneLedger {
         levels.least_tokens.add(least.tokens);
         levels.least_requests.add(least.requests);
         for emptied in &mut self.book.emptied {
-            emptied.tokens = emptied.tokens.saturating_add_unsigned(most.tokens);
-            emptied.requests = emptied.requests.saturating_add_unsigned(most.requests);
-            emptied.sent = emptied.sent.plus(most);
+            emptied.add(most);
         }
         if self.terms.limits.tokens_per_day.is_some() {
             self.book.day.add(now, most.tokens);
         }
     }
 
-    pub(super) fn give_back(&mut self, made: Timestamp, amount: Amount) {
+    /// What was charged then, under the moment `made`, was not used.
+    pub(super) fn give_back(&mut self, (then, made): (Timestamp, Timestamp), amount: Amount) {
         let (tokens, requests) = self.minute_limits();
         let (slack, lag) = (self.terms.slack, self.bucket_lag());
         self.book.charges.take(made, amount);
         for emptied in &mut self.book.emptied {
             emptied.tokens = emptied.tokens.saturating_sub_unsigned(amount.tokens);
             emptied.requests = emptied.requests.saturating_sub_unsigned(amount.requests);
-            if made > emptied.at {
+            if then > emptied.at {
                 emptied.sent = emptied.sent.minus(amount);
             }
         }

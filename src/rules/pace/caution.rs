@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::job::units::Timestamp;
 
-/// A refusal is heard of within this.
+/// A step lasts so long: more than a refusal usually takes (`feel`), so that after one nobody is in doubt whether the step
+/// before was refused as well. It costs little, since the steps are few.
 const STEP: Duration = Duration::from_millis(250);
 /// Then as many as like.
 const STEPS: u32 = 7;

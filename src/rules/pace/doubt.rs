@@ -91,7 +91,7 @@ impl LaneLedger {
 
     /// Whether a sliding minute refused the call for what had left our minute only just now. Until when to wait then: it will
     /// have left theirs as well. Once in a while this is believed; what happens again and again has another reason.
-    pub(super) fn is_late(
+    pub(super) fn forgive_late(
         &mut self,
         now: Timestamp,
         quota: Quota,
@@ -157,7 +157,7 @@ impl LaneLedger {
         self.book.doubt = None;
         if self.is_used(quota, made, DEEPEST_CUT) {
             self.book.even_until = Some(now.after(MINUTE));
-        } else if self.is_odd(now) {
+        } else if self.forgive_odd(now) {
             return;
         }
         self.book.throttles.shrunk_by = Some(made);
@@ -167,7 +167,7 @@ impl LaneLedger {
         }
     }
 
-    /// Whether this call has brought the limit into full use.
+    /// Notes when the limit was first brought into full use.
     pub(super) fn note_use(&mut self, now: Timestamp) {
         if self.book.full_since.is_none() && self.is_nearly_used(self.book.charges.most_since(now - MINUTE)) {
             self.book.full_since = Some(now);
@@ -176,7 +176,7 @@ impl LaneLedger {
 
     /// A refusal while next to nothing is charged has other reasons than what was sent, if most calls are admitted all the
     /// same: somebody's mishap, not a quota. Where it is not so rare, others have used the quota up.
-    fn is_odd(&mut self, now: Timestamp) -> bool {
+    fn forgive_odd(&mut self, now: Timestamp) -> bool {
         let calls = self.book.charges.most_since(now - MINUTE).requests;
         let odd = &mut self.book.odd;
         if odd.since.after(MINUTE) <= now {

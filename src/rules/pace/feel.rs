@@ -10,7 +10,8 @@ use super::limit::Quota;
 use super::{Amount, Binding, Counting, LaneLedger, MINUTE};
 use crate::job::units::Timestamp;
 
-/// A refusal is heard of within this.
+/// What was sent so long ago and is still open counts as heard of: a refusal usually comes within this. `caution` allows
+/// more, since it has to be sure; here each 100 ms more would cost speed, with every call that feels for a quota.
 const HEARD_AFTER: Duration = Duration::from_millis(100);
 /// So many may always be on their way at once.
 const FEW: u64 = 2;

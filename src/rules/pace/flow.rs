@@ -18,8 +18,12 @@ const KNOWN_AFTER: Duration = Duration::from_secs(60);
 const REMEMBERED: Duration = Duration::from_secs(360);
 /// What is nearly nothing says so sooner.
 const DRY_AFTER: Duration = Duration::from_secs(5);
+/// For longer than that nobody waits for it to fill.
+const FILLS_FOR: Duration = Duration::from_secs(15);
 /// Less than this part of what should have flowed in is nearly nothing.
 const DRY: u64 = 4;
+/// A little more than enough: what is reserved and what is refused are rounded.
+const ROUNDED: Duration = Duration::from_millis(100);
 
 /// A bucket that was found empty.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
@@ -36,6 +40,13 @@ pub(super) struct Emptied {
 }
 
 impl Emptied {
+    /// So much was sent since.
+    pub(super) fn add(&mut self, amount: Amount) {
+        self.tokens = self.tokens.saturating_add_unsigned(amount.tokens);
+        self.requests = self.requests.saturating_add_unsigned(amount.requests);
+        self.sent = self.sent.plus(amount);
+    }
+
     /// What flows in a minute at most, if the bucket holds no more than `rest` again.
     fn flow_until(&self, now: Timestamp, rest: u64) -> Option<u64> {
         let charged = match self.quota {
@@ -113,6 +124,15 @@ impl LaneLedger {
         })
     }
 
+    /// Until when a bucket that was found empty has filled by so much that one refusal says that it is none.
+    pub(super) fn fills_until(&self, now: Timestamp, amount: Amount) -> Option<Timestamp> {
+        let emptied = self.book.emptied.last()?;
+        let sent = emptied.sent.plus(amount).of(emptied.quota);
+        let enough = Duration::from_millis((60_000 * DRY * sent).checked_div(emptied.limit)?) + ROUNDED;
+        let at = emptied.at.after(enough.clamp(DRY_AFTER, FILLS_FOR));
+        (at > now).then_some(at)
+    }
+
     /// A bucket that has just refused a call holds less than that. What it let through since it was empty before is what
     /// has flowed in.
     pub(super) fn found_empty(&mut self, now: Timestamp, quota: Quota, refused: Amount) {
@@ -150,7 +170,7 @@ impl LaneLedger {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::super::tests::{START, lane, refuse, secs, spend, take, tokens};
-    use super::super::{Event, Limits};
+    use super::super::{Ahead, Drawn, Event, Limits};
     use super::*;
     use crate::job::units::Tokens;
 
@@ -236,20 +256,46 @@ mod tests {
         let mut lane = lane(Counting::Learn, tokens(1_000_000));
         let early: Vec<_> = (0..10).map(|_| take(&mut lane, START, 9_000)).collect();
         let refused = Amount { tokens: 2_000, requests: 1 };
-        lane.book.emptied = vec![Emptied {
-            quota: Quota::Tokens,
-            at: START,
-            tokens: 0,
-            requests: 0,
-            sent: Amount::default(),
-            limit: 100_000,
-        }];
+        lane.book.emptied = found_empty_at(START);
         spend(&mut lane, START + secs(3), 8_000);
         for reservation in early {
             lane.apply(START + secs(4), &Event::Settled(reservation, Tokens(7_000)));
         }
         assert!(!lane.has_run_dry(START + secs(6), Quota::Tokens, refused));
         assert!(lane.has_run_dry(START + secs(40), Quota::Tokens, refused));
+    }
+
+    fn found_empty_at(at: Timestamp) -> Vec<Emptied> {
+        let (quota, sent) = (Quota::Tokens, Amount::default());
+        vec![Emptied { quota, at, tokens: 0, requests: 0, sent, limit: 100_000 }]
+    }
+
+    /// The premise: what a call gave back that was sent later than it was charged was taken off what had been sent since,
+    /// where it had never been counted: other calls were hidden by it, and the bucket seemed dry.
+    #[test]
+    fn a_call_that_was_charged_before_a_bucket_was_empty_and_sent_after_it_was_sent_since() {
+        let mut lane = lane(Counting::Learn, tokens(100_000));
+        let mut late = take(&mut lane, START, 9_000);
+        lane.book.emptied = found_empty_at(START + secs(1));
+        spend(&mut lane, START + secs(2), 500);
+        lane.apply(START + secs(3), &Event::SentLate(late, START + secs(3)));
+        late.made = START + secs(3);
+        assert_eq!((lane.book.emptied[0].sent.tokens, lane.book.emptied[0].tokens), (9_500, 9_500));
+        lane.apply(START + secs(5), &Event::Settled(late, Tokens(4_000)));
+        assert_eq!((lane.book.emptied[0].sent.tokens, lane.book.emptied[0].tokens), (4_500, 4_500));
+    }
+
+    #[test]
+    fn a_grant_from_before_a_bucket_was_empty_gives_nothing_back_of_what_was_sent_since() {
+        let mut lane = lane(Counting::Learn, tokens(100_000));
+        let grant = match lane.draw(START, Tokens(9_000), [Tokens(9_000)], Ahead::default()).unwrap() {
+            Drawn::Grant(grant) => grant,
+            Drawn::One(one) => unreachable!("{one:?}"),
+        };
+        lane.book.emptied = found_empty_at(START + secs(1));
+        spend(&mut lane, START + secs(2), 500);
+        lane.apply(START + secs(2), &Event::Returned(grant));
+        assert_eq!((lane.book.emptied[0].sent.tokens, lane.book.emptied[0].tokens), (500, 500));
     }
 
     /// The premise: the flow was measured from one refusal to the next, always a little too high, and never below what is

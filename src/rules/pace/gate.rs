@@ -26,27 +26,14 @@ impl LaneLedger {
             self.feeling_gate(now),
         ];
         let shut = gates.into_iter().flatten().max_by_key(|(at, _)| *at);
-        let by_the_minute = self.decide_by_the_minute(now, Amount { tokens: tokens.0, requests: 1 });
-        match (shut, by_the_minute) {
-            (None, decided) => decided,
-            (Some((shut, _)), Err(Refusal::NotUntil { at, binding })) if at > shut => {
-                Err(Refusal::NotUntil { at, binding })
-            }
-            (Some((at, binding)), _) => Err(Refusal::NotUntil { at, binding }),
-        }
+        behind(shut, self.decide_by_the_minute(now, Amount { tokens: tokens.0, requests: 1 }))
     }
 
     fn decide_by_the_minute(&mut self, now: Timestamp, amount: Amount) -> Result<Option<Tries>, Refusal> {
         let even = self.book.even_until.and_then(|until| {
             self.fits_at(Hypothesis::Bucket, now, amount).map(|(at, quota)| (at.min(until), binding_of(quota)))
         });
-        match (even, self.decide_by_the_counting(now, amount)) {
-            (None, decided) => decided,
-            (Some((even, _)), Err(Refusal::NotUntil { at, binding })) if at > even => {
-                Err(Refusal::NotUntil { at, binding })
-            }
-            (Some((at, binding)), _) => Err(Refusal::NotUntil { at, binding }),
-        }
+        behind(even, self.decide_by_the_counting(now, amount))
     }
 
     /// Whether a limit that fell a moment ago lets so much through evenly, if there is one.
@@ -74,7 +61,12 @@ impl LaneLedger {
             return Err(Refusal::NotUntil { at: at.min(latest.0), binding: Binding::Trial });
         }
         let forbidden: Vec<_> = forbidden.into_iter().map(|(hypothesis, _)| hypothesis).collect();
-        let admit = standing.into_iter().filter(|hypothesis| !forbidden.contains(hypothesis)).collect();
+        let admit: Vec<_> = standing.into_iter().filter(|hypothesis| !forbidden.contains(hypothesis)).collect();
+        if admit == [Hypothesis::Bucket]
+            && let Some(at) = self.fills_until(now, amount)
+        {
+            return Err(Refusal::NotUntil { at: at.min(latest.0), binding: Binding::Trial });
+        }
         let is_no_bucket = |h: &Hypothesis| *h != Hypothesis::Bucket;
         let forbid = forbidden.into_iter().filter(|h| is_no_bucket(h) || self.bucket_certainly_forbids(amount));
         Ok(Some(Tries::Counting { admit, forbid: forbid.collect() }))
@@ -222,6 +214,20 @@ impl LaneLedger {
         // The input is an estimate on the safe side.
         tokens.is_some_and(|limit| over(Quota::Tokens, limit, amount.tokens / 2))
             || requests.is_some_and(|limit| over(Quota::Requests, limit, amount.requests))
+    }
+}
+
+/// What was decided, behind a gate that may be shut as well: who is held twice waits for the later of the two.
+fn behind(
+    gate: Option<(Timestamp, Binding)>,
+    decided: Result<Option<Tries>, Refusal>,
+) -> Result<Option<Tries>, Refusal> {
+    match (gate, decided) {
+        (None, decided) => decided,
+        (Some((shut, _)), Err(Refusal::NotUntil { at, binding })) if at > shut => {
+            Err(Refusal::NotUntil { at, binding })
+        }
+        (Some((at, binding)), _) => Err(Refusal::NotUntil { at, binding }),
     }
 }
 

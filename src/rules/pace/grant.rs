@@ -104,7 +104,7 @@ impl LaneLedger {
     }
 
     pub(super) fn take_back(&mut self, part: &Grant) {
-        self.give_back(part.until, part.amount);
+        self.give_back((part.drawn, part.until), part.amount);
         self.never_admitted(part.drawn, part.amount);
     }
 

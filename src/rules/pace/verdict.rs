@@ -9,6 +9,7 @@ use super::book::{First, Pause, Tries};
 use super::caution::Caution;
 use super::learn::{Hypothesis, Struck};
 use super::limit::Quota;
+use super::witness::Tried;
 use super::{Amount, Binding, Counting, JUDGED_AFTER, LONGEST_HINT, LaneLedger, MINUTE, Reservation};
 use crate::job::units::Timestamp;
 
@@ -27,12 +28,12 @@ impl LaneLedger {
         };
         match trial.tries {
             Tries::Again => self.book.throttles.in_a_row = 0,
-            Tries::Counting { admit, mut forbid } => {
+            Tries::Counting { mut forbid, .. } => {
                 let is_bucket = |h: &Hypothesis| *h == Hypothesis::Bucket;
                 if let Some(bucket) = forbid.extract_if(.., |h| is_bucket(h)).next() {
                     self.book.beliefs.strike_too_strict(now, &[bucket]);
                 }
-                self.remember(trial.made, Tries::Counting { admit, forbid });
+                self.remember(trial.made, Tried::Counting { forbid });
             }
             Tries::Limit(quota) if self.standing().contains(&Hypothesis::Bucket) => {
                 let size = Amount { tokens: reservation.tokens.0, requests: 1 };
@@ -50,7 +51,7 @@ impl LaneLedger {
             }
             Tries::Limit(quota) => {
                 self.book.learned.try_again(now);
-                self.remember(trial.made, Tries::Limit(quota));
+                self.remember(trial.made, Tried::Limit(quota));
             }
         }
         self.hear_witnesses(now);
@@ -80,39 +81,37 @@ impl LaneLedger {
         self.book.first = First::Done;
         self.release(reservation);
         let refused = Amount { tokens: reservation.tokens.0, requests: 1 };
-        if self.book.throttles.seen.is_some_and(|seen| reservation.made <= seen) {
-            let until = self.doubt_more(now, quota, refused).unwrap_or(now);
-            return self.pause_until(hinted.map_or(until, |hinted| hinted.max(until)), Binding::Throttled);
-        }
+        let until = if self.book.throttles.seen.is_some_and(|seen| reservation.made <= seen) {
+            self.doubt_more(now, quota, refused).unwrap_or(now)
+        } else {
+            self.first_of_a_burst(now, (quota, refused), reservation.made, trial.map(|trial| trial.tries))
+        };
+        self.pause_until(hinted.map_or(until, |hinted| hinted.max(until)), Binding::Throttled);
+    }
+
+    /// A refused call that was sent after the last refusal was heard. Until when to pause for it.
+    fn first_of_a_burst(
+        &mut self,
+        now: Timestamp,
+        (quota, refused): (Quota, Amount),
+        made: Timestamp,
+        tries: Option<Tries>,
+    ) -> Timestamp {
         let heard_before = self.book.throttles.seen.replace(now);
         self.book.throttles.shrunk_by = None;
-        let tries = trial.map(|trial| trial.tries);
-        let (calls, configured) = (self.book.charges.most_since(now - MINUTE).requests, self.configured());
-        let is_try = matches!(tries, Some(Tries::Limit(_)));
-        let tries_counting = matches!(tries, Some(Tries::Counting { .. }));
-        // Who gets as far as a try has used up all that was raised, which proves it; of a bucket that is used later.
-        let may_be_unproven = !is_try || self.standing() == [Hypothesis::Bucket];
-        let is_taken_back = may_be_unproven && self.book.learned.take_back(now, configured, calls);
-        if is_taken_back || is_try {
-            if is_try && !is_taken_back {
-                // It was worth a try; what the ledger knows holds as before.
-                self.book.learned.give_up_try(now, configured, calls);
-            }
-            if is_try {
-                // Smaller calls may still seem to fit, and may not.
-                self.book.caution = Some(Caution::default());
-            }
+        if self.take_back_try(now, tries.as_ref()) {
             self.found_empty(now, quota, refused);
-            return self.pause_until(hinted.unwrap_or(now), Binding::Throttled);
+            return now;
         }
-        if let Some(until) = self.is_late(now, quota, reservation.made, refused) {
+        if let Some(until) = self.forgive_late(now, quota, made, refused) {
             self.book.caution = Some(Caution::default());
-            return self.pause_until(hinted.map_or(until, |hinted| hinted.max(until)), Binding::Throttled);
+            return until;
         }
-        let was_explained = self.book.exceeded.is_some_and(|at| at.after(self.terms.slack) >= reservation.made);
+        let (configured, tries_counting) = (self.configured(), matches!(tries, Some(Tries::Counting { .. })));
+        let was_explained = self.book.exceeded.is_some_and(|at| at.after(self.terms.slack) >= made);
         if !was_explained {
             self.book.caution = Some(Caution::default());
-            self.unexplained(now, (quota, refused), reservation.made, tries);
+            self.unexplained(now, (quota, refused), made, tries);
             self.found_empty(now, quota, refused);
         }
         let again = self.soonest(now, refused);
@@ -125,8 +124,25 @@ impl LaneLedger {
         // Whoever explained it and was wrong is believed less each time; but what only finds out the counting was worth a try.
         let is_for_counting = tries_counting && self.minute_limits() == configured;
         let at_least = if is_for_counting { now } else { now.after(pause.saturating_sub(FIRST_PAUSE)) };
-        let until = again.map_or(now.after(pause), |again| again.max(at_least));
-        self.pause_until(hinted.map_or(until, |hinted| hinted.max(until)), Binding::Throttled);
+        again.map_or(now.after(pause), |again| again.max(at_least))
+    }
+
+    /// Whether the refused call went beyond what is known of the limit: it was worth a try, or the raise before it was not
+    /// proven yet. What it went beyond is taken back, and what the ledger knew holds as before.
+    fn take_back_try(&mut self, now: Timestamp, tries: Option<&Tries>) -> bool {
+        let (calls, configured) = (self.book.charges.most_since(now - MINUTE).requests, self.configured());
+        let is_try = matches!(tries, Some(Tries::Limit(_)));
+        // Who gets as far as a try has used up all that was raised, which proves it; of a bucket that is used later.
+        let may_be_unproven = !is_try || self.standing() == [Hypothesis::Bucket];
+        let is_taken_back = may_be_unproven && self.book.learned.take_back(now, configured, calls);
+        if is_try {
+            if !is_taken_back {
+                self.book.learned.give_up_try(now, configured, calls);
+            }
+            // Smaller calls may still seem to fit, and may not.
+            self.book.caution = Some(Caution::default());
+        }
+        is_taken_back || is_try
     }
 
     /// A refusal strikes what admitted the call; when all that stands did, or nothing else is left to blame, the limit is
@@ -461,10 +477,28 @@ mod tests {
             let mut lane = in_use();
             refuse_twice(&mut lane, START + secs(6), 200);
             assert_eq!(lane.tokens_per_minute(), Some(600));
-            spend(&mut lane, START + secs(16), admitted);
-            throttle(&mut lane, START + secs(17));
+            spend(&mut lane, START + secs(22), admitted);
+            throttle(&mut lane, START + secs(23));
             assert_eq!(lane.standing(), standing, "{admitted}");
         }
+    }
+
+    /// The premise: it was asked at once, when one refusal said little, and asked again.
+    #[test]
+    fn a_bucket_that_was_found_empty_is_asked_when_one_refusal_says_that_it_is_none() {
+        let mut lane = in_use();
+        refuse_twice(&mut lane, START + secs(6), 200);
+        assert_eq!(lane.tokens_per_minute(), Some(600));
+        let emptied = lane.book.emptied[0].at;
+        // A quarter of what flows in by then is a little more than it asks for.
+        for (tokens, after) in [(30, 12_100), (100, 15_000)] {
+            let at = emptied.after(Duration::from_millis(after));
+            assert_eq!(held(&mut lane, emptied + secs(9), tokens), Some((at, Binding::Trial)), "{tokens}");
+        }
+        let at = emptied.after(Duration::from_millis(12_100));
+        let refused = take(&mut lane, at, 30);
+        refuse(&mut lane, at, refused);
+        assert_eq!(lane.standing(), [Hypothesis::Sliding, Hypothesis::Fixed]);
     }
 
     /// The premise: a limit was found to be 198,699 where it was 200,000, and two calls that were admitted under that felled the

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::book::Tries;
 use super::caution::Caution;
 use super::learn::Hypothesis;
+use super::limit::Quota;
 use super::{Amount, JUDGED_AFTER, LaneLedger, MINUTE, turn_before};
 use crate::job::units::Timestamp;
 
@@ -27,11 +27,21 @@ const FOUND_WITHIN: u64 = 50;
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(super) struct Witness {
     made: Timestamp,
-    tries: Tries,
+    tries: Tried,
+}
+
+/// What its admission may still contradict.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Tried {
+    /// The countings that forbid it.
+    Counting { forbid: Vec<Hypothesis> },
+    /// The limit.
+    Limit(Quota),
 }
 
 impl LaneLedger {
-    pub(super) fn remember(&mut self, made: Timestamp, tries: Tries) {
+    pub(super) fn remember(&mut self, made: Timestamp, tries: Tried) {
         let witnesses = &mut self.book.witnesses;
         if witnesses.len() >= WITNESSES {
             witnesses.remove(0);
@@ -43,8 +53,7 @@ impl LaneLedger {
     pub(super) fn hear_witnesses(&mut self, now: Timestamp) {
         for mut witness in std::mem::take(&mut self.book.witnesses) {
             let has_more_to_say = match &mut witness.tries {
-                Tries::Again => false,
-                Tries::Counting { forbid, .. } => {
+                Tried::Counting { forbid } => {
                     let contradicted: Vec<_> =
                         forbid.iter().copied().filter(|h| self.was_beyond(*h, witness.made)).collect();
                     forbid.retain(|hypothesis| !contradicted.contains(hypothesis));
@@ -53,7 +62,7 @@ impl LaneLedger {
                     }
                     !forbid.is_empty()
                 }
-                Tries::Limit(quota) => {
+                Tried::Limit(quota) => {
                     let quota = *quota;
                     let counted = self.book.beliefs.settled().and_then(|h| self.counted_at(h, witness.made));
                     let configured = self.configured();
@@ -105,5 +114,18 @@ impl LaneLedger {
             }
         };
         Some(self.book.charges.least_between(since, made.after(ALONE)))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_that_names_the_countings_that_admitted_a_call_can_still_be_read() {
+        let row = r#"{"made":7,"tries":{"counting":{"admit":["bucket"],"forbid":["sliding"]}}}"#;
+        let tries = Tried::Counting { forbid: vec![Hypothesis::Sliding] };
+        assert_eq!(serde_json::from_str::<Witness>(row).unwrap(), Witness { made: Timestamp(7), tries });
     }
 }
