@@ -12,6 +12,8 @@ use super::patience::Patience;
 const AGAIN: Duration = Duration::from_secs(60);
 /// For so long jobs wait that no other lane can take; after that it is no permission on its way, but none.
 pub(super) const ON_ITS_WAY: Duration = Duration::from_secs(15 * 60);
+/// And what they wait for, in words.
+pub(super) const AWAITED: &str = "a permission that is refused so far";
 
 /// Why a lane is out.
 #[derive(Clone, Debug)]
@@ -44,10 +46,14 @@ impl Denial {
         self.again_at = self.again_at.map(|_| now.after(AGAIN));
     }
 
+    /// How long until a call finds out; `None` if none does.
+    pub fn asks_in(&self, now: Timestamp) -> Option<Duration> {
+        Some(self.again_at?.since(now))
+    }
+
     /// For how long a job that has no other lane waits before it looks again; `None` if it need not hope any more.
     pub fn hope(&self, now: Timestamp) -> Option<Duration> {
-        let at = self.again_at.filter(|_| now < self.since.after(ON_ITS_WAY))?;
-        Some(at.since(now))
+        self.asks_in(now).filter(|_| now < self.since.after(ON_ITS_WAY))
     }
 }
 

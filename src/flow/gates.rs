@@ -8,30 +8,72 @@ use crate::ports::Gate;
 use crate::rules::pace::Binding;
 
 use super::context::Context;
+use super::denial::AWAITED;
 use super::lane::Lane;
 use super::lanes::{Plan, Route};
 
 /// A gate that holds for less than this is not worth a word.
 const WORTH_SAYING: Duration = Duration::from_secs(1);
 
-/// For what a job waits where the account has used up its day.
-pub(super) const ACCOUNTS_DAY: &str = "tokens a day of the account";
-/// While a lane is shut for these nobody is sent there.
-const SHUT_TO_ALL: [&str; 3] = [Binding::Throttled.words(), Binding::Day.words(), ACCOUNTS_DAY];
+/// What shuts a lane for a job.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Shutter {
+    /// The lane's own quota, or what was learned of it.
+    Quota(Binding),
+    /// The tokens a day that the account's models share in a region.
+    AccountsDay,
+    /// As many calls are open as the service can do at once.
+    Full,
+    /// The rest after a job left it for its failures.
+    CoolDown,
+    Breaker,
+    /// Its calls are not permitted.
+    Denied,
+}
+
+impl Shutter {
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Quota(binding) => binding.words(),
+            Self::AccountsDay => "tokens a day of the account",
+            Self::Full => "as many calls are open as the service can do at once",
+            Self::CoolDown => "cool-down after failures",
+            Self::Breaker => "open breaker",
+            Self::Denied => AWAITED,
+        }
+    }
+
+    /// Whether a place in line is worth nothing while one waits for it: it keeps out whoever else is first as well, but for a
+    /// few so small that they fit into what is left of a day.
+    const fn is_for_all(self) -> bool {
+        match self {
+            Self::Quota(Binding::Throttled | Binding::Day) | Self::AccountsDay | Self::Denied => true,
+            Self::Quota(Binding::Tokens | Binding::Requests | Binding::Trial) => false,
+            // Opens any moment; and who rests for the others is out of line already.
+            Self::Full | Self::CoolDown | Self::Breaker => false,
+        }
+    }
+}
 
 /// One gate of a lane that is shut for a job.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ShutGate {
-    /// In words, without the lane.
-    pub reason: &'static str,
+    pub by: Shutter,
     /// How long it stays shut, as things stand.
     pub opens_in: Duration,
+}
+
+impl ShutGate {
+    /// What the lane waits for, in words, without the lane.
+    pub(super) const fn reason(&self) -> &'static str {
+        self.by.words()
+    }
 }
 
 /// Whether nobody at all is sent to any lane that a job could use: a place in line is worth nothing to it then.
 pub(super) fn are_shut_to_all(gates: &[Option<ShutGate>]) -> bool {
     let mut gates = gates.iter().flatten().peekable();
-    gates.peek().is_some() && gates.all(|gate| SHUT_TO_ALL.contains(&gate.reason))
+    gates.peek().is_some() && gates.all(|gate| gate.by.is_for_all())
 }
 
 /// Says which gates hold the first in line: one a lane that it could use.
@@ -47,9 +89,9 @@ async fn shut_one(context: &Context, lane: &Lane, gate: ShutGate) {
     let now = context.now();
     let shut = {
         let mut state = lane.state();
-        let before = state.posted.as_ref().filter(|posted| posted.reason == gate.reason);
+        let before = state.posted.as_ref().filter(|posted| posted.reason == gate.reason());
         let since = before.map_or(now, |posted| posted.since);
-        let shut = Gate { reason: gate.reason.to_owned(), since, until: now.after(gate.opens_in) };
+        let shut = Gate { reason: gate.reason().to_owned(), since, until: now.after(gate.opens_in) };
         let is_news = before.is_none_or(|posted| posted.until.0.abs_diff(shut.until.0) >= 1_000);
         if is_news {
             state.posted = Some(shut.clone());
@@ -61,9 +103,23 @@ async fn shut_one(context: &Context, lane: &Lane, gate: ShutGate) {
     }
 }
 
+/// Says of a lane that its calls are not permitted, and until when nobody asks again. Of one that is never asked again nothing
+/// is said here: whoever would read it reads of the failed jobs.
+pub(super) async fn denied(context: &Context, lane: &Lane) {
+    let now = lane.now();
+    let asks_in = lane.state().out.as_ref().and_then(|denial| denial.asks_in(now));
+    if let Some(opens_in) = asks_in {
+        shut_one(context, lane, ShutGate { by: Shutter::Denied, opens_in }).await;
+    }
+}
+
 /// Takes back what was said of a lane that lets something through again.
 pub(super) async fn opened(context: &Context, route: &Route) {
-    if route.lane.state().posted.take().is_some() {
+    let posted = {
+        let mut state = route.lane.state();
+        if state.out.is_none() { state.posted.take() } else { None }
+    };
+    if posted.is_some() {
         tell(context, &route.lane.id.to_string(), None).await;
     }
 }

@@ -138,7 +138,11 @@ pub async fn infer(
             claim.journey.sizing.failed(failure.failure.class);
             let (probe, sent, failed) = (held.probe, held.sent(), held.lane().now());
             let counts_tokens = !matches!(claim.job.request, Request::Agent(_));
+            let asked = Arc::clone(held.lane());
             tell_lane(context, held, &failure, (plan.burndown, counts_tokens));
+            if failure.failure.class.consequence() == Consequence::LaneOut {
+                gates::denied(context, &asked).await;
+            }
             let inferred = consequence(context, claim, &lane, failure, probe, (sent, failed));
             if matches!(inferred, Inferred::Again) {
                 settle(context, claim).await?;
@@ -178,7 +182,7 @@ fn accept(
     let used = usage.quota_tokens(plan.burndown);
     plan.estimates().learn_input(size.text, usage);
     context.credentials.accepted();
-    let answered = Answered { usage: *usage, reserved: size.reserve(), used, cost, took };
+    let answered = Answered { usage: *usage, reserved: size.reserve_under(held.lane().quota()), used, cost, took };
     context.meter.answered(&held.lane().id, &answered);
     held.answered(used);
     cost

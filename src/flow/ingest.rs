@@ -18,7 +18,7 @@ use crate::ports::{Begun, Ingestions};
 use crate::rules::ingest::{Next, next, rest};
 
 use super::context::Context;
-use super::denial::ON_ITS_WAY;
+use super::denial::{AWAITED, ON_ITS_WAY};
 use super::patience::Patience;
 use super::proof::{Claim, Delivery, Exit, Verdict};
 
@@ -159,7 +159,7 @@ fn or_wait(
         Consequence::Pause => ("credentials that the service accepts", context.settings.give_up_after),
         Consequence::LaneOut => match context.settings.patience {
             Patience::Bounded => ("", Duration::ZERO),
-            Patience::Endless => ("a permission that is refused so far", ON_ITS_WAY),
+            Patience::Endless => (AWAITED, ON_ITS_WAY),
         },
         Consequence::Fail | Consequence::Reject | Consequence::Expire | Consequence::HandBack => ("", Duration::ZERO),
     };

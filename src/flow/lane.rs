@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use self::row::{Offer, Row};
 pub use self::take::{Asked, Take, Taken};
-use crate::job::units::{Timestamp, Tokens};
+use crate::job::units::{PerMinute, Timestamp, Tokens};
 use crate::ports::{Allowance, Gate as Posted, LaneId, StoreError};
 use crate::rules::breaker::{BreakerRules, Phase};
 use crate::rules::concurrency::Concurrency;
@@ -73,7 +73,8 @@ pub struct LaneState {
 }
 
 impl LaneState {
-    /// Would a call of so many tokens be admitted now, by what this worker holds or else by what all know?
+    /// Would a call of so many tokens be admitted now, by what this worker holds or else by what all know? If what it holds
+    /// does not cover the call, the rest of its grant is given back first: it would stand in the call's way.
     ///
     /// # Errors
     /// Why not.
@@ -172,6 +173,11 @@ impl Lane {
     /// Its state, for a moment; never held across an await.
     pub fn state(&self) -> MutexGuard<'_, LaneState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The tokens a minute that are configured for it.
+    pub fn quota(&self) -> Option<u64> {
+        self.state().book.ledger.limits().tokens_per_minute.map(PerMinute::get)
     }
 
     /// The time by which its charges age.

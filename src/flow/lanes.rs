@@ -133,15 +133,17 @@ pub struct Size {
     pub least_cap: Option<u32>,
     /// Its input, estimated on the safe side.
     pub input: Tokens,
-    /// What its answer weighs in the end, as far as is known: output tokens times burndown.
+    /// What the longest answer weighs in the end, as far as is known: output tokens times burndown.
     pub settled_output: Tokens,
 }
 
 impl Size {
-    /// What is reserved for it: what the service deducts before the call, or what the call comes to if that is more. The
-    /// service charges the difference before we know of it, so it must not be a surprise.
-    pub fn reserve(&self) -> Tokens {
-        self.input + self.output().max(self.settled_output)
+    /// What is reserved for it where so many tokens a minute are the quota: what the service deducts before the call, or what
+    /// the call comes to if that is more. The service charges the difference before we know of it, so it must not be a
+    /// surprise; but what is admitted is never held back for what it may come to.
+    pub fn reserve_under(&self, quota: Option<u64>) -> Tokens {
+        let room = quota.map_or(self.settled_output, |quota| Tokens(quota.saturating_sub(self.input.0)));
+        self.input + self.output().max(self.settled_output.min(room))
     }
 
     /// What the service needs to be free to admit it.

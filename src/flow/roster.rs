@@ -368,7 +368,7 @@ fn chained(digest: Digest, line: &Line) -> Digest {
     Digest::of(&[digest.as_bytes().as_slice(), line.as_bytes().as_slice()].concat())
 }
 
-/// Sends up to a batch of messages, and those again that were not taken for no fault of their own.
+/// Sends up to a batch of messages.
 async fn send_all(queue: &dyn Queue, messages: Vec<Outgoing>) -> Result<(), StoreError> {
     for entry in queue.send(messages).await? {
         entry.map_err(|error| StoreError {

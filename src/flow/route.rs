@@ -22,8 +22,9 @@ use crate::rules::pace::{Binding, Refusal};
 use crate::rules::route::{Candidate, Choice, RoutingRules, choose, has_left};
 
 use super::context::Context;
+use super::denial::AWAITED;
 use super::fallback;
-use super::gates::{self, ShutGate};
+use super::gates::{self, ShutGate, Shutter};
 use super::lane::Asked;
 use super::lanes::{Plan, Route, Size};
 use super::placement::{Got, Held, Placement, now};
@@ -150,7 +151,7 @@ async fn take_turn(
     plan: &Arc<Plan>,
     size: &Size,
 ) -> Result<Turn, Exit> {
-    let place = plan.line.enter(size.reserve());
+    let place = plan.line.enter(plan.resized(claim, size, now()).reserve_under(plan.largest));
     let lined_up = now();
     let turn = tokio::select! {
         turn = plan.turn.lock() => Ok(turn),
@@ -194,7 +195,8 @@ async fn take_turn(
         let until = match choice {
             Choice::Lane(index) => {
                 let Some(route) = plan.routes.get(index) else { continue };
-                let asked = Asked { tokens: size.reserve(), behind: place.behind(plan.routes.len()) };
+                let asked =
+                    Asked { tokens: size.reserve_under(route.lane.quota()), behind: place.behind(plan.routes.len()) };
                 match Held::take(&*context.allowance, route, &asked).await {
                     Ok(Got::Place(held)) => {
                         if claim.journey.last_lane.as_ref().is_some_and(|last| *last != route.lane.id) {
@@ -226,13 +228,11 @@ async fn take_turn(
                 return Ok(Turn::StepAside { rest, reason, what: For::Service });
             }
             Choice::NoneLeft => {
-                return Ok(match hope(claim, plan) {
-                    Some(rest) => {
-                        let reason = "a permission that is refused so far";
-                        Turn::StepAside { rest, reason, what: For::Service }
-                    }
-                    None => Turn::Over(none_left(claim, plan)),
-                });
+                let Some(rest) = hope(claim, plan) else { return Ok(Turn::Over(none_left(claim, plan))) };
+                for route in &plan.routes {
+                    gates::denied(context, &route.lane).await;
+                }
+                return Ok(Turn::StepAside { rest, reason: AWAITED, what: For::Service });
             }
         };
         gates::shut(context, plan, &standing.gates).await;
@@ -301,7 +301,7 @@ impl Standings {
     /// What it waits for: the gate that opens first.
     fn reason(&self) -> &'static str {
         let first = self.gates.iter().flatten().min_by_key(|gate| gate.opens_in);
-        first.map_or("a lane that it may use", |gate| gate.reason)
+        first.map_or("a lane that it may use", ShutGate::reason)
     }
 }
 
@@ -314,14 +314,15 @@ fn standing(claim: &Claim, plan: &Plan, size: &Size) -> Standings {
 fn lane_for(claim: &Claim, plan: &Plan, route: &Route, size: &Size, several: bool) -> (Candidate, Option<ShutGate>) {
     let lane = &route.lane;
     let now = lane.now();
+    let reserve = size.reserve_under(lane.quota());
     let (account, beyond_account) = match &route.account {
-        Some(account) => when(account.state().ask(now, size.reserve())),
+        Some(account) => when(account.state().ask(now, reserve)),
         None => (None, false),
     };
-    let account = account.map(|(at, _)| (at, gates::ACCOUNTS_DAY));
+    let account = account.map(|(at, _)| (at, Shutter::AccountsDay));
     let mut state = lane.state();
     let state = &mut *state;
-    let (quota, never) = when(state.ask(now, size.reserve()));
+    let (quota, never) = when(state.ask(now, reserve));
     let is_short = match quota {
         Some((_, Binding::Tokens | Binding::Throttled)) => true,
         // Near the end of a quota calls go by and by: less reserved is farther from it.
@@ -331,10 +332,10 @@ fn lane_for(claim: &Claim, plan: &Plan, route: &Route, size: &Size, several: boo
     if is_short {
         plan.estimates().short_of_tokens(super::placement::now());
     }
-    let quota = quota.map(|(at, binding)| (at, binding.words()));
+    let quota = quota.map(|(at, binding)| (at, Shutter::Quota(binding)));
     // Whoever ends a call says so: this is only how long to wait at most.
     let is_full = state.open >= state.concurrency.limit();
-    let full = is_full.then(|| (now + ASK_OTHERS, "as many calls are open as the service can do at once"));
+    let full = is_full.then(|| (now + ASK_OTHERS, Shutter::Full));
     let admits = quota.into_iter().chain(full).chain(account).max_by_key(|(at, _)| *at);
     let cooled = several.then(|| state.book.cool_down.available_at(now)).filter(|at| *at > now);
     let outside = lane.not_before.filter(|at| *at > now);
@@ -352,9 +353,9 @@ fn lane_for(claim: &Claim, plan: &Plan, route: &Route, size: &Size, several: boo
         failures,
         last: claim.journey.last_lane.as_ref() == Some(&lane.id),
     };
-    let gates = [rests.map(|at| (at, "cool-down after failures")), shut.map(|at| (at, "open breaker")), admits];
+    let gates = [rests.map(|at| (at, Shutter::CoolDown)), shut.map(|at| (at, Shutter::Breaker)), admits];
     let last = gates.into_iter().flatten().max_by_key(|(at, _): &(Timestamp, _)| *at).filter(|_| !out);
-    (candidate, last.map(|(at, reason)| ShutGate { reason, opens_in: at.since(now) }))
+    (candidate, last.map(|(at, by)| ShutGate { by, opens_in: at.since(now) }))
 }
 
 /// A lane that failed a job rests once the job has gone elsewhere; where there is no elsewhere, nobody would be helped.
@@ -386,9 +387,11 @@ fn none_left(claim: &Claim, plan: &Plan) -> Verdict {
     let mut resident = plan.routes.iter().filter(|route| claim.may_use(&route.lane.id));
     let denied = resident.find_map(|route| Some(route.lane.state().out.as_ref()?.failure.clone()));
     let failure = claim.journey.last_failure.clone().filter(|failure| failure.class == Class::Denied);
-    Verdict::of_failure(failure.or(denied).unwrap_or_else(|| {
-        Failure::new(Class::TooLarge, "it needs more tokens than any lane it may use has in a minute")
-    }))
+    Verdict::of_failure(
+        failure.or(denied).unwrap_or_else(|| {
+            Failure::new(Class::TooLarge, "it needs more tokens than the quota of any lane it may use")
+        }),
+    )
 }
 
 /// What a job waits for.

@@ -91,8 +91,7 @@ impl Plan {
         };
         let longest = estimates.output.get(&claim.job.key.batch).and_then(|batch| batch.percentile(LONGEST));
         let burdened = longest.unwrap_or_default().0.min(u64::from(cap)).saturating_mul(u64::from(self.burndown));
-        let settled_output = Tokens(self.largest.map_or(burdened, |most| burdened.min(most.saturating_sub(input.0))));
-        Size { cap, input, settled_output, ..*size }
+        Size { cap, input, settled_output: Tokens(burdened), ..*size }
     }
 
     fn weights(&self) -> Weights {

@@ -8,12 +8,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use aquifer::flow::context::Context;
+use aquifer::flow::patience::Patience;
 use aquifer::flow::stop::Reason;
 use aquifer::flow::worker::Worker;
 use aquifer::job::failure::Class;
 use aquifer::job::lifecycle::Status;
-use aquifer::job::spec::{Job, Priority};
+use aquifer::job::spec::{Job, MaxTokens, Priority};
 use aquifer::ports::{Billing, ModelCall};
+use aquifer::rules::pace::{Counting, Hypothesis};
 
 use crate::common::context_of;
 use crate::harness::*;
@@ -206,4 +208,59 @@ async fn give_up_after_goes_on_where_the_claim_before_left_off() {
     let results = drain(&impatient(), &store, &run, 8).await;
     assert!(results.iter().all(|result| result.status == Status::Failed && result.attempts < 5), "{results:?}");
     assert!((30 * MINUTE..32 * MINUTE).contains(&began.elapsed()), "{:?}", began.elapsed());
+}
+
+/// The premise: the log told of it, and neither `status` nor `explain` did.
+#[tokio::test(start_paused = true)]
+async fn a_lane_that_is_denied_says_so_until_it_is_permitted() {
+    let state = State::new();
+    let store = state.open().await;
+    let (run, _) = enrol(&store, jobs(2)).await;
+    let model = ill_in_the_east(&Seen::default(), Class::Denied, 90 * SECOND);
+    let mut setup = Setup { regions: vec![EAST], ..Setup::default() };
+    setup.settings.patience = Patience::Endless;
+    setup.settings.slots = 1;
+    let context = context(&store, &state, model.clone(), setup);
+    let working = start(&context);
+    let mut since = None;
+    for asked in 1..=2 {
+        model.called(asked).await;
+        tokio::time::sleep(SECOND).await;
+        let (lane, gate) = context.meter.gates().pop().unwrap();
+        assert_eq!((&*lane, &*gate.reason), ("us-east-1/vendor.m", "a permission that is refused so far"));
+        assert_eq!(*since.get_or_insert(gate.since), gate.since, "it is out since it was denied first");
+        let next = gate.until.since(context.now());
+        assert!(next < MINUTE && next >= 58 * SECOND, "{next:?}");
+    }
+    let results = ended(&store, &run, 2).await;
+    assert!(results.iter().all(|result| result.status == Status::Succeeded));
+    assert!(context.meter.gates().is_empty());
+    context.stop.drain(Reason::Done);
+    working.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn q14_a_large_job_is_not_starved_by_smaller_ones_behind_it() {
+    const AHEAD: usize = 12;
+    let state = State::new();
+    let store = state.open().await;
+    let mut all = jobs(60);
+    // What it reserves takes nearly the whole quota; each of the others a sixth, of which most comes back.
+    all.insert(AHEAD, Job { max_tokens: MaxTokens::of(550), ..job("large", "large") });
+    let (run, _) = enrol(&store, all).await;
+    let called = Arc::new(Mutex::new(Vec::new()));
+    let model = Scripted::new(SECOND, {
+        let called = Arc::clone(&called);
+        move |_, call| {
+            called.lock().unwrap().push(prompt_of(call));
+            Reply::Text("well")
+        }
+    });
+    let counting = Counting::Known(Hypothesis::Sliding);
+    let mut setup = Setup { limits: tokens_per_minute(600), counting, ..Setup::default() };
+    setup.settings.slots = 8;
+    let context = context(&store, &state, model, setup);
+    drain(&context, &store, &run, 61).await;
+    let before = called.lock().unwrap().iter().position(|prompt| prompt == "large").unwrap();
+    assert!(before < AHEAD + 8, "{before} calls went before it");
 }

@@ -124,7 +124,7 @@ impl Lane {
         if state.open >= state.concurrency.limit() || state.is_out(now) || !state.is_covered(now, tokens) {
             return None;
         }
-        let permit = match state.book.breaker.may_call(now) {
+        let permit = match state.book.breaker.admit(now) {
             Gate::Go(permit) => permit,
             Gate::Probe(_) | Gate::Open { .. } => return None,
         };
@@ -169,7 +169,7 @@ impl Lane {
             let ahead = state.row.purse.ahead(now, pace + pace / 4);
             ledger.draw(now, asked.tokens, behind, ahead).ok()?
         };
-        let (permit, probe) = match state.book.breaker.may_call(now) {
+        let (permit, probe) = match state.book.breaker.admit(now) {
             Gate::Go(permit) => (permit, false),
             Gate::Probe(permit) => (permit, true),
             Gate::Open { .. } => return None,
