@@ -1,7 +1,7 @@
 //! Is the service behind a lane well enough to be called?
 //!
 //! Three states: closed (calls go), open (none goes for a while), half-open (a few probes decide). A call carries a
-//! [`Permit`] from [`may_call`](Breaker::may_call) to the report of how it ended; reports of calls that were let
+//! [`Permit`] from [`admit`](Breaker::admit) to the report of how it ended; reports of calls that were let
 //! through in an earlier state change nothing, so an answer that comes late neither closes a breaker that has opened since nor
 //! takes the place of a probe.
 
@@ -45,20 +45,6 @@ pub enum Gate {
 pub struct Permit {
     period: u64,
     made: Timestamp,
-}
-
-/// What a report changed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Turn {
-    /// Nothing that anybody needs to know.
-    Stays,
-    /// It opened.
-    Opened {
-        /// No call is made before.
-        until: Timestamp,
-    },
-    /// It closed.
-    Closed,
 }
 
 /// What a person says of a breaker.
@@ -208,7 +194,7 @@ impl Breaker {
     }
 
     /// Lets a call through, or says when to ask again. Takes the place of a probe when half-open.
-    pub fn may_call(&mut self, now: Timestamp) -> Gate {
+    pub fn admit(&mut self, now: Timestamp) -> Gate {
         if let Some(until) = self.shut_until(now) {
             return Gate::Open { until };
         }
@@ -223,7 +209,7 @@ impl Breaker {
         Gate::Probe(self.permit(now))
     }
 
-    /// Until when [`may_call`](Self::may_call) would answer [`Gate::Open`]; `None` if a call could go now. Takes nothing.
+    /// Until when [`admit`](Self::admit) would answer [`Gate::Open`]; `None` if a call could go now. Takes nothing.
     pub fn shut_until(&self, now: Timestamp) -> Option<Timestamp> {
         match &self.standing.state {
             State::Closed { .. } => None,
@@ -242,49 +228,42 @@ impl Breaker {
     }
 
     /// The call was answered.
-    pub fn on_success(&mut self, permit: Permit) -> Turn {
+    pub fn on_success(&mut self, permit: Permit) {
         if !self.is_current(permit) {
-            return Turn::Stays;
+            return;
         }
         match &mut self.standing.state {
             State::Closed { failures, answered } => {
                 (*failures, *answered) = (0, permit.made.max(*answered));
             }
-            State::HalfOpen { .. } => {
-                self.standing.enter(State::Closed { failures: 0, answered: permit.made });
-                return Turn::Closed;
-            }
+            State::HalfOpen { .. } => self.standing.enter(State::Closed { failures: 0, answered: permit.made }),
             State::Open { .. } | State::Held => {}
         }
-        Turn::Stays
     }
 
     /// The call failed. A class that does not count leaves a closed breaker as it is, and frees the place of a probe:
     /// whether the service is well is still open.
-    pub fn on_failure(&mut self, permit: Permit, now: Timestamp, class: Class) -> Turn {
+    pub fn on_failure(&mut self, permit: Permit, now: Timestamp, class: Class) {
         if !self.is_current(permit) {
-            return Turn::Stays;
+            return;
         }
         if !class.trips_breaker() {
-            self.on_abandoned(permit);
-            return Turn::Stays;
+            return self.on_abandoned(permit);
         }
         match &mut self.standing.state {
             // What was sent after it has been answered since: that it hung until now is no news of the service.
-            State::Closed { answered, .. } if permit.made < *answered => return Turn::Stays,
+            State::Closed { answered, .. } if permit.made < *answered => return,
             State::Closed { failures, .. } => {
                 *failures = failures.saturating_add(1);
                 if *failures < self.rules.failures.get() {
-                    return Turn::Stays;
+                    return;
                 }
             }
             State::HalfOpen { .. } => {}
-            State::Open { .. } | State::Held => return Turn::Stays,
+            State::Open { .. } | State::Held => return,
         }
-        let until = now + self.rules.open_for;
-        self.standing.enter(State::Open { until });
+        self.standing.enter(State::Open { until: now + self.rules.open_for });
         self.standing.overload = class == Class::Overloaded;
-        Turn::Opened { until }
     }
 
     /// The call was not made, or nobody waited for its end.
@@ -331,14 +310,22 @@ mod tests {
         }
     }
 
-    fn fail(breaker: &mut Breaker, now: Timestamp, class: Class) -> Turn {
-        let permit = pass(breaker.may_call(now));
-        breaker.on_failure(permit, now, class)
+    /// A call that is answered, and the phase after it.
+    fn answer(breaker: &mut Breaker, permit: Permit) -> Phase {
+        breaker.on_success(permit);
+        breaker.standing().phase()
+    }
+
+    /// A call that fails at once, and the phase after it.
+    fn fail(breaker: &mut Breaker, now: Timestamp, class: Class) -> Phase {
+        let permit = pass(breaker.admit(now));
+        breaker.on_failure(permit, now, class);
+        breaker.standing().phase()
     }
 
     fn opened(now: Timestamp) -> Breaker {
         let mut breaker = breaker(1, 1);
-        assert_eq!(fail(&mut breaker, now, Class::Unavailable), Turn::Opened { until: now + OPEN_FOR });
+        assert_eq!(fail(&mut breaker, now, Class::Unavailable), Phase::Open { until: now + OPEN_FOR });
         breaker
     }
 
@@ -347,14 +334,14 @@ mod tests {
         let now = START;
         let mut breaker = breaker(3, 1);
         for class in [Class::Unavailable, Class::Timeout] {
-            assert_eq!(fail(&mut breaker, now, class), Turn::Stays);
+            assert_eq!(fail(&mut breaker, now, class), Phase::Closed);
         }
-        let answered = pass(breaker.may_call(now));
-        assert_eq!(breaker.on_success(answered), Turn::Stays);
+        let answered = pass(breaker.admit(now));
+        assert_eq!(answer(&mut breaker, answered), Phase::Closed);
         for class in [Class::Overloaded, Class::Unavailable] {
-            assert_eq!(fail(&mut breaker, now, class), Turn::Stays);
+            assert_eq!(fail(&mut breaker, now, class), Phase::Closed);
         }
-        assert_eq!(fail(&mut breaker, now, Class::Timeout), Turn::Opened { until: now + OPEN_FOR });
+        assert_eq!(fail(&mut breaker, now, Class::Timeout), Phase::Open { until: now + OPEN_FOR });
     }
 
     /// The premise: one call in ten failed, those that hung came to their time-out together, long after the others of their
@@ -363,15 +350,15 @@ mod tests {
     fn b1_calls_that_hung_while_later_ones_were_answered_are_no_failures_in_a_row() {
         let (sent, later) = (START, START + Duration::from_secs(1));
         let mut breaker = breaker(2, 1);
-        let hung: Vec<_> = (0..5).map(|_| pass(breaker.may_call(sent))).collect();
-        let answered = pass(breaker.may_call(later));
-        assert_eq!(breaker.on_success(answered), Turn::Stays);
+        let hung: Vec<_> = (0..5).map(|_| pass(breaker.admit(sent))).collect();
+        let answered = pass(breaker.admit(later));
+        assert_eq!(answer(&mut breaker, answered), Phase::Closed);
         let end = START + Duration::from_secs(20);
         for call in hung {
-            assert_eq!(breaker.on_failure(call, end, Class::Timeout), Turn::Stays);
+            breaker.on_failure(call, end, Class::Timeout);
         }
-        assert_eq!(fail(&mut breaker, end, Class::Timeout), Turn::Stays);
-        assert_eq!(fail(&mut breaker, end, Class::Timeout), Turn::Opened { until: end + OPEN_FOR });
+        assert_eq!(fail(&mut breaker, end, Class::Timeout), Phase::Closed);
+        assert_eq!(fail(&mut breaker, end, Class::Timeout), Phase::Open { until: end + OPEN_FOR });
     }
 
     /// The premise: every answer was written into the row of a lane of which there was nothing else to say.
@@ -379,15 +366,16 @@ mod tests {
     fn an_answer_on_a_lane_that_is_well_is_no_news_and_is_not_forgotten_for_what_others_know() {
         let later = START + Duration::from_secs(1);
         let mut breaker = breaker(1, 1);
-        let hung = pass(breaker.may_call(START));
+        let hung = pass(breaker.admit(START));
         let before = breaker.standing().clone();
-        let answered = pass(breaker.may_call(later));
+        let answered = pass(breaker.admit(later));
         breaker.on_success(answered);
         assert!(before.says_the_same(breaker.standing()));
         breaker.take_over(before);
-        assert_eq!(breaker.on_failure(hung, later, Class::Timeout), Turn::Stays);
+        breaker.on_failure(hung, later, Class::Timeout);
+        assert_eq!(breaker.standing().phase(), Phase::Closed);
         let before = breaker.standing().clone();
-        assert!(matches!(fail(&mut breaker, later, Class::Timeout), Turn::Opened { .. }));
+        assert!(matches!(fail(&mut breaker, later, Class::Timeout), Phase::Open { .. }));
         assert!(!before.says_the_same(breaker.standing()));
     }
 
@@ -395,7 +383,7 @@ mod tests {
     fn b1_only_failures_of_the_service_count() {
         let now = START;
         for class in Class::ALL {
-            let opened = fail(&mut breaker(1, 1), now, class) != Turn::Stays;
+            let opened = fail(&mut breaker(1, 1), now, class) != Phase::Closed;
             assert_eq!(opened, matches!(class, Class::Overloaded | Class::Unavailable | Class::Timeout), "{class}");
         }
     }
@@ -408,7 +396,7 @@ mod tests {
             assert!(!breaker.is_shut_by_overload(now));
             fail(&mut breaker, now, class);
             assert_eq!(breaker.is_shut_by_overload(now), class == Class::Overloaded, "{class}");
-            let probe = pass(breaker.may_call(now + OPEN_FOR));
+            let probe = pass(breaker.admit(now + OPEN_FOR));
             assert_eq!(breaker.is_shut_by_overload(now + OPEN_FOR), class == Class::Overloaded, "{class}");
             breaker.on_success(probe);
             assert!(!breaker.is_shut_by_overload(now + OPEN_FOR), "{class}");
@@ -420,9 +408,9 @@ mod tests {
         let now = START;
         let mut breaker = opened(now);
         let end = now + OPEN_FOR;
-        assert_eq!(breaker.may_call(end - Duration::from_millis(1)), Gate::Open { until: end });
-        assert!(matches!(breaker.may_call(end), Gate::Probe(_)));
-        assert_eq!(breaker.may_call(end), Gate::Open { until: end + PROBE_CHECK });
+        assert_eq!(breaker.admit(end - Duration::from_millis(1)), Gate::Open { until: end });
+        assert!(matches!(breaker.admit(end), Gate::Probe(_)));
+        assert_eq!(breaker.admit(end), Gate::Open { until: end + PROBE_CHECK });
     }
 
     #[test]
@@ -431,12 +419,12 @@ mod tests {
         let mut breaker = breaker(1, 3);
         fail(&mut breaker, now, Class::Unavailable);
         let end = now + OPEN_FOR;
-        let probes: Vec<_> = (0..3).map(|_| pass(breaker.may_call(end))).collect();
-        assert!(matches!(breaker.may_call(end), Gate::Open { .. }));
+        let probes: Vec<_> = (0..3).map(|_| pass(breaker.admit(end))).collect();
+        assert!(matches!(breaker.admit(end), Gate::Open { .. }));
         for probe in probes {
             breaker.on_abandoned(probe);
         }
-        assert!(matches!(breaker.may_call(end), Gate::Probe(_)));
+        assert!(matches!(breaker.admit(end), Gate::Probe(_)));
     }
 
     #[test]
@@ -446,9 +434,9 @@ mod tests {
         fail(&mut breaker, now, Class::Unavailable);
         fail(&mut breaker, now, Class::Unavailable);
         let end = now + OPEN_FOR;
-        let probe = pass(breaker.may_call(end));
-        assert_eq!(breaker.on_success(probe), Turn::Closed);
-        assert_eq!(fail(&mut breaker, end, Class::Unavailable), Turn::Stays);
+        let probe = pass(breaker.admit(end));
+        assert_eq!(answer(&mut breaker, probe), Phase::Closed);
+        assert_eq!(fail(&mut breaker, end, Class::Unavailable), Phase::Closed);
     }
 
     #[test]
@@ -456,8 +444,8 @@ mod tests {
         let now = START;
         let mut breaker = opened(now);
         let later = now + OPEN_FOR + Duration::from_secs(7);
-        assert_eq!(fail(&mut breaker, later, Class::Timeout), Turn::Opened { until: later + OPEN_FOR });
-        assert_eq!(breaker.may_call(later), Gate::Open { until: later + OPEN_FOR });
+        assert_eq!(fail(&mut breaker, later, Class::Timeout), Phase::Open { until: later + OPEN_FOR });
+        assert_eq!(breaker.admit(later), Gate::Open { until: later + OPEN_FOR });
     }
 
     #[test]
@@ -465,45 +453,46 @@ mod tests {
         let now = START;
         let mut breaker = opened(now);
         let end = now + OPEN_FOR;
-        let probe = pass(breaker.may_call(end));
+        let probe = pass(breaker.admit(end));
         breaker.on_abandoned(probe);
-        assert_eq!(fail(&mut breaker, end, Class::Invalid), Turn::Stays);
-        assert!(matches!(breaker.may_call(end), Gate::Probe(_)));
+        assert_eq!(fail(&mut breaker, end, Class::Invalid), Phase::HalfOpen);
+        assert!(matches!(breaker.admit(end), Gate::Probe(_)));
     }
 
     #[test]
     fn a_late_report_changes_nothing() {
         let now = START;
         let mut breaker = breaker(1, 1);
-        let late: Vec<_> = (0..3).map(|_| pass(breaker.may_call(now))).collect();
+        let late: Vec<_> = (0..3).map(|_| pass(breaker.admit(now))).collect();
         fail(&mut breaker, now, Class::Unavailable);
         let end = now + OPEN_FOR;
         let mut late = late.into_iter();
-        assert_eq!(breaker.on_success(late.next().unwrap()), Turn::Stays);
+        breaker.on_success(late.next().unwrap());
         assert_eq!(breaker.shut_until(now), Some(end), "an old answer does not close it");
-        assert_eq!(breaker.on_failure(late.next().unwrap(), end, Class::Timeout), Turn::Stays);
+        breaker.on_failure(late.next().unwrap(), end, Class::Timeout);
         assert_eq!(breaker.shut_until(now), Some(end), "an old failure does not lengthen it");
-        let probe = pass(breaker.may_call(end));
-        assert_eq!(breaker.on_failure(late.next().unwrap(), end, Class::Timeout), Turn::Stays);
-        assert_eq!(breaker.on_success(probe), Turn::Closed, "nor does it stand in for the probe");
+        let probe = pass(breaker.admit(end));
+        breaker.on_failure(late.next().unwrap(), end, Class::Timeout);
+        assert_eq!(breaker.standing().phase(), Phase::HalfOpen, "nor does it stand in for the probe");
+        assert_eq!(answer(&mut breaker, probe), Phase::Closed);
     }
 
     #[test]
     fn b4_a_person_opens_closes_or_probes_it_and_that_is_nobodys_failure() {
         let now = START;
         let mut breaker = breaker(1, 1);
-        let open_call = pass(breaker.may_call(now));
+        let open_call = pass(breaker.admit(now));
         breaker.standing.set_by_hand(Hand::Open);
         let much_later = now + 1_000 * OPEN_FOR;
-        assert!(matches!(breaker.may_call(much_later), Gate::Open { .. }), "it stays open until a person says so");
-        assert_eq!(breaker.on_success(open_call), Turn::Stays, "and no answer closes it");
+        assert!(matches!(breaker.admit(much_later), Gate::Open { .. }), "it stays open until a person says so");
+        assert_eq!(answer(&mut breaker, open_call), Phase::Held, "and no answer closes it");
         breaker.standing.set_by_hand(Hand::Probe);
-        let probe = pass(breaker.may_call(much_later));
-        assert!(matches!(breaker.may_call(much_later), Gate::Open { .. }), "one probe at a time");
-        assert_eq!(breaker.on_success(probe), Turn::Closed);
+        let probe = pass(breaker.admit(much_later));
+        assert!(matches!(breaker.admit(much_later), Gate::Open { .. }), "one probe at a time");
+        assert_eq!(answer(&mut breaker, probe), Phase::Closed);
         breaker.standing.set_by_hand(Hand::Open);
         breaker.standing.set_by_hand(Hand::Close);
-        assert!(matches!(breaker.may_call(much_later), Gate::Go(_)));
+        assert!(matches!(breaker.admit(much_later), Gate::Go(_)));
         assert_eq!(breaker.standing.describe(much_later), "closed");
     }
 }

@@ -22,18 +22,19 @@ pub const SETTLED_IN: Duration = Duration::from_millis(250);
 const FIRST: f64 = 4.0;
 /// What is left of the number when the service says that it is overloaded.
 const AFTER_OVERLOAD: f64 = 0.5;
+/// And when it is only not there.
+const AFTER_ABSENCE: f64 = 0.8;
 /// The number grows back to nearly what was too much, and stays there for a while before it is tried again: each try costs
 /// a call, and where there is another lane this one cools for it.
 const NEARLY: f64 = 0.9;
 const HELD_FOR: Duration = Duration::from_secs(60);
-/// And when it is only not there.
-const AFTER_ABSENCE: f64 = 0.8;
 /// Fewer are open now, if no more than this part of what was open when it was first not there.
 const FEWER: f64 = 0.9;
 /// And few fail if no more than one in so many does, of those heard of since.
 const FEW: u32 = 4;
 /// And seldom.
 const SELDOM: u32 = 8;
+/// When so many were heard of, both counts are halved: what came later weighs more.
 const LATELY: u32 = 32;
 
 /// The number of calls that may be open on one lane.
@@ -135,7 +136,7 @@ impl Concurrency {
             return;
         }
         let used = self.limit.min(f64::from(u32::try_from(open).unwrap_or(u32::MAX)));
-        if class == Class::Unavailable && self.is_absent_anyway(now, used) {
+        if class == Class::Unavailable && self.forgive_absence(now, used) {
             return;
         }
         self.shrunk = Some(now);
@@ -151,7 +152,7 @@ impl Concurrency {
 
     /// Whether the service was not there for a call, and again, and again, although ever fewer were open and few calls fail:
     /// that is not for the number, which is given back. Else this is where it was not there.
-    fn is_absent_anyway(&mut self, now: Timestamp, open: f64) -> bool {
+    fn forgive_absence(&mut self, now: Timestamp, open: f64) -> bool {
         let few_failed = std::mem::take(&mut self.heard).few_failed();
         let known = self.absence.as_mut().filter(|absence| now < absence.since.after(HELD_FOR));
         match known.filter(|absence| few_failed && open <= absence.open * FEWER) {

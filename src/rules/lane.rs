@@ -137,14 +137,10 @@ impl LaneBook {
             Word::Answered(permit) => {
                 let rested = self.cool_down.clone();
                 self.cool_down.succeeded();
-                let changed = self.changes_breaker(|breaker| {
-                    breaker.on_success(permit);
-                });
+                let changed = self.changes_breaker(|breaker| breaker.on_success(permit));
                 changed || rested != self.cool_down
             }
-            Word::Failed(permit, class) => self.changes_breaker(|breaker| {
-                breaker.on_failure(permit, now, class);
-            }),
+            Word::Failed(permit, class) => self.changes_breaker(|breaker| breaker.on_failure(permit, now, class)),
             Word::Abandoned(permit) => self.changes_breaker(|breaker| breaker.on_abandoned(permit)),
             Word::Left { sent, failed, class, window } => {
                 let before = self.cool_down.clone();

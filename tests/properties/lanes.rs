@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aquifer::job::failure::Class;
 use aquifer::job::units::{PerDay, PerMinute, Timestamp, Tokens};
-use aquifer::rules::breaker::{Breaker, BreakerRules, Gate, Permit, Turn};
+use aquifer::rules::breaker::{Breaker, BreakerRules, Gate, Permit, Phase};
 use aquifer::rules::concurrency::Concurrency;
 use aquifer::rules::lane::{LaneBook, Word, Writer};
 use aquifer::rules::pace::{Counting, Event, LaneLedger, Limits, Quota, Reservation, Terms};
@@ -80,7 +80,7 @@ fn carry_out(book: &mut LaneBook, now: Timestamp, deed: &Deed, open: &mut Vec<Re
             format!("{:?}", book.note(now, &Word::Left { sent: now - sent_before, failed: now, class, window }))
         }
         Deed::Call { class } => {
-            let gate = book.breaker.may_call(now);
+            let gate = book.breaker.admit(now);
             let seen = format!("{gate:?}");
             if let Gate::Go(permit) | Gate::Probe(permit) = gate {
                 let word = class.map_or(Word::Answered(permit), |class| Word::Failed(permit, class));
@@ -214,14 +214,14 @@ proptest! {
         for knock in &knocks {
             let mut pick = |which: usize| (!open.is_empty()).then(|| open.swap_remove(which % open.len()));
             let before = breaker.standing().clone();
-            let (turn, reported) = match *knock {
+            let reported = match *knock {
                 Knock::Pass(time) => {
                     now = now + time;
                     continue;
                 }
                 Knock::Ask => {
                     let shut = breaker.shut_until(now);
-                    match breaker.may_call(now) {
+                    match breaker.admit(now) {
                         Gate::Go(permit) => {
                             prop_assert_eq!(open_until, None);
                             open.push((permit, state, now, None));
@@ -249,7 +249,8 @@ proptest! {
                         in_a_row = 0;
                         answered = answered.max(Some(made));
                     }
-                    (breaker.on_success(permit), of)
+                    breaker.on_success(permit);
+                    of
                 }
                 Knock::Fail(which, class) => {
                     let Some((permit, of, made, _)) = pick(which) else { continue };
@@ -257,30 +258,32 @@ proptest! {
                     if of == state && is_news && class.trips_breaker() {
                         in_a_row += 1;
                     }
-                    (breaker.on_failure(permit, now, class), of)
+                    breaker.on_failure(permit, now, class);
+                    of
                 }
                 Knock::Abandon(which) => {
                     let Some((permit, of, ..)) = pick(which) else { continue };
                     breaker.on_abandoned(permit);
-                    (Turn::Stays, of)
+                    of
                 }
             };
-            match turn {
-                Turn::Stays => {
+            match breaker.standing().phase() {
+                phase if phase == before.phase() => {
                     prop_assert!(reported == state || before == *breaker.standing(), "an old report had a say");
                     prop_assert!(open_until.is_some() || in_a_row < failures, "it should have opened");
                 }
-                Turn::Opened { until } => {
+                Phase::Open { until } => {
                     prop_assert_eq!(until, now + rules.open_for);
                     prop_assert!(open_until.is_some() || in_a_row == failures, "it opened after {in_a_row}");
                     prop_assert_eq!(breaker.shut_until(until - TICK), Some(until));
                     prop_assert_eq!(breaker.shut_until(until), None);
                     (open_until, in_a_row, state, probing) = (Some(until), 0, state + 1, false);
                 }
-                Turn::Closed => {
+                Phase::Closed => {
                     prop_assert!(open_until.is_some());
                     (open_until, in_a_row, state, probing) = (None, 0, state + 1, false);
                 }
+                Phase::HalfOpen | Phase::Held => prop_assert!(false, "no report makes it half-open, or holds it"),
             }
         }
     }
