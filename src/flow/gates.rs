@@ -113,13 +113,13 @@ pub(super) async fn denied(context: &Context, lane: &Lane) {
     }
 }
 
-/// Takes back what was said of a lane that lets something through again.
+/// Takes back what was said of a lane that lets something through again. A call that only asks whether it is permitted proves
+/// nothing yet.
 pub(super) async fn opened(context: &Context, route: &Route) {
-    let posted = {
-        let mut state = route.lane.state();
-        if state.out.is_none() { state.posted.take() } else { None }
-    };
-    if posted.is_some() {
+    if route.lane.state().out.is_some() {
+        return denied(context, &route.lane).await;
+    }
+    if route.lane.state().posted.take().is_some() {
         tell(context, &route.lane.id.to_string(), None).await;
     }
 }

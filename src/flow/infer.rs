@@ -182,7 +182,7 @@ fn accept(
     let used = usage.quota_tokens(plan.burndown);
     plan.estimates().learn_input(size.text, usage);
     context.credentials.accepted();
-    let answered = Answered { usage: *usage, reserved: size.reserve_under(held.lane().quota()), used, cost, took };
+    let answered = Answered { usage: *usage, reserved: held.reserved(), used, cost, took };
     context.meter.answered(&held.lane().id, &answered);
     held.answered(used);
     cost

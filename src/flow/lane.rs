@@ -101,8 +101,11 @@ impl LaneState {
             && self.book.breaker.standing().phase() == Phase::Closed
     }
 
-    /// One call more is open, for which so much is reserved.
-    fn begin_call(&mut self, reserved: Tokens) {
+    /// One call more is open, for which so much is reserved. Where calls are not permitted, it is the one that asks.
+    fn begin_call(&mut self, now: Timestamp, reserved: Tokens) {
+        if let Some(denial) = &mut self.out {
+            denial.asks(now);
+        }
         self.open += 1;
         self.reserved += reserved;
     }

@@ -140,7 +140,7 @@ pub struct Size {
 impl Size {
     /// What is reserved for it where so many tokens a minute are the quota: what the service deducts before the call, or what
     /// the call comes to if that is more. The service charges the difference before we know of it, so it must not be a
-    /// surprise; but what is admitted is never held back for what it may come to.
+    /// surprise; but what fits into the minute is never too large for what it may come to.
     pub fn reserve_under(&self, quota: Option<u64>) -> Tokens {
         let room = quota.map_or(self.settled_output, |quota| Tokens(quota.saturating_sub(self.input.0)));
         self.input + self.output().max(self.settled_output.min(room))

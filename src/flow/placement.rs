@@ -105,6 +105,11 @@ impl Held {
         &self.lane
     }
 
+    /// What was reserved for its call.
+    pub fn reserved(&self) -> Tokens {
+        self.reserved
+    }
+
     /// When its call was sent.
     pub fn sent(&self) -> Timestamp {
         self.sent

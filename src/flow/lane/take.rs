@@ -94,7 +94,7 @@ impl Lane {
             let offer = if offered.is_shared { self.swap(allowance, grant).await? } else { Offer::Taken };
             match (offer, offered.drawn) {
                 (Offer::Taken, Drawn::One(reservation)) => {
-                    self.state().begin_call(reservation.tokens);
+                    self.state().begin_call(self.now(), reservation.tokens);
                     let Offered { permit, probe, .. } = offered;
                     return Ok(Take::Taken(Taken { reservation, part: None, permit, probe }));
                 }
@@ -130,7 +130,7 @@ impl Lane {
         };
         let part = state.row.purse.take(now, tokens)?;
         let reservation = part.reservation(now);
-        state.begin_call(reservation.tokens);
+        state.begin_call(now, reservation.tokens);
         Some(Taken { reservation, part: Some(part), permit, probe: false })
     }
 
@@ -160,7 +160,8 @@ impl Lane {
             return None;
         }
         state.empty_purse(now);
-        let is_well = state.book.breaker.standing().phase() == Phase::Closed;
+        // What is only asked is asked by one call.
+        let is_well = state.out.is_none() && state.book.breaker.standing().phase() == Phase::Closed;
         let ledger = &mut state.book.ledger;
         let drawn = if one_by_one || !is_well || !ledger.has_limits() {
             Drawn::One(ledger.reserve(now, asked.tokens).ok()?)
@@ -174,9 +175,6 @@ impl Lane {
             Gate::Probe(permit) => (permit, true),
             Gate::Open { .. } => return None,
         };
-        if let Some(denial) = &mut state.out {
-            denial.asks(now);
-        }
         let is_shared = probe || state.book.ledger.has_limits();
         Some(Offered { drawn, permit, probe, is_shared })
     }

@@ -178,7 +178,9 @@ impl LaneLedger {
         levels.requests.add(most.requests);
         levels.least_tokens.add(least.tokens);
         levels.least_requests.add(least.requests);
-        for emptied in &mut self.book.emptied {
+        // In the same moment: before, as for whoever moves the charge or gives it back.
+        let latest = self.book.latest;
+        for emptied in self.book.emptied.iter_mut().filter(|emptied| emptied.at < latest) {
             emptied.add(most);
         }
         if self.terms.limits.tokens_per_day.is_some() {

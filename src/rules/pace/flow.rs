@@ -22,8 +22,6 @@ const DRY_AFTER: Duration = Duration::from_secs(5);
 const FILLS_FOR: Duration = Duration::from_secs(15);
 /// Less than this part of what should have flowed in is nearly nothing.
 const DRY: u64 = 4;
-/// A little more than enough: what is reserved and what is refused are rounded.
-const ROUNDED: Duration = Duration::from_millis(100);
 
 /// A bucket that was found empty.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
@@ -45,6 +43,14 @@ impl Emptied {
         self.tokens = self.tokens.saturating_add_unsigned(amount.tokens);
         self.requests = self.requests.saturating_add_unsigned(amount.requests);
         self.sent = self.sent.plus(amount);
+    }
+
+    /// From when on a refusal of so much says that next to nothing flows in. What earlier calls gave back is left out: more was
+    /// reserved for them than the service had counted.
+    fn dry_from(&self, refused: Amount) -> Timestamp {
+        let let_through = self.sent.plus(refused).of(self.quota);
+        let enough = (60_000 * DRY).saturating_mul(let_through) / self.limit.max(1) + 1;
+        self.at.after(Duration::from_millis(enough).max(DRY_AFTER))
     }
 
     /// What flows in a minute at most, if the bucket holds no more than `rest` again.
@@ -117,20 +123,21 @@ impl LaneLedger {
     /// Whether what was taken for a bucket lets next to nothing through, as no bucket does: it was told so only because the
     /// limit was too low, under which the other countings seemed too strict.
     pub(super) fn has_run_dry(&self, now: Timestamp, quota: Quota, refused: Amount) -> bool {
-        self.book.emptied.last().filter(|emptied| emptied.quota == quota).is_some_and(|emptied| {
-            // What earlier calls gave back is left out: more was reserved for them than the service had counted.
-            let flow = per_minute(emptied.sent.plus(refused).of(quota), now.since(emptied.at));
-            now.since(emptied.at) >= DRY_AFTER && flow.is_some_and(|flow| flow < emptied.limit / DRY)
-        })
+        self.book
+            .emptied
+            .last()
+            .filter(|emptied| emptied.quota == quota)
+            .is_some_and(|emptied| now >= emptied.dry_from(refused))
     }
 
-    /// Until when a bucket that was found empty has filled by so much that one refusal says that it is none.
-    pub(super) fn fills_until(&self, now: Timestamp, amount: Amount) -> Option<Timestamp> {
+    /// Until when a bucket that was found empty fills by so much that one refusal says that it is none.
+    pub(super) fn fills_until(&self, now: Timestamp, amount: Amount) -> Option<(Timestamp, Quota)> {
         let emptied = self.book.emptied.last()?;
-        let sent = emptied.sent.plus(amount).of(emptied.quota);
-        let enough = Duration::from_millis((60_000 * DRY * sent).checked_div(emptied.limit)?) + ROUNDED;
-        let at = emptied.at.after(enough.clamp(DRY_AFTER, FILLS_FOR));
-        (at > now).then_some(at)
+        // Once it is full again nobody remembers when it was empty.
+        let flow = self.book.learned.limit_of(self.configured(), emptied.quota)?;
+        let is_full = now.after(self.book.bucket.most(emptied.quota).down_to(0, flow, Duration::ZERO));
+        let at = emptied.dry_from(amount).min(emptied.at.after(FILLS_FOR)).min(is_full);
+        (at > now).then_some((at, emptied.quota))
     }
 
     /// A bucket that has just refused a call holds less than that. What it let through since it was empty before is what

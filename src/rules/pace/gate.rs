@@ -47,7 +47,12 @@ impl LaneLedger {
 
     fn decide_by_the_counting(&mut self, now: Timestamp, amount: Amount) -> Result<Option<Tries>, Refusal> {
         let standing = self.standing();
-        let opens = |hypothesis: &Hypothesis| self.fits_at(*hypothesis, now, amount).map(|at| (*hypothesis, at));
+        let fills = self.fills_until(now, amount).filter(|_| standing.len() > 1);
+        let opens = |hypothesis: &Hypothesis| {
+            let fills = fills.filter(|_| *hypothesis == Hypothesis::Bucket);
+            let last = self.fits_at(*hypothesis, now, amount).into_iter().chain(fills).max_by_key(|(at, _)| *at);
+            last.map(|gate| (*hypothesis, gate))
+        };
         let forbidden: Vec<_> = standing.iter().filter_map(opens).collect();
         let gates = forbidden.iter().map(|(_, gate)| *gate);
         let Some((soonest, latest)) = gates.clone().min_by_key(|(at, _)| *at).zip(gates.max_by_key(|(at, _)| *at))
@@ -61,12 +66,7 @@ impl LaneLedger {
             return Err(Refusal::NotUntil { at: at.min(latest.0), binding: Binding::Trial });
         }
         let forbidden: Vec<_> = forbidden.into_iter().map(|(hypothesis, _)| hypothesis).collect();
-        let admit: Vec<_> = standing.into_iter().filter(|hypothesis| !forbidden.contains(hypothesis)).collect();
-        if admit == [Hypothesis::Bucket]
-            && let Some(at) = self.fills_until(now, amount)
-        {
-            return Err(Refusal::NotUntil { at: at.min(latest.0), binding: Binding::Trial });
-        }
+        let admit = standing.into_iter().filter(|hypothesis| !forbidden.contains(hypothesis)).collect();
         let is_no_bucket = |h: &Hypothesis| *h != Hypothesis::Bucket;
         let forbid = forbidden.into_iter().filter(|h| is_no_bucket(h) || self.bucket_certainly_forbids(amount));
         Ok(Some(Tries::Counting { admit, forbid: forbid.collect() }))

@@ -41,7 +41,7 @@ const DOUBLINGS: u8 = 30;
 const CALLS_BETWEEN: u64 = 300;
 /// ... but no longer than this while the limit stands below the configured one, so that strangers who leave are noticed; where
 /// nothing is told, the first pause.
-const SOON: Duration = Duration::from_secs(160);
+const SOON: Duration = Duration::from_secs(155);
 /// A limit that was in full use before, a minute ago or more, may have fallen by a mishap.
 const AT_ONCE: Duration = Duration::from_secs(5);
 const SOONEST: Duration = Duration::from_secs(30);
@@ -438,7 +438,7 @@ mod tests {
         (0..3).for_each(|_| fail(&mut learned));
         learned.shrink(START, NOTHING, Quota::Tokens, tokens(600));
         fail(&mut learned);
-        assert_eq!(pauses, [320, 600, 600, 320]);
+        assert_eq!(pauses, [310, 600, 600, 310]);
     }
 
     #[test]
@@ -465,7 +465,7 @@ mod tests {
 
     #[test]
     fn a_try_that_fails_is_put_off_the_longer_the_fewer_calls_there_are() {
-        for (calls, seconds) in [(1_000, 30), (300, 60), (120, 150), (0, 160)] {
+        for (calls, seconds) in [(1_000, 30), (300, 60), (120, 150), (0, 155)] {
             let mut learned = shrunk_to(2_000);
             learned.give_up_try(START, TOLD, calls);
             assert_eq!(learned.next_try(START), START.after(Duration::from_secs(seconds)), "{calls} calls a minute");

@@ -491,11 +491,11 @@ mod tests {
         assert_eq!(lane.tokens_per_minute(), Some(600));
         let emptied = lane.book.emptied[0].at;
         // A quarter of what flows in by then is a little more than it asks for.
-        for (tokens, after) in [(30, 12_100), (100, 15_000)] {
+        for (tokens, after) in [(30, 12_001), (100, 15_000)] {
             let at = emptied.after(Duration::from_millis(after));
-            assert_eq!(held(&mut lane, emptied + secs(9), tokens), Some((at, Binding::Trial)), "{tokens}");
+            assert_eq!(held(&mut lane, emptied + secs(9), tokens), Some((at, Binding::Tokens)), "{tokens}");
         }
-        let at = emptied.after(Duration::from_millis(12_100));
+        let at = emptied.after(Duration::from_millis(12_001));
         let refused = take(&mut lane, at, 30);
         refuse(&mut lane, at, refused);
         assert_eq!(lane.standing(), [Hypothesis::Sliding, Hypothesis::Fixed]);
