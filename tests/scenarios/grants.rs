@@ -163,6 +163,22 @@ async fn q01_q02_workers_that_draw_grants_and_know_the_counting_are_never_thrott
     }
 }
 
+/// The premise: the question was put down to the draw of a grant, which filled the purse of a lane that was out; no call was ever
+/// made under it, and after a quarter of an hour the jobs failed.
+#[tokio::test(start_paused = true)]
+async fn a_lane_that_answered_and_is_denied_for_a_while_is_asked_again_also_by_who_draws_grants() {
+    let denied = "[[fault]]\nkind = 'AccessDeniedException'\nfrom = '10s'\nuntil = '90s'\n";
+    let play = Play::of(&format!("{}{denied}", scenario(Hypothesis::Sliding, LATENCY)));
+    let mut setup = setup(Counting::Known(Hypothesis::Sliding), &FarStore::new(None));
+    setup.settings.slots = 4;
+    let results = play.drained(&setup, 1, small(60)).await;
+    assert_all_answered(&results, 60);
+    let report = play.report();
+    let took = drain_time(&report);
+    assert!(took > 90 * SECOND && took < 4 * MINUTE, "{took:?}");
+    assert!(report.calls <= 60 + 4 + 2, "{} calls: those that found out, and one a minute", report.calls);
+}
+
 #[tokio::test(start_paused = true)]
 async fn q11_one_worker_that_draws_grants_uses_its_quota() {
     for counting in Hypothesis::ALL {
