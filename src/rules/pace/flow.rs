@@ -135,8 +135,8 @@ impl LaneLedger {
         let emptied = self.book.emptied.last()?;
         // Once it is full again nobody remembers when it was empty.
         let flow = self.book.learned.limit_of(self.configured(), emptied.quota)?;
-        let is_full = now.after(self.book.bucket.most(emptied.quota).down_to(0, flow, Duration::ZERO));
-        let at = emptied.dry_from(amount).min(emptied.at.after(FILLS_FOR)).min(is_full);
+        let full_at = now.after(self.book.bucket.most(emptied.quota).down_to(0, flow, Duration::ZERO));
+        let at = emptied.dry_from(amount).min(emptied.at.after(FILLS_FOR)).min(full_at);
         (at > now).then_some((at, emptied.quota))
     }
 
