@@ -352,3 +352,21 @@ impl Catalogue {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The premise: what long answers come to was bounded by the largest quota of all lanes, and a job that may use a smaller one
+    /// alone was too large for it.
+    #[test]
+    fn what_fits_into_a_lanes_minute_is_not_too_large_for_what_long_answers_come_to() {
+        let text = Text { bytes: 0, template: 0 };
+        let (input, settled_output) = (Tokens(10_000), Tokens(50_000));
+        let size = Size { text, cap: 10_000, full_cap: 10_000, least_cap: None, input, settled_output };
+        let reserved = |quota| size.reserve_under(quota).0;
+        assert_eq!([None, Some(200_000)].map(reserved), [60_000; 2]);
+        assert_eq!(reserved(Some(50_000)), 50_000);
+        assert_eq!(reserved(Some(15_000)), 20_000, "what the service deducts");
+    }
+}
